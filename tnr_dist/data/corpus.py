@@ -1,0 +1,179 @@
+"""News corpora for the matching task: (title, body) pairs streamed from TSV or Parquet into token tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tnr_dist.data.mind import chunks_of, hash_strings, parse_tsv
+from tnr_dist.data.tokens import TableWriter, token_dtype
+from tnr_dist.errors import InputError
+from tnr_dist.progress import Bar
+
+_COLUMNS = ["id", "category", "subcategory", "title", "abstract", "body"]
+_TOKENISE = 2_000  # texts at a time: the tokenizer's own objects take about ten times the memory of the ids
+
+
+class TextEncoder(Protocol):
+    """What the tables need of a tokenizer."""
+
+    vocab_size: int
+
+    def encode_batch(self, texts: list[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Texts to (flat ids, offsets)."""
+
+
+@dataclass
+class CorpusAccount:
+    """What was kept and dropped of a corpus."""
+
+    articles: int = 0
+    kept: int = 0
+    without_title: int = 0
+    without_body: int = 0
+    title_tokens: int = 0
+    body_tokens: int = 0
+
+
+def read_corpus(path: Path, size: int = 1 << 24) -> Iterator[pa.Table]:
+    """Tables with columns id, title, body from a TSV (id, category, subcategory, title, abstract, body) or Parquet.
+
+    A TSV's first line may name its columns instead. Raises InputError naming file and line of a bad row.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such corpus file")
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path)
+        return
+    with path.open("rb") as file:
+        head = file.readline(1 << 24).rstrip(b"\r\n").decode("utf-8", "replace").split("\t")
+    if head == [""]:
+        raise InputError(f"{path}: the file is empty")
+    named = "title" in head and "body" in head
+    if not named and len(head) != len(_COLUMNS):
+        raise InputError(
+            f"{path}, line 1: {len(head)} tab-separated columns; expected {', '.join(_COLUMNS)}, or a header naming title and body"
+        )
+    for chunk in chunks_of(path, size):
+        with path.open("rb") as file:
+            file.seek(chunk.start)
+            data = file.read(chunk.stop - chunk.start)
+        table = parse_tsv(data, head if named else _COLUMNS, str(path), chunk.first_line)
+        if named and chunk.first_line == 1:
+            table = table.slice(1)
+        yield _select(table, str(path))
+
+
+def _read_parquet(path: Path) -> Iterator[pa.Table]:
+    try:
+        file = pq.ParquetFile(path)
+        names = set(file.schema_arrow.names)
+        if not {"title", "body"} <= names:
+            raise InputError(f"{path}: columns {', '.join(sorted(names))}; expected at least title and body")
+        columns = [name for name in ("id", "title", "body") if name in names]
+        for batch in file.iter_batches(batch_size=20_000, columns=columns):
+            yield _select(pa.Table.from_batches([batch]), str(path))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error})") from None
+
+
+def _select(table: pa.Table, where: str) -> pa.Table:
+    columns = {}
+    for name in ("id", "title", "body"):
+        if name in table.column_names:
+            column = table[name]
+            if name != "id" and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+                raise InputError(f"{where}: column {name} holds {column.type}, not text")
+            columns[name] = pc.fill_null(column.cast(pa.large_string()), "")
+    return pa.table(columns)
+
+
+def tokenise_corpus(
+    path: Path, folder: Path, tokenizer: TextEncoder, title_tokens: int, body_tokens: int, total_bytes: int
+) -> CorpusAccount:
+    """Write `folder/corpus_title.*` and `folder/body.*` for the articles that have both; memory stays flat.
+
+    Raises InputError for a repeated article id, or when nothing is left.
+    """
+    account = CorpusAccount()
+    hashes: list[np.ndarray] = []
+    with Bar("tokenise corpus", 0, "articles") as bar:
+        for table in _pairs_into(folder, read_corpus(path), tokenizer, title_tokens, body_tokens, account):
+            if "id" in table.column_names:
+                hashes.append(hash_strings(table["id"].combine_chunks()))
+            bar.total = account.articles
+            bar.advance(len(table))
+    if hashes:
+        _check_distinct(path, np.concatenate(hashes))
+    if not account.kept:
+        raise InputError(f"{path}: no article has both a title and a body")
+    return account
+
+
+def _check_distinct(path: Path, hashes: np.ndarray) -> None:
+    values, counts = np.unique(hashes, return_counts=True)
+    if len(values) == len(hashes):
+        return
+    line = int(np.flatnonzero(hashes == values[counts > 1][0])[1]) + 1
+    raise InputError(f"{path}: the article id of article {line} stands there twice; {len(hashes) - len(values):,} such")
+
+
+def tokenise_pairs(
+    news: pa.Table, folder: Path, tokenizer: TextEncoder, title_tokens: int, body_tokens: int
+) -> CorpusAccount:
+    """The corpus of a data set that ships no bodies: title and abstract of its own news (columns title, abstract)."""
+    account = CorpusAccount()
+    pairs = pa.table({"title": news["title"], "body": news["abstract"]})
+    tables = (pairs.slice(start, 20_000) for start in range(0, len(pairs), 20_000))
+    for _ in _pairs_into(folder, tables, tokenizer, title_tokens, body_tokens, account):
+        pass
+    return account
+
+
+def _pairs_into(
+    folder: Path,
+    tables: Iterator[pa.Table],
+    tokenizer: TextEncoder,
+    title_tokens: int,
+    body_tokens: int,
+    account: CorpusAccount,
+) -> Iterator[pa.Table]:
+    dtype = token_dtype(tokenizer.vocab_size)
+    with TableWriter(folder / "corpus_title", dtype) as titles, TableWriter(folder / "body", dtype) as bodies:
+        for table in tables:
+            has_title = pc.not_equal(pc.utf8_trim_whitespace(table["title"]), "")
+            has_body = pc.not_equal(pc.utf8_trim_whitespace(table["body"]), "")
+            account.articles += len(table)
+            account.without_title += len(table) - int(pc.sum(has_title).as_py() or 0)
+            account.without_body += len(table) - int(pc.sum(has_body).as_py() or 0)
+            kept = table.filter(pc.and_(has_title, has_body))
+            account.kept += len(kept)
+            for start in range(0, len(kept), _TOKENISE):
+                piece = kept.slice(start, _TOKENISE)
+                account.title_tokens += _append(titles, tokenizer, piece["title"].to_pylist(), title_tokens)
+                account.body_tokens += _append(bodies, tokenizer, piece["body"].to_pylist(), body_tokens)
+            yield table
+
+
+def _append(writer: TableWriter, tokenizer: TextEncoder, texts: list[str], max_length: int) -> int:
+    values, offsets = tokenizer.encode_batch(texts, max_length)
+    writer.append(values, offsets)
+    return len(values)
+
+
+def tokenise_titles(titles: pa.ChunkedArray, stem: Path, tokenizer: TextEncoder, max_length: int, name: str) -> int:
+    """Write one ragged row a title; returns the number of tokens."""
+    total = 0
+    with TableWriter(stem, token_dtype(tokenizer.vocab_size)) as writer, Bar(name, len(titles), "texts") as bar:
+        for start in range(0, len(titles), _TOKENISE * 5):
+            texts = titles.slice(start, _TOKENISE * 5).to_pylist()
+            total += _append(writer, tokenizer, texts, max_length)
+            bar.advance(len(texts))
+    return total

@@ -1,0 +1,108 @@
+"""Title-body pairs as global batches for the matching task (post-training and stage 1), the same for any rank count."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tnr_dist.data.loader import Batch
+from tnr_dist.data.tokens import read_table
+from tnr_dist.errors import InputError
+
+
+class MatchingLoader:
+    """Iterates over this rank's slices of the global batches of a corpus.
+
+    Batches are dicts of NumPy arrays; b is this rank's share: `body` [b] int64, row of the body; `titles` [b, 1 + N]
+    int64, its own title first, then N other titles drawn uniformly from the corpus each epoch; `weights` [b] float32;
+    `count` []: samples of the global batch.
+
+    A share `held_out` of the pairs, the same for every seed, is never trained on: `held_out_batches` gives it.
+    Raises InputError when the corpus has not more than N pairs to train on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        global_batch: int,
+        negatives: int,
+        seed: int,
+        held_out: float = 0.0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        bodies = read_table(folder / "tokens" / "body")
+        titles = read_table(folder / "tokens" / "corpus_title")
+        if len(bodies) != len(titles):
+            raise InputError(
+                f"{folder / 'tokens'}: {len(titles)} titles and {len(bodies)} bodies; prepare the data again"
+            )
+        if global_batch < world_size:
+            raise InputError(f"a global batch of {global_batch} cannot be shared by {world_size} ranks")
+        self.bodies, self.titles = bodies, titles
+        self.batch, self.negatives, self.seed = global_batch, negatives, seed
+        self.rank, self.world_size = rank, world_size
+        order = np.random.default_rng([0, 4]).permutation(len(bodies))
+        kept_apart = int(len(bodies) * held_out)
+        self.held_out, self.train = np.sort(order[:kept_apart]), np.sort(order[kept_apart:])
+        if len(self.train) <= negatives:
+            raise InputError(f"{folder}: {len(self.train)} title-body pairs, too few for {negatives} other titles each")
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch, the same on all ranks."""
+        return -(-len(self.train) // self.batch)
+
+    def fingerprint(self) -> str:
+        """Identifies the sequence of global batches."""
+        text = repr(
+            (self.batch, self.negatives, self.seed, len(self.train), len(self.held_out), len(self.bodies.values))
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's batches of an epoch from step `start` on."""
+        order = np.random.default_rng([self.seed, epoch, 5]).permutation(len(self.train))
+        for step in range(start, self.steps):
+            chosen = order[step * self.batch : (step + 1) * self.batch]
+            low = len(chosen) * self.rank // self.world_size
+            high = len(chosen) * (self.rank + 1) // self.world_size
+            rng = np.random.default_rng([self.seed, epoch, 6, step])
+            titles = self._titles(chosen, self.train, rng)
+            batch = {
+                "body": self.train[chosen[low:high]],
+                "titles": titles[low:high],
+                "weights": np.ones(high - low, np.float32),
+            }
+            if low == high:  # no share of the last batch: one slot of weight 0
+                batch = {"body": self.train[:1], "titles": titles[:1], "weights": np.zeros(1, np.float32)}
+            batch["count"] = np.array(len(chosen), np.float32)
+            yield batch
+
+    def held_out_batches(self) -> Iterator[Batch]:
+        """All held-out pairs, each with N other held-out titles (fewer pairs than that: none)."""
+        if len(self.held_out) <= self.negatives:
+            return
+        titles = self._titles(np.arange(len(self.held_out)), self.held_out, np.random.default_rng([0, 7]))
+        for start in range(0, len(self.held_out), self.batch):
+            part = slice(start, start + self.batch)
+            body = self.held_out[part]
+            weights = np.ones(len(body), np.float32)
+            yield {"body": body, "titles": titles[part], "weights": weights, "count": np.array(len(body), np.float32)}
+
+    def _titles(self, chosen: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Each pair's own title and N others, distinct from it (and, N being small, redrawn until distinct at all)."""
+        n = len(pool)
+        others = rng.integers(0, n - 1, (len(chosen), self.negatives))
+        others += others >= chosen[:, None]
+        while True:
+            order = np.sort(others, 1)
+            again = np.flatnonzero((order[:, 1:] == order[:, :-1]).any(1))
+            if not len(again):
+                break
+            fresh = rng.integers(0, n - 1, (len(again), self.negatives))
+            others[again] = fresh + (fresh >= chosen[again, None])
+        return pool[np.concatenate([chosen[:, None], others], 1)]

@@ -1,0 +1,230 @@
+"""The shard format: tar files of blocks, every array a `.npy` member, no pickle; and each split's index.json.
+
+A block holds about 1,024 impressions of a set of users, so it carries each history once. A stock `webdataset` pipeline
+sees one sample a block, with the keys of `FIELDS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tnr_dist.errors import InputError
+from tnr_dist.files import atomic_path, read_json
+
+# Field -> dtype. I impressions, H histories, flat over ragged lists where said.
+FIELDS = {
+    "row": np.dtype(np.int64),  # [I] 0-based line of the impression in the raw file
+    "impression_id": np.dtype(np.int64),  # [I]
+    "time": np.dtype(np.int64),  # [I] seconds since 1970
+    "impression_history": np.dtype(np.int32),  # [I] index into the block's histories
+    "history_offsets": np.dtype(np.int32),  # [H + 1]
+    "history_news": np.dtype(np.int32),  # flat, oldest first
+    "candidate_offsets": np.dtype(np.int32),  # [I + 1]
+    "candidate_news": np.dtype(np.int32),  # flat; -1 (unlabelled splits only): an unknown news that still needs a rank
+    "candidate_clicked": np.dtype(np.uint8),  # flat; absent in an unlabelled split
+}
+
+Block = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One shard's line of index.json. `samples` counts (impression, click) pairs that have at least one negative."""
+
+    name: str
+    bytes: int
+    sha256: str
+    impressions: int
+    samples: int
+    blocks: list[dict[str, Any]]  # key, impressions, samples, candidates, histories
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """A split's index.json."""
+
+    split: str
+    labelled: bool
+    shards: list[ShardInfo]
+
+    @property
+    def samples(self) -> int:
+        """Training samples of an epoch."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def impressions(self) -> int:
+        """Impressions of the split."""
+        return sum(shard.impressions for shard in self.shards)
+
+
+def count_samples(block: Block) -> int:
+    """The number of training samples: clicks of impressions that also have a non-clicked candidate."""
+    if "candidate_clicked" not in block:
+        return 0
+    offsets = block["candidate_offsets"]
+    clicks = segment_sums(block["candidate_clicked"], offsets)
+    return int(clicks[clicks < np.diff(offsets)].sum())
+
+
+def segment_sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Sums of a flat array's segments, int64 [len(offsets) - 1]; empty segments give 0."""
+    total = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, dtype=np.int64, out=total[1:])
+    return total[offsets[1:]] - total[offsets[:-1]]
+
+
+def describe(block: Block, key: str) -> dict[str, Any]:
+    """A block's line of the index."""
+    return {
+        "key": key,
+        "impressions": len(block["row"]),
+        "samples": count_samples(block),
+        "candidates": len(block["candidate_news"]),
+        "histories": len(block["history_offsets"]) - 1,
+    }
+
+
+def pack_tar(members: list[tuple[str, np.ndarray]]) -> bytes:
+    """Arrays as a tar of `.npy` members; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, array in members:
+            npy = io.BytesIO()
+            np.lib.format.write_array(npy, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+            info = tarfile.TarInfo(f"{name}.npy")
+            info.size = npy.tell()
+            npy.seek(0)
+            tar.addfile(info, npy)
+    return buffer.getvalue()
+
+
+def unpack_tar(data: bytes, where: str) -> list[tuple[str, str, np.ndarray]]:
+    """(block key, field, array) of each `.npy` member. Raises InputError for anything that is not such a tar."""
+    out = []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for info in tar:
+                key, _, field = info.name.partition(".")
+                if not info.isfile() or not field.endswith(".npy"):
+                    raise InputError(f"{where}: unexpected member {info.name!r}")
+                start = info.offset_data
+                out.append((key, field.removesuffix(".npy"), _read_npy(data, start, info.size)))
+    except (tarfile.TarError, ValueError, EOFError, OSError, OverflowError) as error:
+        raise InputError(f"{where}: not a readable shard ({error})") from None
+    return out
+
+
+def _read_npy(data: bytes, start: int, size: int) -> np.ndarray:
+    """An array that shares `data`'s memory."""
+    if start + size > len(data):
+        raise ValueError("truncated")
+    head = io.BytesIO(data[start : start + min(size, 4096)])
+    version = np.lib.format.read_magic(head)
+    if version != (1, 0):
+        raise ValueError(f"npy version {version}")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+    if fortran or dtype.hasobject:
+        raise ValueError("only plain C-ordered arrays are read")
+    count = int(np.prod(shape))
+    if head.tell() + count * dtype.itemsize != size:
+        raise ValueError("array size and member size differ")
+    return np.frombuffer(data, dtype, count, start + head.tell()).reshape(shape)
+
+
+def write_shard(path: Path, blocks: list[Block]) -> ShardInfo:
+    """Write blocks as `path` (atomically) and describe it. Keys are `<shard number>-<block number>`."""
+    stem = path.stem.removeprefix("shard-")
+    keys = [f"{stem}-{number:03d}" for number in range(len(blocks))]
+    members = [
+        (f"{key}.{field}", block[field].astype(dtype, copy=False))
+        for key, block in zip(keys, blocks, strict=True)
+        for field, dtype in FIELDS.items()
+        if field in block
+    ]
+    data = pack_tar(members)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+    lines = [describe(block, key) for key, block in zip(keys, blocks, strict=True)]
+    return ShardInfo(
+        path.name,
+        len(data),
+        hashlib.sha256(data).hexdigest(),
+        sum(line["impressions"] for line in lines),
+        sum(line["samples"] for line in lines),
+        lines,
+    )
+
+
+def parse_shard(data: bytes, where: str) -> dict[str, Block]:
+    """Blocks by key, in file order."""
+    blocks: dict[str, Block] = {}
+    for key, field, array in unpack_tar(data, where):
+        blocks.setdefault(key, {})[field] = array
+    for key, block in blocks.items():
+        missing = [field for field in FIELDS if field not in block and field != "candidate_clicked"]
+        if missing:
+            raise InputError(f"{where}: block {key} lacks {', '.join(missing)}; prepare the data again")
+    return blocks
+
+
+def check_bytes(data: bytes, info: ShardInfo, where: str) -> None:
+    """Raise InputError when a shard is not, byte for byte, what its index says."""
+    if len(data) != info.bytes:
+        raise InputError(f"{where}: {len(data):,} bytes, the index says {info.bytes:,} (truncated?); prepare it again")
+    if hashlib.sha256(data).hexdigest() != info.sha256:
+        raise InputError(f"{where}: damaged, its sha256 differs from the index; prepare it again")
+
+
+def read_shard(path: Path, info: ShardInfo | None = None) -> dict[str, Block]:
+    """Read a local shard; with `info` its size and sha256 are checked first."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if info is not None:
+        check_bytes(data, info, str(path))
+    return parse_shard(data, str(path))
+
+
+def index_to_dict(index: SplitIndex) -> dict[str, Any]:
+    """index.json's content."""
+    return {
+        "split": index.split,
+        "labelled": index.labelled,
+        "impressions": index.impressions,
+        "samples": index.samples,
+        "shards": [vars(shard) for shard in index.shards],
+    }
+
+
+def index_from_dict(value: Any, where: str) -> SplitIndex:
+    """Parse index.json's content; InputError when it is not one."""
+    try:
+        shards = [ShardInfo(**shard) for shard in value["shards"]]
+        for shard in shards:
+            if "/" in shard.name or shard.name.startswith("."):
+                raise InputError(f"{where}: shard name {shard.name!r} leaves its folder")
+        return SplitIndex(value["split"], bool(value["labelled"]), shards)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{where}: not a shard index ({error!r})") from None
+
+
+def read_index(folder: Path, split: str) -> SplitIndex:
+    """The index of a split of a prepared data set."""
+    path = folder / split / "index.json"
+    if not path.is_file():
+        there = sorted(p.parent.name for p in folder.glob("*/index.json"))
+        raise InputError(
+            f"{folder}: no prepared {split} split"
+            + (f" (there is {', '.join(there)})" if there else "")
+            + "; run `tnr data prepare`"
+        )
+    return index_from_dict(read_json(path), str(path))

@@ -1,0 +1,85 @@
+"""Where shards' bytes come from: a local folder, or any URL that `webdataset` opens (http, pipe:, s3 through pipe:)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tnr_dist.data.shards import ShardInfo, SplitIndex, check_bytes
+from tnr_dist.errors import InputError
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """`shard-{000000..000003}.tar` and `{a,b}` as the list of what they stand for (as webdataset does)."""
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if not match:
+        return [pattern]
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if span:
+        low, high = span[1], span[2]
+        if int(high) < int(low):
+            raise InputError(f"shards {pattern!r}: {{{match[1]}}} counts down")
+        options = [str(n).zfill(len(low)) for n in range(int(low), int(high) + 1)]
+    else:
+        options = match[1].split(",")
+    return [
+        full for option in options for full in expand_braces(pattern[: match.start()] + option + pattern[match.end() :])
+    ]
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """Reads a split's shards and checks every byte against the index (size and sha256)."""
+
+    folder: Path  # the split's folder
+    urls: dict[str, str] = field(default_factory=dict)  # shard name -> URL, for those that are not in the folder
+
+    @classmethod
+    def of(cls, folder: Path, index: SplitIndex, pattern: str = "") -> ShardSource:
+        """`pattern` (braces allowed) names each shard of the index by its file name; '' reads the folder.
+
+        Raises InputError when the pattern misses a shard of the index.
+        """
+        if not pattern:
+            return cls(folder)
+        urls = {}
+        for url in expand_braces(pattern):
+            match = re.search(r"shard-\d+\.tar", url)
+            if match is None:
+                raise InputError(f"shards {pattern!r}: {url!r} names no shard-NNNNNN.tar")
+            urls[match[0]] = url
+        missing = [shard.name for shard in index.shards if shard.name not in urls]
+        if missing:
+            raise InputError(
+                f"shards {pattern!r}: {len(missing)} shards of the index are not among them, first {missing[0]}"
+            )
+        return cls(folder, urls)
+
+    def name(self, info: ShardInfo) -> str:
+        """What messages call the shard."""
+        return self.urls.get(info.name, str(self.folder / info.name))
+
+    def read(self, info: ShardInfo) -> bytes:
+        """A shard's bytes. Raises InputError when it is missing, truncated or damaged, naming it."""
+        where = self.name(info)
+        try:
+            if "://" in where or where.startswith("pipe:"):
+                data = _read_url(where)
+            else:
+                data = Path(where).read_bytes()
+        except FileNotFoundError:
+            raise InputError(f"{where}: missing; prepare it again") from None
+        except OSError as error:
+            raise InputError(f"{where}: cannot be read ({error})") from None
+        check_bytes(data, info, where)
+        return data
+
+
+def _read_url(url: str) -> bytes:
+    try:
+        from webdataset import gopen
+    except ImportError:
+        raise InputError(f"{url}: reading URLs needs the webdataset package (pip install webdataset)") from None
+    with gopen.gopen(url) as stream:
+        return stream.read()

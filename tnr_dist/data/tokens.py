@@ -1,0 +1,121 @@
+"""Ragged token tables: flat values and offsets as memory-mapped `.npy` files, written in one pass of any length."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from tnr_dist.errors import InputError
+from tnr_dist.files import atomic_path
+
+
+@dataclass(frozen=True)
+class RaggedTable:
+    """U rows of token ids: `values[offsets[i]:offsets[i + 1]]` is row i. Both may be memory-mapped."""
+
+    values: np.ndarray  # [T] uint16 or int32
+    offsets: np.ndarray  # [U + 1] int64
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int64 [U]."""
+        return np.diff(self.offsets)
+
+    def resident(self) -> RaggedTable:
+        """The same table read into memory."""
+        return RaggedTable(np.array(self.values), np.array(self.offsets))
+
+
+def read_table(stem: Path) -> RaggedTable:
+    """Map `<stem>.values.npy` and `<stem>.offsets.npy`; InputError when one is missing or they do not fit."""
+    try:
+        values = np.load(f"{stem}.values.npy", mmap_mode="r", allow_pickle=False)
+        offsets = np.load(f"{stem}.offsets.npy", mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such token table; run `tnr data prepare`") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{stem}.*.npy: not a token table ({error})") from None
+    if values.ndim != 1 or offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] != len(values):
+        raise InputError(f"{stem}.offsets.npy: does not fit {stem}.values.npy; prepare the data again")
+    return RaggedTable(values, offsets)
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest of uint16 and int32 that holds every id."""
+    return np.dtype(np.uint16) if vocab_size <= 1 << 16 else np.dtype(np.int32)
+
+
+class _NpyWriter:
+    """A one-dimensional .npy file of a length known only at the end."""
+
+    def __init__(self, path: Path, dtype: np.dtype) -> None:
+        self.path, self.dtype, self.count = path, dtype, 0
+        self._file = path.open("wb")
+        self._file.write(self._header(0))
+
+    def _header(self, count: int) -> bytes:
+        # Version 1.0 header padded to 128 bytes, so that rewriting it with the final length moves nothing.
+        text = f"{{'descr': '{self.dtype.str}', 'fortran_order': False, 'shape': ({count},), }}"
+        return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + text.ljust(117).encode("latin1") + b"\n"
+
+    def append(self, values: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(values, self.dtype).data)
+        self.count += len(values)
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._file.write(self._header(self.count))
+        self._file.close()
+
+
+class TableWriter:
+    """Writes a ragged table piece by piece; it appears under its name only when the block ends without an error."""
+
+    def __init__(self, stem: Path, dtype: np.dtype) -> None:
+        self.stem, self.dtype = stem, dtype
+
+    def __enter__(self) -> TableWriter:
+        self._values_path = atomic_path(f"{self.stem}.values.npy")
+        self._offsets_path = atomic_path(f"{self.stem}.offsets.npy")
+        self._values = _NpyWriter(self._values_path.__enter__(), self.dtype)
+        self._offsets = _NpyWriter(self._offsets_path.__enter__(), np.dtype(np.int64))
+        self._offsets.append(np.zeros(1, np.int64))
+        return self
+
+    def append(self, values: np.ndarray, offsets: np.ndarray) -> None:
+        """Add rows: flat `values` and their own `offsets` [u + 1] that start at 0."""
+        self._offsets.append(offsets[1:].astype(np.int64) + self._values.count)
+        self._values.append(values)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._values.close()
+        self._offsets.close()
+        # Offsets last: a table whose values alone were renamed is seen as missing.
+        self._values_path.__exit__(kind, error, trace)
+        self._offsets_path.__exit__(kind, error, trace)
+
+
+def gather_rows(values: np.ndarray, offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `index` of a ragged table: (flat values, offsets [n + 1] int64). Vectorised."""
+    starts = np.asarray(offsets)[index].astype(np.int64)
+    lengths = np.asarray(offsets)[np.asarray(index) + 1].astype(np.int64) - starts
+    out = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=out[1:])
+    positions = np.arange(out[-1]) + np.repeat(starts - out[:-1], lengths)
+    return values[positions], out
+
+
+def batched(total: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover range(total)."""
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))

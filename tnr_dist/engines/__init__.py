@@ -1,0 +1,1 @@
+"""Data-parallel engines behind one protocol."""

@@ -1,0 +1,93 @@
+"""The seam between the training loop and data-parallel engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tnr_dist.engines.environment import Environment
+from tnr_dist.errors import InputError
+
+OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+class Engine(Protocol):
+    """Everything the training loop asks of data parallelism.
+
+    The loss handed to `backward` is this rank's share of the global mean: summed over ranks it is the loss of the
+    global batch, so an engine that averages gradients multiplies by the world size.
+    """
+
+    environment: Environment
+    device: torch.device
+    module: nn.Module  # the trained module itself, never a wrapper
+    optimizer: torch.optim.Optimizer
+
+    def setup(self, module: nn.Module, optimizer: OptimizerFactory, *, precision: str, clip_norm: float) -> None:
+        """Take the module (equal on all ranks) and build its optimiser."""
+
+    def use_precision(self, precision: str) -> None:
+        """Set the compute precision without a module to train (evaluation)."""
+
+    def forward(self, *args: Any) -> Any:
+        """Run the module under the engine's precision."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients of this rank's share of the loss."""
+
+    def step(self) -> Tensor:
+        """Sum gradients over ranks, clip, update, zero; returns the gradient norm (device scalar, before clipping)."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The compute precision, for code outside `forward` (evaluation)."""
+
+    def all_reduce(self, value: Tensor) -> Tensor:
+        """The sum over ranks, on all ranks."""
+
+    def gather(self, values: np.ndarray) -> list[np.ndarray]:
+        """Arrays of all ranks (equal dtype and inner shape, any length), in rank order, on all ranks."""
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimiser state of the common checkpoint format (tensors and numbers only), whole on rank 0."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+
+    def close(self) -> None:
+        """Leave the process group."""
+
+
+def make_engine(name: str, device: str, threads: int) -> Engine:
+    """Start the engine that `engine=` names for this process's place among the ranks."""
+    if name == "ddp":
+        from tnr_dist.engines.ddp import DDPEngine
+
+        return DDPEngine(device, threads)
+    raise InputError(f"engine={name!r}: only ddp is built in")
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware multiplies bf16 matrices faster than float32 ones, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
+            flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,153 @@
+"""News vectors of a whole table, and the scores of every candidate of a split, shared among ranks.
+
+News are encoded in chunks that do not depend on the number of ranks, so that every rank count gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tnr_dist.data.loader import last_clicked
+from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, read_shard
+from tnr_dist.data.tokens import RaggedTable, gather_rows
+from tnr_dist.engines.base import Engine
+from tnr_dist.evaluation.metrics import ImpressionMetrics, impression_metrics
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.recommender import NewsEncoder, Recommender
+from tnr_dist.progress import Bar
+
+_CHUNK_TOKENS = 16_384
+_USER_ROWS = 4_096  # histories at a time: [4096, 50, 256] float32 is 200 MB
+
+
+def length_chunks(table: RaggedTable, max_length: int, tokens: int = _CHUNK_TOKENS) -> list[np.ndarray]:
+    """Rows of a table in chunks of similar length, longest first, of about `tokens` tokens each."""
+    lengths = np.minimum(table.lengths, max_length)
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
+    cuts = np.flatnonzero(np.diff(ends // tokens)) + 1
+    return [part for part in np.split(order, cuts) if len(part)]
+
+
+@torch.no_grad()
+def encode_table(encoder: NewsEncoder, table: RaggedTable, max_length: int, engine: Engine, title: str = "") -> Tensor:
+    """Encode all rows of a table, [U, D] float32 on the engine's device, the same on all ranks."""
+    rank, world = engine.environment.rank, engine.environment.world_size
+    encoder.eval()
+    mine = length_chunks(table, max_length)[rank::world]
+    dim = encoder.dense.out_features
+    vectors = torch.zeros(len(table), dim, device=engine.device)
+    with Bar(title, len(table), "news", enabled=bool(title) and rank == 0) as bar:
+        for rows in mine:
+            packed = Packed.gather(table.values, table.offsets, rows, max_length).to(engine.device)
+            with engine.autocast():
+                encoded = encoder(packed)
+            vectors[torch.from_numpy(rows).to(engine.device)] = encoded.float()
+            bar.advance(min(len(rows) * world, len(table) - bar.done))
+    # Each row was computed by one rank and is zero elsewhere: adding zeros changes no bit.
+    return engine.all_reduce(vectors)
+
+
+@torch.no_grad()
+def user_vectors(model: Recommender, news: Tensor, block: Block, history: int) -> Tensor:
+    """User vectors of a block's histories, [H, D] float32. `news` [news, D]; the last `history` clicks count."""
+    clicked = last_clicked(block["history_news"], block["history_offsets"], history)
+    out = []
+    for start in range(0, len(clicked), _USER_ROWS):
+        rows = torch.from_numpy(clicked[start : start + _USER_ROWS].astype(np.int64)).to(news.device)
+        mask = rows >= 0
+        out.append(model.encode_users(news[rows.clamp(min=0)], mask).float())
+    return torch.cat(out)
+
+
+@torch.no_grad()
+def block_scores(users: Tensor, news: Tensor, block: Block) -> Tensor:
+    """Scores u^T h of all candidates of a block, flat float32. `users` [H, D], `news` [news, D].
+
+    A candidate that is in no news.tsv (index -1, unlabelled splits) scores below everything else.
+    """
+    counts = np.diff(block["candidate_offsets"])
+    owner = torch.from_numpy(np.repeat(block["impression_history"], counts).astype(np.int64)).to(news.device)
+    candidates = torch.from_numpy(block["candidate_news"].astype(np.int64)).to(news.device)
+    parts = []
+    for start in range(0, len(candidates), 1 << 17):
+        piece = candidates[start : start + (1 << 17)]
+        scores = torch.linalg.vecdot(users[owner[start : start + (1 << 17)]], news[piece.clamp(min=0)])
+        parts.append(scores.masked_fill(piece < 0, torch.finfo(scores.dtype).min))
+    return torch.cat(parts)
+
+
+@dataclass
+class ScoredSplit:
+    """A split's scores, impressions in the order of the raw file."""
+
+    row: np.ndarray  # [I]
+    impression_id: np.ndarray  # [I]
+    offsets: np.ndarray  # [I + 1]
+    scores: np.ndarray  # flat float32
+
+
+def _shards_of(
+    folder: Path, index: SplitIndex, engine: Engine, title: str
+) -> Iterator[tuple[ShardInfo, dict[str, Block]]]:
+    rank, world = engine.environment.rank, engine.environment.world_size
+    with Bar(title, index.impressions, "impressions", enabled=rank == 0) as bar:
+        for info in index.shards[rank::world]:
+            yield info, read_shard(folder / index.split / info.name, info)
+            bar.advance(min(info.impressions * world, index.impressions - bar.done))
+
+
+Scorer = Callable[[Block], np.ndarray]
+
+
+def recommender_scorer(model: Recommender, news: Tensor, history: int) -> Scorer:
+    """The model's scores of a block. User vectors and dot products are float32 whatever the training precision."""
+    model.eval()
+    return lambda block: block_scores(user_vectors(model, news, block, history), news, block).cpu().numpy()
+
+
+def evaluate_split(
+    folder: Path, index: SplitIndex, scorer: Scorer, engine: Engine, title: str
+) -> tuple[np.ndarray, ImpressionMetrics]:
+    """Metrics of every impression of a labelled split, in the raw file's order, on all ranks: (row [I], metrics)."""
+    rows, parts = [np.zeros(0, np.int64)], []
+    for _, blocks in _shards_of(folder, index, engine, title):
+        for block in blocks.values():
+            rows.append(block["row"])
+            parts.append(impression_metrics(scorer(block), block["candidate_clicked"], block["candidate_offsets"]))
+    names = ("auc", "mrr", "ndcg5", "ndcg10", "valid")
+    columns = {name: [np.zeros(0)] + [getattr(part, name).astype(np.float64) for part in parts] for name in names}
+    row = np.concatenate(engine.gather(np.concatenate(rows)))
+    order = np.argsort(row, kind="stable")
+    gathered = {name: np.concatenate(engine.gather(np.concatenate(columns[name])))[order] for name in names}
+    valid = gathered.pop("valid").astype(bool)
+    return row[order], ImpressionMetrics(**gathered, valid=valid)
+
+
+def score_split(folder: Path, index: SplitIndex, scorer: Scorer, engine: Engine, title: str) -> ScoredSplit:
+    """Scores of every candidate of a split, in the raw file's order, on all ranks."""
+    rows, ids, counts, scores = (
+        [np.zeros(0, np.int64)],
+        [np.zeros(0, np.int64)],
+        [np.zeros(0, np.int64)],
+        [np.zeros(0, np.float32)],
+    )
+    for _, blocks in _shards_of(folder, index, engine, title):
+        for block in blocks.values():
+            rows.append(block["row"])
+            ids.append(block["impression_id"])
+            counts.append(np.diff(block["candidate_offsets"]).astype(np.int64))
+            scores.append(scorer(block).astype(np.float32))
+    row, identifier, count, flat = (
+        np.concatenate(engine.gather(np.concatenate(values))) for values in (rows, ids, counts, scores)
+    )
+    offsets = np.concatenate([[0], np.cumsum(count)])
+    order = np.argsort(row, kind="stable")
+    flat, offsets = gather_rows(flat, offsets, order)
+    return ScoredSplit(row[order], identifier[order], offsets, flat)

@@ -1,0 +1,1 @@
+"""Students in formats that other tools load."""

@@ -1,0 +1,1 @@
+"""One fused operation per file."""

@@ -1,0 +1,119 @@
+"""First-stage distillation: the student imitates the post-trained teacher on the matching task (Fig. 2a).
+
+L^(1) = L_distill^(1) + L_emb^(1) + beta1 * CE(y_hat^(s), y)
+
+Gradients flow to whatever requires them: a frozen teacher comes as tensors without a graph, one that learns together
+with its student (NewsBERT) with one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from tnr_dist.losses.matching import matching_loss
+from tnr_dist.losses.reduction import full_precision, mean_over_batch, soft_cross_entropy
+
+
+class Stage1Loss(NamedTuple):
+    """The first-stage loss and its parts, all scalars; `total = distill + embedding + beta1 * target`."""
+
+    total: Tensor
+    distill: Tensor
+    embedding: Tensor
+    target: Tensor
+
+
+def distillation_loss(
+    teacher_scores: Tensor, student_scores: Tensor, temperature: float, weights: Tensor, count: float
+) -> Tensor:
+    """Distillation loss of the first stage.
+
+    L_distill^(1) = T1^2 * CE(y_hat^(t) / T1, y_hat^(s) / T1), CE of the softmax of both.
+
+    Args:
+        teacher_scores: [B, N+1].
+        student_scores: [B, N+1].
+        temperature: T1 > 0.
+        weights: [B] weight of each sample, 0 for a slot without one.
+        count: samples in the global batch.
+
+    Returns:
+        A scalar: this rank's share of the global mean.
+
+    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equation of L_distill^(1).
+    """
+    teacher_scores, student_scores = full_precision(teacher_scores), full_precision(student_scores)
+    per_sample = soft_cross_entropy(teacher_scores / temperature, student_scores / temperature)
+    return temperature**2 * mean_over_batch(per_sample, weights, count)
+
+
+def embedding_loss(
+    teacher_titles: Tensor,
+    student_titles: Tensor,
+    teacher_bodies: Tensor,
+    student_bodies: Tensor,
+    weights: Tensor,
+    count: float,
+) -> Tensor:
+    """Embedding loss of the first stage.
+
+    L_emb^(1) = MSE(h_t^(t), h_t^(s)) + MSE(h_b^(t), h_b^(s)), each MSE the mean over all elements of a sample.
+
+    Args:
+        teacher_titles: [B, N+1, D] title vectors.
+        student_titles: [B, N+1, D].
+        teacher_bodies: [B, D] body vectors.
+        student_bodies: [B, D].
+        weights: [B] weight of each sample, 0 for a slot without one.
+        count: samples in the global batch.
+
+    Returns:
+        A scalar: this rank's share of the global mean.
+
+    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equation of L_emb^(1).
+    """
+    titles = (full_precision(teacher_titles) - full_precision(student_titles)).square().mean(dim=(1, 2))
+    bodies = (full_precision(teacher_bodies) - full_precision(student_bodies)).square().mean(dim=1)
+    return mean_over_batch(titles + bodies, weights, count)
+
+
+def stage1_loss(
+    *,
+    teacher_scores: Tensor,
+    student_scores: Tensor,
+    teacher_titles: Tensor,
+    student_titles: Tensor,
+    teacher_bodies: Tensor,
+    student_bodies: Tensor,
+    weights: Tensor,
+    count: float,
+    beta1: float = 1.0,
+    temperature: float = 1.0,
+) -> Stage1Loss:
+    """Overall loss of the first stage.
+
+    L^(1) = L_distill^(1) + L_emb^(1) + beta1 * CE(y_hat^(s), y)
+
+    Args:
+        teacher_scores: [B, N+1], the body's own title at index 0.
+        student_scores: [B, N+1].
+        teacher_titles: [B, N+1, D].
+        student_titles: [B, N+1, D].
+        teacher_bodies: [B, D].
+        student_bodies: [B, D].
+        weights: [B] weight of each sample, 0 for a slot without one.
+        count: samples in the global batch.
+        beta1: weight of the target loss.
+        temperature: T1 > 0.
+
+    Returns:
+        The total and its parts; each is this rank's share of the global mean.
+
+    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equation of L^(1).
+    """
+    distill = distillation_loss(teacher_scores, student_scores, temperature, weights, count)
+    embedding = embedding_loss(teacher_titles, student_titles, teacher_bodies, student_bodies, weights, count)
+    target = matching_loss(student_scores, weights, count)
+    return Stage1Loss(distill + embedding + beta1 * target, distill, embedding, target)

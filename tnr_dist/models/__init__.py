@@ -1,0 +1,1 @@
+"""The packed encoder, pooling, and the recommender."""

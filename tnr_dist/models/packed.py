@@ -1,0 +1,167 @@
+"""Ragged batches: the tokens of all sequences in one row, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tnr_dist.models.attention import Plan
+
+
+@dataclass(eq=False)
+class Packed:
+    """U sequences, T tokens in all, one after another.
+
+    Lengths stay on the host, so that planning a batch never waits for the device.
+
+    Attributes:
+        tokens: [T] int64, on the device of the model.
+        lengths: [U] int64, on the host; they sum to T.
+    """
+
+    tokens: Tensor
+    lengths: np.ndarray
+
+    @classmethod
+    def pack(cls, values: Tensor | np.ndarray | Sequence[int], lengths: np.ndarray | Sequence[int]) -> Packed:
+        """Wrap flat token ids [T] of any integer type and the sequences' lengths [U]."""
+        tokens = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values).astype(np.int64))
+        packed = cls(tokens.long(), np.asarray(lengths, dtype=np.int64).reshape(-1))
+        if int(packed.lengths.sum()) != len(tokens) or (packed.lengths < 0).any():
+            raise ValueError(f"lengths sum to {int(packed.lengths.sum())}, but there are {len(tokens)} tokens")
+        return packed
+
+    @classmethod
+    def gather(
+        cls,
+        flat: np.ndarray | Tensor,
+        offsets: np.ndarray,
+        index: np.ndarray,
+        max_length: int | None = None,
+    ) -> Packed:
+        """Pick rows of a ragged table.
+
+        Args:
+            flat: [V] token ids of all rows, any integer type; memory-mapped, or a tensor already on the device.
+            offsets: [rows + 1] int64, row r being flat[offsets[r]:offsets[r + 1]].
+            index: [U] rows to pick, in any order and number.
+            max_length: longer rows keep their first max_length - 1 tokens and their last one ([SEP]).
+        """
+        index = np.asarray(index, dtype=np.int64)
+        starts, ends = offsets[index], offsets[index + 1]
+        lengths = ends - starts
+        cut = np.zeros(0, np.int64)
+        if max_length is not None:
+            cut = np.flatnonzero(lengths > max_length)
+            lengths = np.minimum(lengths, max_length)
+        stops = np.cumsum(lengths)
+        source = np.arange(int(stops[-1]) if len(stops) else 0) + np.repeat(starts - (stops - lengths), lengths)
+        source[stops[cut] - 1] = ends[cut] - 1
+        if isinstance(flat, Tensor):
+            tokens = flat[torch.from_numpy(source).to(flat.device, non_blocking=True)].long()
+        else:
+            tokens = torch.from_numpy(flat[source].astype(np.int64))
+        return cls(tokens, lengths.astype(np.int64))
+
+    def to(self, device: torch.device | str) -> Packed:
+        """Return the same sequences on `device`."""
+        return Packed(self.tokens.to(device, non_blocking=True), self.lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """[U + 1] int64: sequence u is tokens[offsets[u]:offsets[u + 1]]."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """[T] int64: place of each token in its sequence, from 0."""
+        return self._device(np.arange(len(self.tokens)) - np.repeat(self.offsets[:-1], self.lengths))
+
+    @cached_property
+    def sequences(self) -> Tensor:
+        """[T] int64: number of the sequence each token belongs to."""
+        return self._device(np.repeat(np.arange(len(self)), self.lengths))
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """[U] int64: first token of each sequence."""
+        return self._device(self.offsets[:-1])
+
+    @cached_property
+    def by_length(self) -> Order:
+        """The same sequences shortest first, as the encoder runs them."""
+        if (np.diff(self.lengths) >= 0).all():
+            return Order(self, None, None, None)
+        rows = np.argsort(self.lengths, kind="stable")
+        lengths = self.lengths[rows]
+        stops = np.cumsum(lengths)
+        tokens = np.arange(int(stops[-1])) + np.repeat(self.offsets[rows] - (stops - lengths), lengths)
+        index = self._device(tokens)
+        back, rows_back = np.empty_like(tokens), np.empty_like(rows)
+        back[tokens] = np.arange(len(tokens))
+        rows_back[rows] = np.arange(len(rows))
+        return Order(Packed(self.tokens[index], lengths), index, self._device(back), self._device(rows_back))
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Attention plan; the sequences must already be ordered by length."""
+        return Plan(self.lengths)
+
+    def split(self, tokens: int) -> Iterator[tuple[Packed, slice]]:
+        """Cut into runs of whole sequences of about `tokens` tokens; yields each with its rows of [T, ...]."""
+        parts = max(1, round(len(self.tokens) / tokens))
+        edges = np.searchsorted(self.offsets, np.linspace(0, len(self.tokens), parts + 1)[1:-1])
+        for a, b in zip([0, *edges], [*edges, len(self)], strict=True):
+            rows = slice(int(self.offsets[a]), int(self.offsets[b]))
+            yield Packed(self.tokens[rows], self.lengths[a:b]), rows
+
+    def _device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.tokens.device, non_blocking=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """A batch ordered by length, and the way back; the index tensors are None where the order was already right.
+
+    Attributes:
+        batch: the same sequences, shortest first.
+        tokens: [T] row of the original batch for each row of `batch`; tokens_back: its inverse.
+        rows_back: [U] place in `batch` of each original sequence.
+    """
+
+    batch: Packed
+    tokens: Tensor | None
+    tokens_back: Tensor | None
+    rows_back: Tensor | None
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Rows [T, ...] of the original batch in the order of `batch`."""
+        return _Permute.apply(x, self.tokens, self.tokens_back)
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Rows [T, ...] of `batch` in the original order."""
+        return _Permute.apply(x, self.tokens_back, self.tokens)
+
+    def leave_rows(self, x: Tensor) -> Tensor:
+        """Sequences [U, ...] of `batch` in the original order."""
+        return x if self.rows_back is None else x.index_select(0, self.rows_back)
+
+
+class _Permute(torch.autograd.Function):
+    # The gradient of a permutation is a gather; index_select's own would be a scatter-add.
+    @staticmethod
+    def forward(ctx, x: Tensor, index: Tensor | None, inverse: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.inverse = inverse
+        return x.view_as(x) if index is None else x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        return (grad if ctx.inverse is None else grad.index_select(0, ctx.inverse)), None, None

@@ -1,0 +1,245 @@
+"""Published weights into our encoder: BERT, RoBERTa, XLM-RoBERTa, MPNet and UniLMv2, and back to Hugging Face's names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tnr_dist.errors import InputError
+from tnr_dist.files import read_json
+from tnr_dist.models.sources import find_folder, one_file
+from tnr_dist.models.tokenizer import TokenizerFiles
+from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.models.weights import load_state, load_strict, read_weights, save_model
+
+__all__ = ["encoder_from_config", "load_plm", "load_state", "read_config", "save_model", "to_huggingface"]
+
+#: Model types with BERT's key names; UniLMv2 was published as `unilm`, `tnlr` or without a type.
+_BERT_LIKE = {"bert", "roberta", "xlm-roberta", "camembert", "unilm", "unilmv2", "tnlr", "tnlrv3"}
+_POSITIONS_AFTER_PAD = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+#: MPNet numbers positions from here, whatever its pad id is.
+_MPNET_OFFSET = 2
+_PREFIXES = ("bert.", "roberta.", "mpnet.")
+
+# Our names against the published ones, within a layer and outside of one; qkv is three published matrices.
+_BERT_LAYER = {
+    "attention_out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "ffn_in": "intermediate.dense",
+    "ffn_out": "output.dense",
+    "ffn_norm": "output.LayerNorm",
+}
+_BERT_QKV = [f"attention.self.{name}" for name in ("query", "key", "value")]
+_MPNET_LAYER = _BERT_LAYER | {"attention_out": "attention.attn.o", "attention_norm": "attention.LayerNorm"}
+_MPNET_QKV = [f"attention.attn.{name}" for name in ("q", "k", "v")]
+_EMBEDDINGS = {
+    "words.weight": "embeddings.word_embeddings.weight",
+    "positions.weight": "embeddings.position_embeddings.weight",
+    "types.weight": "embeddings.token_type_embeddings.weight",
+    "embedding_norm.weight": "embeddings.LayerNorm.weight",
+    "embedding_norm.bias": "embeddings.LayerNorm.bias",
+}
+_RELATIVE = "encoder.relative_attention_bias.weight"  # MPNet: [buckets, heads]
+_RELATIVE_LINEAR = "rel_pos_bias.weight"  # UniLMv2: [heads, buckets]
+#: Other names of the activations.
+_ACTIVATION_NAMES = {"gelu_pytorch_tanh": "gelu_new", "gelu_python": "gelu"}
+# Heads and buffers that are no part of the encoder.
+_NOT_ENCODER = re.compile(r"(pooler|cls|lm_head|classifier|qa_outputs)\.|embeddings\.position_ids$|crit_.*")
+
+
+def load_plm(name: str, layers: int | None = None) -> tuple[Encoder, TokenizerFiles]:
+    """Load a pre-trained encoder and find its tokenizer's files.
+
+    Args:
+        name: local folder, hub id, or `package:PACKAGE/FOLDER` (see `sources.find_folder`).
+        layers: keep only the first `layers` layers; None = all.
+
+    Returns:
+        The encoder, float32 on the CPU, in training mode with all parameters trainable; and the tokenizer's files.
+
+    Raises:
+        InputError: not found, unsupported, corrupt, or a key missing, unexpected or of a wrong shape; names the file.
+    """
+    folder = find_folder(name)
+    config = read_config(folder)
+    keep = config.layers if layers is None else layers
+    if not 1 <= keep <= config.layers:
+        raise InputError(f"{folder}: layers={layers}, but this model has {config.layers}; choose 1 to {config.layers}")
+    weights, source = read_weights(folder)
+    state = _own_names(weights, config, source)
+    encoder = Encoder(config).truncate(keep)
+    wanted = {key: value for key, value in state.items() if _layer_of(key) < keep}
+    load_strict(encoder, wanted, source)
+    return encoder, TokenizerFiles.find(folder)
+
+
+def read_config(folder: Path) -> EncoderConfig:
+    """Encoder configuration from a published config.json."""
+    path = one_file(folder, "config.json", "*-config.json")
+    if path is None:
+        raise InputError(f"{folder}: no config.json; not a model folder")
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: not a JSON object")
+    relative = int(values.get("rel_pos_bins") or 0)
+    kind = values.get("model_type") or ("unilm" if relative else "bert")
+    if kind != "mpnet" and kind not in _BERT_LIKE:
+        known = ", ".join(sorted(_BERT_LIKE | {"mpnet"}))
+        raise InputError(f"{path}: model_type {kind!r} is not supported; supported are {known}")
+    if values.get("position_embedding_type", "absolute") != "absolute":
+        raise InputError(f"{path}: position_embedding_type {values['position_embedding_type']!r} is not supported")
+    if values.get("embedding_size", values.get("hidden_size")) != values.get("hidden_size"):
+        raise InputError(f"{path}: embedding_size differs from hidden_size, which is not supported")
+    pad_id = values.get("pad_token_id")
+    if pad_id is None:
+        pad_id = int(kind in _POSITIONS_AFTER_PAD)
+    activation = str(values.get("hidden_act", "gelu"))
+    mpnet = kind == "mpnet"
+    try:
+        return EncoderConfig(
+            vocab_size=values["vocab_size"],
+            hidden=values["hidden_size"],
+            layers=values["num_hidden_layers"],
+            heads=values["num_attention_heads"],
+            intermediate=values["intermediate_size"],
+            max_positions=values["max_position_embeddings"],
+            type_vocab_size=0 if mpnet else int(values.get("type_vocab_size", 2)),
+            layer_norm_eps=float(values.get("layer_norm_eps", 1e-12)),
+            position_offset=_MPNET_OFFSET if mpnet else pad_id + 1 if kind in _POSITIONS_AFTER_PAD else 0,
+            activation=_ACTIVATION_NAMES.get(activation, activation),
+            dropout=float(values.get("hidden_dropout_prob", 0.1)),
+            attention_dropout=float(values.get("attention_probs_dropout_prob", 0.1)),
+            relative_buckets=int(values.get("relative_attention_num_buckets", 32)) if mpnet else relative,
+            relative_max_distance=int(values.get("max_rel_pos") or 128),
+            pad_id=pad_id,
+        )
+    except KeyError as error:
+        raise InputError(f"{path}: key {error.args[0]!r} is missing") from None
+    except (InputError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _layer_of(key: str) -> int:
+    match = re.match(r"layers\.(\d+)\.", key)
+    return int(match.group(1)) if match else -1
+
+
+def _own_names(weights: dict[str, Tensor], config: EncoderConfig, source: Path) -> dict[str, Tensor]:
+    """Published tensors under our names, float32; keys of task heads are dropped."""
+    left = _encoder_part(weights)
+    state: dict[str, Tensor] = {}
+
+    def take(key: str) -> Tensor:
+        if key not in left:
+            raise InputError(f"{source}: key {key} is missing; is the config.json beside it of another model?")
+        return left.pop(key).float()
+
+    for own, published in _EMBEDDINGS.items():
+        if own != "types.weight" or config.type_vocab_size:
+            state[own] = take(published)
+    mpnet = _RELATIVE in left
+    if config.relative_buckets:
+        state["relative_bias.weight"] = take(_RELATIVE) if mpnet else _bias_table(take(_RELATIVE_LINEAR), config)
+    names, qkv = (_MPNET_LAYER, _MPNET_QKV) if mpnet else (_BERT_LAYER, _BERT_QKV)
+    for i in range(config.layers):
+        layer = f"encoder.layer.{i}."
+        fused = f"{layer}attention.self.qkv_linear.weight"
+        if fused in left:  # UniLMv2 as its authors trained it: one matrix, and no bias on the keys
+            q, v = (take(f"{layer}attention.self.{name}").reshape(-1) for name in ("q_bias", "v_bias"))
+            state[f"layers.{i}.qkv.weight"] = take(fused)
+            state[f"layers.{i}.qkv.bias"] = torch.cat([q, torch.zeros_like(q), v])
+        else:
+            for kind in ("weight", "bias"):
+                parts = [take(f"{layer}{name}.{kind}") for name in qkv]
+                for name, part in zip(qkv, parts, strict=True):
+                    if part.shape[0] != config.hidden:
+                        shape = list(part.shape)
+                        raise InputError(
+                            f"{source}: key {layer}{name}.{kind} has shape {shape}, hidden is {config.hidden}"
+                        )
+                state[f"layers.{i}.qkv.{kind}"] = torch.cat(parts)
+        for own, published in names.items():
+            for kind in ("weight", "bias"):
+                state[f"layers.{i}.{own}.{kind}"] = take(f"{layer}{published}.{kind}")
+    if left:
+        raise InputError(f"{source}: unexpected key {sorted(left)[0]} ({len(left)} in all) for {config.layers} layers")
+    return state
+
+
+def _encoder_part(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = next((p for p in _PREFIXES if any(key.startswith(p + "embeddings.") for key in weights)), "")
+    part = {}
+    for key, value in weights.items():
+        if not key.startswith(prefix):
+            continue
+        name = key.removeprefix(prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
+        name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+        if not _NOT_ENCODER.match(name):
+            part[name] = value
+    return part
+
+
+def _bias_table(weight: Tensor, config: EncoderConfig) -> Tensor:
+    """[buckets, heads] from UniLMv2's linear form [heads, buckets]; an embedding is taken as it is."""
+    linear = weight.shape == (config.heads, config.relative_buckets)
+    return weight.t().contiguous() if linear else weight
+
+
+def to_huggingface(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and config.json of an encoder for `transformers`: as `mpnet` with a relative bias, else `bert`/`roberta`.
+
+    Token types are added to the position table where the target has none (MPNet), which is exact: all are type 0.
+
+    Returns:
+        State dict of MPNetModel, RobertaModel or BertModel (without pooler), and the configuration's values.
+
+    Raises:
+        InputError: a relative bias other than MPNet's, whose 32 buckets and distance 128 are fixed.
+    """
+    config = encoder.config
+    if config.relative_buckets and (config.relative_buckets, config.relative_max_distance) != (32, 128):
+        raise InputError("export: transformers' MPNet has 32 relative buckets up to distance 128 only")
+    state = {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
+    kind = "mpnet" if config.relative_buckets else "roberta" if config.position_offset else "bert"
+    if kind == "mpnet":
+        types = state.pop("types.weight", None)
+        if types is not None:
+            state["positions.weight"] += types[0]
+        if config.position_offset == 0:
+            blank = torch.zeros(_MPNET_OFFSET, config.hidden)
+            state["positions.weight"] = torch.cat([blank, state["positions.weight"]])
+    names, qkv = (_MPNET_LAYER, _MPNET_QKV) if kind == "mpnet" else (_BERT_LAYER, _BERT_QKV)
+    out = {published: state[own] for own, published in _EMBEDDINGS.items() if own in state}
+    if config.relative_buckets:
+        out[_RELATIVE] = state["relative_bias.weight"]
+    for i in range(config.layers):
+        layer = f"encoder.layer.{i}."
+        for part in ("weight", "bias"):
+            for name, value in zip(qkv, state[f"layers.{i}.qkv.{part}"].chunk(3), strict=True):
+                out[f"{layer}{name}.{part}"] = value.contiguous()
+            for own, published in names.items():
+                out[f"{layer}{published}.{part}"] = state[f"layers.{i}.{own}.{part}"]
+    values: dict[str, Any] = {
+        "model_type": kind,
+        "architectures": [{"mpnet": "MPNetModel", "roberta": "RobertaModel", "bert": "BertModel"}[kind]],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.intermediate,
+        "max_position_embeddings": out["embeddings.position_embeddings.weight"].shape[0],
+        "layer_norm_eps": config.layer_norm_eps,
+        "hidden_act": config.activation,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "pad_token_id": config.pad_id,
+    }
+    if kind == "mpnet":
+        values["relative_attention_num_buckets"] = config.relative_buckets
+    else:
+        values["type_vocab_size"] = config.type_vocab_size
+    return out, values

@@ -1,0 +1,233 @@
+"""The paper's model (Fig. 1): news encoder, user encoder, dot product; and the matching model of post-training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tnr_dist.errors import InputError
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.pooling import AttentionPooling
+from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.models.weights import load_state, load_strict, model_file, save_model
+
+HistoryPadding = Literal["mask", "learned"]
+
+
+class NewsEncoder(nn.Module):
+    """PLM -> attention pooling over tokens -> dense: one vector per news text (title or body)."""
+
+    def __init__(self, encoder: Encoder, news_dim: int = 256, query_dim: int = 200, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = AttentionPooling(encoder.config.hidden, query_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(encoder.config.hidden, news_dim)
+
+    def forward(self, batch: Packed, first: int = 0, hidden: Tensor | None = None) -> Tensor:
+        """Encode U texts.
+
+        Args:
+            batch: U packed texts.
+            first, hidden: start at this layer from cached states [T, hidden size] below it (`Encoder.forward`).
+
+        Returns:
+            [U, D] news vectors.
+        """
+        order = batch.by_length
+        states = self.encoder.forward_ordered(order, first, hidden=hidden)
+        return order.leave_rows(self.dense(self.dropout(self.pooling.forward_packed(states, order.batch))))
+
+
+class AttentionUserEncoder(nn.Module):
+    """Additive attention over the clicked news (the paper's user encoder).
+
+    `history_padding`: 'mask' leaves padded slots out. 'learned' is the published code's form: in training a learned
+    vector stands in every padded slot and takes part in the attention; in evaluation they are masked.
+    """
+
+    def __init__(self, news_dim: int = 256, query_dim: int = 200, history_padding: HistoryPadding = "mask") -> None:
+        super().__init__()
+        self.pooling = AttentionPooling(news_dim, query_dim)
+        # No parameter that never gets a gradient: data-parallel engines stop at those.
+        self.padding = nn.Parameter(torch.zeros(news_dim)) if history_padding == "learned" else None
+        if self.padding is not None:
+            nn.init.uniform_(self.padding, -1.0, 1.0)
+
+    def forward(self, history: Tensor, mask: Tensor) -> Tensor:
+        """History [B, L, D], mask [B, L] bool (True = a click) -> user vectors [B, D]; zeros without any click."""
+        if self.padding is not None and self.training:
+            history = torch.where(mask.unsqueeze(-1), history, self.padding.to(history.dtype))
+            mask = torch.ones_like(mask)
+        return self.pooling(history, mask)
+
+
+class NRMSUserEncoder(nn.Module):
+    """Multi-head self-attention over the clicked news, then additive attention (NRMS, Wu et al. 2019)."""
+
+    def __init__(self, news_dim: int = 256, heads: int = 16, query_dim: int = 200) -> None:
+        super().__init__()
+        if news_dim % heads:
+            raise InputError(f"NRMS user encoder: news_dim {news_dim} is not a multiple of heads {heads}")
+        self.heads = heads
+        self.qkv = nn.Linear(news_dim, 3 * news_dim)
+        self.pooling = AttentionPooling(news_dim, query_dim)
+
+    def forward(self, history: Tensor, mask: Tensor) -> Tensor:
+        """History [B, L, D], mask [B, L] bool (True = a click) -> user vectors [B, D]; zeros without any click."""
+        q, k, v = self.qkv(history).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        # A row without clicks attends everywhere: pooling zeroes it, and no softmax is ever empty.
+        keys = (mask | ~mask.any(-1, keepdim=True))[:, None, None, :]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+        return self.pooling(attended.transpose(1, 2).flatten(2), mask)
+
+
+class Output(NamedTuple):
+    """What a training step needs: scores [B, C], user vectors [B, D], news vectors [U, D]."""
+
+    scores: Tensor
+    users: Tensor
+    news: Tensor
+
+
+class Recommender(nn.Module):
+    """News encoder, user encoder and click score u^T h."""
+
+    def __init__(self, news_encoder: NewsEncoder, user_encoder: nn.Module) -> None:
+        super().__init__()
+        self.news_encoder = news_encoder
+        self.user_encoder = user_encoder
+
+    def encode_news(self, batch: Packed, first: int = 0, hidden: Tensor | None = None) -> Tensor:
+        """U packed titles -> [U, D]; `first` and `hidden` as in `NewsEncoder.forward`."""
+        return self.news_encoder(batch, first, hidden)
+
+    def encode_users(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """News vectors of the histories [B, L, D], mask [B, L] -> [B, D]."""
+        return self.user_encoder(vectors, mask)
+
+    def score(self, users: Tensor, candidates: Tensor) -> Tensor:
+        """Users [B, D], candidates [B, C, D] -> scores [B, C]: y_c = h_c^T u."""
+        return torch.bmm(candidates, users.unsqueeze(-1)).squeeze(-1)
+
+    def forward(self, titles: Packed, history: Tensor, mask: Tensor, candidates: Tensor) -> Output:
+        """Encode each distinct title once and score.
+
+        Args:
+            titles: the U distinct titles of the batch.
+            history: [B, L] rows of `titles` (any valid row in padded slots); mask: [B, L] bool.
+            candidates: [B, C] rows of `titles`.
+        """
+        news = self.encode_news(titles)
+        users = self.encode_users(F.embedding(history, news), mask)
+        return Output(self.score(users, F.embedding(candidates, news)), users, news)
+
+
+class Matcher(nn.Module):
+    """Body-title matching (post-training and stage 1): the dot product of body and title vectors."""
+
+    def __init__(self, news_encoder: NewsEncoder) -> None:
+        super().__init__()
+        self.news_encoder = news_encoder
+
+    def score(self, bodies: Tensor, titles: Tensor) -> Tensor:
+        """Bodies [B, D], titles [B, N+1, D] -> scores [B, N+1]."""
+        return torch.bmm(titles, bodies.unsqueeze(-1)).squeeze(-1)
+
+    def forward(self, bodies: Packed, titles: Packed, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode and score.
+
+        Args:
+            bodies: B bodies; titles: the U distinct titles of the batch.
+            candidates: [B, N+1] rows of `titles`.
+
+        Returns:
+            Scores [B, N+1], body vectors [B, D], title vectors [U, D].
+        """
+        body_vectors, title_vectors = self.news_encoder(bodies), self.news_encoder(titles)
+        return self.score(body_vectors, F.embedding(candidates, title_vectors)), body_vectors, title_vectors
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to build a recommender; kept in each saved model.
+
+    Attributes:
+        user_heads: heads of the NRMS user encoder.
+        dropout: of the pooled token vector, before the dense layer.
+    """
+
+    encoder: EncoderConfig
+    news_dim: int = 256
+    query_dim: int = 200
+    user_encoder: Literal["attention", "nrms"] = "attention"
+    user_heads: int = 16
+    history_padding: HistoryPadding = "mask"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.user_encoder not in ("attention", "nrms"):
+            raise InputError(f"model: user_encoder {self.user_encoder!r} is not one of attention, nrms")
+        if self.history_padding not in ("mask", "learned"):
+            raise InputError(f"model: history_padding {self.history_padding!r} is not one of mask, learned")
+        if self.user_encoder == "nrms" and self.history_padding != "mask":
+            raise InputError("model: history_padding 'learned' goes with user_encoder 'attention' only")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
+        """Inverse of `to_dict`; an unknown or missing key is an `InputError`."""
+        try:
+            return cls(**{**values, "encoder": EncoderConfig.from_dict(values["encoder"])})
+        except (TypeError, KeyError) as error:
+            raise InputError(f"model description: {error}") from None
+
+
+def build_recommender(spec: ModelSpec, encoder: Encoder | None = None) -> Recommender:
+    """A recommender as `spec` says, around `encoder` (from `load_plm`) or a randomly initialised one."""
+    if encoder is None:
+        encoder = encoder_from_config(spec.encoder)
+    elif encoder.config != spec.encoder:
+        raise InputError("model: the encoder's configuration differs from the specification's")
+    news_encoder = NewsEncoder(encoder, spec.news_dim, spec.query_dim, spec.dropout)
+    user_encoder: nn.Module
+    if spec.user_encoder == "nrms":
+        user_encoder = NRMSUserEncoder(spec.news_dim, spec.user_heads, spec.query_dim)
+    else:
+        user_encoder = AttentionUserEncoder(spec.news_dim, spec.query_dim, spec.history_padding)
+    return Recommender(news_encoder, user_encoder)
+
+
+def save_recommender(model: Recommender, spec: ModelSpec, path: Path | str) -> Path:
+    """Write a recommender and its specification as safetensors; returns the file."""
+    return save_model(model, path, spec.to_dict())
+
+
+def load_recommender(path: Path | str) -> tuple[Recommender, ModelSpec]:
+    """Recommender and specification from `save_recommender`'s file or folder.
+
+    Raises:
+        InputError: a missing or corrupt file, or a missing, unexpected or wrongly shaped key; names file and key.
+    """
+    state, architecture = load_state(path)
+    try:
+        spec = ModelSpec.from_dict(architecture)
+    except InputError as error:
+        raise InputError(f"{model_file(path)}: {error}") from None
+    model = build_recommender(spec)
+    load_strict(model, state, model_file(path))
+    return model, spec
+
+
+def count_parameters(module: nn.Module, trainable: bool = False) -> int:
+    """Number of parameters; only those that train if `trainable`."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)

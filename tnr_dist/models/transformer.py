@@ -1,0 +1,277 @@
+"""The PLM encoder: post-LN BERT / RoBERTa / MPNet / UniLMv2 over packed sequences.
+
+Written on its own because no library offers unpadded batches, a shared relative position bias and frozen lower layers
+without activation memory together; `plm.py` fills it with published weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tnr_dist.errors import InputError
+from tnr_dist.models.attention import attention_scores, ragged_attention, relative_buckets
+from tnr_dist.models.packed import Order, Packed
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+# Without gradients a CPU runs this many tokens through all layers at a time: the activations stay in its cache.
+_CPU_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Architecture of an encoder.
+
+    Attributes:
+        position_offset: position of a sequence's first token: 0 in BERT, pad_id + 1 in RoBERTa and MPNet.
+        type_vocab_size: 0 where there are no token types; all tokens are of type 0.
+        relative_buckets: 0 = no relative position bias.
+        relative_max_distance: distance from which on all share the last bucket.
+    """
+
+    vocab_size: int
+    hidden: int
+    layers: int
+    heads: int
+    intermediate: int
+    max_positions: int
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    position_offset: int = 0
+    activation: str = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    relative_buckets: int = 0
+    relative_max_distance: int = 128
+    pad_id: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden", "layers", "heads", "intermediate", "max_positions"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"encoder configuration: {name} is {value!r}; it must be a positive integer")
+        if self.hidden % self.heads:
+            raise InputError(f"encoder configuration: hidden {self.hidden} is not a multiple of heads {self.heads}")
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise InputError(f"encoder configuration: activation {self.activation!r} is not one of {known}")
+        if self.relative_buckets and (self.relative_buckets < 4 or self.relative_buckets % 4):
+            raise InputError(f"encoder configuration: relative_buckets {self.relative_buckets} must divide by 4")
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence the position table allows."""
+        return self.max_positions - self.position_offset
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EncoderConfig:
+        """Inverse of `to_dict`; an unknown or missing key is an `InputError`."""
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"encoder configuration: {error}") from None
+
+
+class Layer(nn.Module):
+    """One post-LN transformer layer with the query, key and value projections in one matrix."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        d = config.hidden
+        self.heads = config.heads
+        self.dropout, self.attention_dropout = config.dropout, config.attention_dropout
+        self.activation = ACTIVATIONS[config.activation]
+        self.qkv = nn.Linear(d, 3 * d)
+        self.attention_out = nn.Linear(d, d)
+        self.attention_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
+        self.ffn_in = nn.Linear(d, config.intermediate)
+        self.ffn_out = nn.Linear(config.intermediate, d)
+        self.ffn_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
+
+    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [T, heads, head_dim] of x [T, d], as views of one tensor."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        return q, k, v
+
+    def forward(self, x: Tensor, batch: Packed, bias: Tensor | None, train: bool) -> Tensor:
+        """States [T, d] -> [T, d]; `batch` ordered by length, `bias` [heads, S, S], dropout only if `train`."""
+        attended = ragged_attention(*self.heads_of(x), batch.plan, bias, self.attention_dropout if train else 0.0)
+        attended = F.dropout(self.attention_out(attended.flatten(1)), self.dropout, train)
+        x = self.attention_norm(x + attended)
+        out = F.dropout(self.ffn_out(self.activation(self.ffn_in(x))), self.dropout, train)
+        return self.ffn_norm(x + out)
+
+
+class Encoder(nn.Module):
+    """A PLM over packed sequences. The output of a sequence does not depend on the others of its batch.
+
+    Submodules: `words`, `positions`, `types` (or None), `embedding_norm`, `layers`, `relative_bias` (or None).
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        d = config.hidden
+        self.config = config
+        self.words = nn.Embedding(config.vocab_size, d)
+        self.positions = nn.Embedding(config.max_positions, d)
+        self.types = nn.Embedding(config.type_vocab_size, d) if config.type_vocab_size else None
+        self.embedding_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
+        self.relative_bias = nn.Embedding(config.relative_buckets, config.heads) if config.relative_buckets else None
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.frozen_layers = 0
+        self.frozen_embeddings = False
+
+    def truncate(self, n: int) -> Encoder:
+        """Keep the first `n` layers only; returns itself."""
+        if not 1 <= n <= len(self.layers):
+            raise InputError(f"layers={n}: this encoder has {len(self.layers)}; choose 1 to {len(self.layers)}")
+        self.layers = self.layers[:n]
+        self.config = dataclasses.replace(self.config, layers=n)
+        self.frozen_layers = min(self.frozen_layers, n)
+        return self
+
+    def set_dropout(self, p: float) -> Encoder:
+        """Use dropout `p` after embeddings, attention and feed-forward and on attention weights; returns itself."""
+        self.config = dataclasses.replace(self.config, dropout=p, attention_dropout=p)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            layer.dropout = layer.attention_dropout = p
+        return self
+
+    def freeze_below(self, trainable: int) -> Encoder:
+        """Train only the last `trainable` layers: embeddings and the layers below get no gradient and no dropout.
+
+        The relative bias is shared by all layers, so it trains only where all layers do. Returns itself.
+        """
+        if trainable < 0:
+            raise InputError(f"trainable layers = {trainable}: give 0 or more")
+        self.frozen_layers = max(0, len(self.layers) - trainable)
+        self.frozen_embeddings = True
+        self.requires_grad_(False)
+        for layer in self.layers[self.frozen_layers :]:
+            layer.requires_grad_(True)
+        if self.relative_bias is not None:
+            self.relative_bias.requires_grad_(self.frozen_layers == 0)
+        return self
+
+    def forward(self, batch: Packed, first: int = 0, last: int | None = None, hidden: Tensor | None = None) -> Tensor:
+        """Run layers `first` up to (not including) `last`.
+
+        Args:
+            batch: U packed sequences, each at most `config.max_length` long.
+            first: layer to start with; above 0 `hidden` must be given.
+            last: layer to stop before; None = to the end.
+            hidden: [T, d] states below layer `first` (for example a frozen layer's cached output); None = embed.
+
+        Returns:
+            [T, d] states in the order of `batch.tokens`; float32, or autocast's dtype.
+
+        Raises:
+            InputError: a sequence is longer than the position table.
+        """
+        order = batch.by_length
+        states = self._states(order, first, last, hidden)
+        return order.leave(states)
+
+    def forward_ordered(
+        self, order: Order, first: int = 0, last: int | None = None, hidden: Tensor | None = None
+    ) -> Tensor:
+        """`forward` without the way back: states [T, d] in the order of `order.batch` (hidden in the caller's)."""
+        return self._states(order, first, last, hidden)
+
+    def forward_all(self, batch: Packed, scores: bool = False) -> tuple[list[Tensor], list[Tensor]]:
+        """Embedding output and every layer's states, for losses between layers (TinyBERT).
+
+        Returns:
+            layers + 1 tensors [T, d] in the order of `batch.tokens`; and, if `scores`, per layer the attention scores
+            [P, heads] of `attention_scores`, else an empty list.
+        """
+        order = batch.by_length
+        x = self._states(order, 0, 0, None)
+        states, all_scores = [order.leave(x)], []
+        for i, layer in enumerate(self.layers):
+            if scores:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and i >= self.frozen_layers):
+                    q, k, _ = layer.heads_of(x)  # type: ignore[operator]
+                    all_scores.append(attention_scores(q, k, order.batch.plan, self._bias(order.batch, x.dtype)))
+            x = self._advance(order.batch, x, i, i + 1)
+            states.append(order.leave(x))
+        return states, all_scores
+
+    def _states(self, order: Order, first: int, last: int | None, hidden: Tensor | None) -> Tensor:
+        last = len(self.layers) if last is None else last
+        if not 0 <= first <= last <= len(self.layers) or (first > 0 and hidden is None):
+            raise ValueError(f"layers {first} to {last} of {len(self.layers)}, hidden given: {hidden is not None}")
+        batch = order.batch
+        if batch.plan.longest > self.config.max_length:
+            raise InputError(
+                f"a sequence of {batch.plan.longest} tokens is longer than the encoder's {self.config.max_length}: "
+                "lower the maximum length in tokens"
+            )
+        x = None if hidden is None else order.enter(hidden)
+        return self._advance(batch, x, first, last)
+
+    def _advance(self, batch: Packed, x: Tensor | None, first: int, last: int) -> Tensor:
+        """Frozen part without gradients, then the trainable part; x None = embed first."""
+        if x is None and not self.frozen_embeddings:
+            x = self._span(batch, None, 0, 0, self.training)
+        middle = min(max(first, self.frozen_layers), last)
+        if x is None or first < middle:
+            with torch.no_grad():
+                x = self._span(batch, x, first, middle, False)
+        return self._span(batch, x, middle, last, self.training) if middle < last else x
+
+    def _span(self, batch: Packed, x: Tensor | None, first: int, last: int, train: bool) -> Tensor:
+        cpu = batch.tokens.device.type == "cpu"
+        if cpu and not torch.is_grad_enabled() and len(batch.tokens) >= 2 * _CPU_TOKENS:
+            parts = batch.split(_CPU_TOKENS)
+            return torch.cat([self._span(p, None if x is None else x[r], first, last, train) for p, r in parts])
+        if x is None:
+            x = self._embed(batch, train)
+        bias = self._bias(batch, x.dtype) if first < last else None
+        for layer in self.layers[first:last]:
+            x = layer(x, batch, bias, train)
+        return x
+
+    def _embed(self, batch: Packed, train: bool) -> Tensor:
+        x = self.words(batch.tokens) + self.positions(batch.positions + self.config.position_offset)
+        if self.types is not None:
+            x = x + self.types.weight[0]
+        x = F.dropout(self.embedding_norm(x), self.config.dropout, train)
+        device = x.device.type
+        # The residual stream is kept in autocast's dtype: half the memory traffic, same accuracy as a cast model.
+        return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+    def _bias(self, batch: Packed, dtype: torch.dtype) -> Tensor | None:
+        """[heads, S, S] bias for sequences of up to S tokens."""
+        if self.relative_bias is None or not len(batch.tokens):
+            return None
+        config = self.config
+        buckets = relative_buckets(batch.plan.longest, config.relative_buckets, config.relative_max_distance)
+        return self.relative_bias(buckets.to(batch.tokens.device)).permute(2, 0, 1)
+
+
+def encoder_from_config(config: EncoderConfig) -> Encoder:
+    """An encoder with random weights as BERT starts: normal with standard deviation 0.02, biases 0, norms 1."""
+    encoder = Encoder(config)
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+    return encoder

@@ -1,0 +1,144 @@
+"""Tensors in files: read published weights without executing anything, and save and load our own models."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tnr_dist.errors import InputError
+from tnr_dist.files import atomic_path, read_json
+from tnr_dist.models.sources import one_file
+
+#: File name of a model saved into a folder.
+MODEL_FILE = "model.safetensors"
+
+
+def read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
+    """All tensors of a published model, on the CPU, and the file to name in messages.
+
+    Looks for model.safetensors, a sharded model.safetensors.index.json, pytorch_model.bin, then a single *.bin.
+
+    Raises:
+        InputError: no such file, a corrupt one, or one that holds anything but tensors.
+    """
+    index = folder / f"{MODEL_FILE}.index.json"
+    if (folder / MODEL_FILE).is_file():
+        path = folder / MODEL_FILE
+        return read_safetensors(path)[0], path
+    if index.is_file():
+        return _read_sharded(index), index
+    found = one_file(folder, "pytorch_model.bin", "*.bin")
+    if found is None:
+        raise InputError(f"{folder}: no weights; expected {MODEL_FILE}, {index.name} or pytorch_model.bin")
+    return _read_bin(found), found
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of one safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
+
+
+def _read_sharded(index: Path) -> dict[str, Tensor]:
+    content = read_json(index)
+    try:
+        names = sorted({str(name) for name in content["weight_map"].values()})
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{index}: no weight_map; not an index of safetensors shards") from None
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{index}: shard {name!r} lies outside the folder")
+        weights.update(read_safetensors(index.parent / name)[0])
+    return weights
+
+
+def _read_bin(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: refused: it holds pickled objects that are not tensors (or is damaged); "
+            "convert it to safetensors where you trust it"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a readable PyTorch file ({_line(error)}); fetch it again") from None
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise InputError(f"{path}: key {key!r} holds a {type(value).__name__}, not a tensor")
+    return dict(content)
+
+
+def save_model(module: nn.Module, path: Path | str, architecture: Mapping[str, Any]) -> Path:
+    """Write a module's state dict with a description of its architecture, atomically.
+
+    Args:
+        module: any module; its tensors are written as they are.
+        path: a `.safetensors` file, or a folder, which gets `model.safetensors`.
+        architecture: JSON values from which the module can be built again, kept in the file's metadata.
+
+    Returns:
+        The file written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        path = path / MODEL_FILE
+    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"format": "pt", "architecture": json.dumps(architecture)})
+    return path
+
+
+def load_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict and architecture of a file (or folder) written by `save_model`."""
+    path = model_file(path)
+    state, metadata = read_safetensors(path)
+    try:
+        architecture = json.loads(metadata["architecture"])
+    except (KeyError, json.JSONDecodeError):
+        raise InputError(f"{path}: has no architecture in its metadata; it was not written by tnr_dist") from None
+    return state, architecture
+
+
+def model_file(path: Path | str) -> Path:
+    """The file of a saved model given as a file or as its folder."""
+    path = Path(path)
+    return path / MODEL_FILE if path.is_dir() else path
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:
+    """Copy `state` into `module`; every key must match in name and shape.
+
+    Raises:
+        InputError: names `source` and the first missing, unexpected or wrongly shaped key.
+    """
+    own = module.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing:
+        raise InputError(f"{source}: key {missing[0]} is missing ({len(missing)} in all); another architecture?")
+    if unexpected:
+        raise InputError(f"{source}: unexpected key {unexpected[0]} ({len(unexpected)} in all); another architecture?")
+    for key, value in own.items():
+        if value.shape != state[key].shape:
+            raise InputError(f"{source}: key {key} has shape {list(state[key].shape)}, expected {list(value.shape)}")
+    module.load_state_dict(dict(state))
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""What each stage trains, declared; the loop is train/loop.py."""

@@ -1,0 +1,157 @@
+"""The teachers' pass: news vectors, user vectors and logits of M frozen teachers, computed once (cache/teachers.py)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tnr_dist.cache.teachers import FORMAT_VERSION, from_stored, to_stored
+from tnr_dist.config import Config
+from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_shard
+from tnr_dist.engines.base import Engine, choose_precision
+from tnr_dist.evaluation.scoring import block_scores, encode_table, user_vectors
+from tnr_dist.files import atomic_path, file_hash, read_json, write_json
+from tnr_dist.models.recommender import Recommender
+from tnr_dist.progress import Bar, say
+from tnr_dist.stages.common import DataSet, folder, trained_model
+from tnr_dist.stages.finetune import teacher_folder
+from tnr_dist.train.runfolder import RunFolder
+
+
+def run_folder(config: Config, data: DataSet) -> RunFolder:
+    """Where the cache lies and what it depends on: the teachers, the data, how both are read."""
+    inputs = {"data": data.id}
+    for teacher in range(config.finetune.teachers):
+        inputs[f"teacher-{teacher}"] = teacher_folder(config, data, teacher).id
+    settings = ("finetune.teachers", "cache", "data.history", "data.title_tokens", "precision")
+    return RunFolder(folder(config, "cache"), "cache", config, settings, inputs, {})
+
+
+def expected(config: Config, data: DataSet) -> dict[str, Any]:
+    """What a cache must say of itself to fit this configuration (checked by `TeacherCache`)."""
+    teachers = []
+    for number in range(config.finetune.teachers):
+        run = teacher_folder(config, data, number)
+        run_id = run.id
+        teachers.append({"run": run.path.name, "id": run_id, "sha256": file_hash(run.path / "model.safetensors")})
+    return {
+        "tokenizer": data.manifest["tokenizer"]["hash"],
+        "data": data.id,
+        "teachers": teachers,
+        "history": config.data.history,
+    }
+
+
+def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
+    """Compute the cache of `cache.splits`; finished shards are not made again."""
+    data = DataSet.open(config)
+    place = run_folder(config, data)
+    state, why = place.state()
+    rank, world = engine.environment.rank, engine.environment.world_size
+    if state == "complete":
+        if rank == 0:
+            say(f"{place.path}: complete, skipped")
+        return
+    if rank == 0:
+        if state == "stale" and redo:
+            say(f"{place.path}: made again ({why} changed)")
+        place.begin(redo=redo)
+    engine.barrier()
+    models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
+    news, facts = _news_vectors(config, data, models, engine, place.path)
+    splits: dict[str, dict[str, str]] = {}
+    for split in config.cache.splits:
+        index = read_index(data.folder, split)
+        with Bar(f"cache {split}", index.impressions, "impressions", enabled=rank == 0) as bar:
+            for info in index.shards[rank::world]:
+                _shard(config, data, models, news, split, info, place.path / split / info.name)
+                bar.advance(min(info.impressions * world, index.impressions - bar.done))
+        engine.barrier()
+        if rank == 0:
+            splits[split] = {info.name: file_hash(place.path / split / info.name) for info in index.shards}
+    if rank == 0:
+        write_json(
+            place.path / "cache.json",
+            {
+                "format_version": FORMAT_VERSION,
+                **expected(config, data),
+                "dtype": config.cache.dtype,
+                "news": {"sha256": file_hash(place.path / "news.safetensors"), **facts},
+                "splits": splits,
+            },
+        )
+        place.finish()
+    engine.barrier()
+
+
+def _teacher(config: Config, data: DataSet, number: int, engine: Engine) -> Recommender:
+    model, _ = trained_model(teacher_folder(config, data, number).path, "finetune", data)
+    return model.eval().requires_grad_(False).to(engine.device)
+
+
+def _news_vectors(
+    config: Config, data: DataSet, models: list[Recommender], engine: Engine, place: Path
+) -> tuple[Tensor, dict[str, Any]]:
+    """[M, news, D] float32 as they will be read back, on the device; written by rank 0 with their rounding error."""
+    facts_file, tensor_file = place / "news.json", place / "news.safetensors"
+    if not facts_file.exists():
+        titles = data.titles()
+        exact = torch.stack(
+            [
+                encode_table(
+                    model.news_encoder, titles, config.data.title_tokens, engine, f"encode news, teacher {number}"
+                )
+                for number, model in enumerate(models)
+            ]
+        )
+        if engine.environment.rank == 0:
+            stored = from_stored(to_stored(exact, config.cache.dtype))
+            error = (stored.float() - exact.cpu()).abs()
+            with atomic_path(tensor_file) as temporary:
+                save_file({"news": stored.contiguous()}, temporary)
+            facts = {
+                "shape": list(stored.shape),
+                "max_rounding_error": float(error.max()),
+                "relative_rounding_error": float(error.norm() / exact.cpu().norm()),
+                "precision": choose_precision(config.precision, engine.device),
+            }
+            write_json(facts_file, facts)
+        engine.barrier()
+    from safetensors.torch import load_file
+
+    return load_file(tensor_file)["news"].float().to(engine.device), read_json(facts_file)
+
+
+def _shard(
+    config: Config, data: DataSet, models: list[Recommender], news: Tensor, split: str, info: ShardInfo, out: Path
+) -> None:
+    """Write one side shard, unless it is there and sound."""
+    done = out.with_suffix(".json")
+    if done.exists() and out.exists() and read_json(done)["sha256"] == file_hash(out):
+        return
+    members: list[tuple[str, np.ndarray]] = []
+    for key, block in read_shard(data.folder / split / info.name, info).items():
+        users, logits = teacher_columns(models, news, block, config.data.history)
+        members.append((f"{key}.teacher_users", to_stored(users, config.cache.dtype)))
+        members.append((f"{key}.teacher_logits", logits.cpu().numpy()))
+    packed = pack_tar(members)
+    with atomic_path(out) as temporary:
+        temporary.write_bytes(packed)
+    write_json(done, {"sha256": hashlib.sha256(packed).hexdigest()})
+
+
+@torch.no_grad()
+def teacher_columns(models: list[Recommender], news: Tensor, block: Block, history: int) -> tuple[Tensor, Tensor]:
+    """User vectors [H, M, D] and logits of all candidates [candidates, M] of a block, float32.
+
+    `news` [M, news, D]: as stored, so that the logits are those of the vectors that stage 2 sees.
+    """
+    users = [user_vectors(model, news[i], block, history) for i, model in enumerate(models)]
+    logits = [block_scores(users[i], news[i], block) for i in range(len(models))]
+    return torch.stack(users, 1), torch.stack(logits, 1)

@@ -1,0 +1,241 @@
+"""What the stages share: the data set, models from a PLM or from an earlier run, run folders by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tnr_dist.config import Config
+from tnr_dist.data.loader import Batch, ClickLoader, Columns, LoaderOptions
+from tnr_dist.data.prepare import manifest_hash, read_manifest
+from tnr_dist.data.shards import read_index
+from tnr_dist.data.source import ShardSource
+from tnr_dist.data.tokens import RaggedTable, read_table
+from tnr_dist.engines.base import Engine
+from tnr_dist.errors import InputError
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.plm import load_plm
+from tnr_dist.models.recommender import (
+    ModelSpec,
+    NewsEncoder,
+    Recommender,
+    build_recommender,
+    load_recommender,
+    save_recommender,
+)
+from tnr_dist.models.tokenizer import load_tokenizer
+from tnr_dist.progress import say
+from tnr_dist.train.loop import Task, train
+from tnr_dist.train.runfolder import RunFolder, completed_id
+
+# Settings that every model depends on, beside its own stage's.
+MODEL_SETTINGS = ("seed", "precision", "plm", "model")
+BATCH_SETTINGS = ("data.history", "data.negatives", "data.few_negatives", "data.streams", "data.window_shards")
+
+
+class TrainsRecommender(Task, Protocol):
+    """A task whose result is a recommender."""
+
+    recommender: Recommender
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A prepared data set."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    id: str
+
+    @classmethod
+    def open(cls, config: Config) -> DataSet:
+        """Raises InputError when `data.dir` is no prepared data set."""
+        folder = Path(config.data.dir)
+        return cls(folder, read_manifest(folder), manifest_hash(folder))
+
+    def titles(self) -> RaggedTable:
+        """Token ids of every news title, in memory."""
+        return read_table(self.folder / "tokens" / "title").resident()
+
+    def check_tokenizer(self, tokenizer_hash: str, plm: str) -> None:
+        """The token ids must be those of the PLM that reads them."""
+        if self.manifest["tokenizer"]["hash"] != tokenizer_hash:
+            raise InputError(
+                f"{self.folder}: prepared with the tokenizer of {self.manifest['tokenizer']['name']}, which is not that of "
+                f"{plm}; prepare the data for this PLM"
+            )
+
+    def check_tokenizer_name(self, plm: str) -> None:
+        """`check_tokenizer` by the PLM's name."""
+        self.check_tokenizer(load_tokenizer(plm).hash, plm)
+
+
+def click_loader(
+    config: Config, data: DataSet, batch_size: int, seed: int, engine: Engine, columns: Columns | None = None
+) -> ClickLoader:
+    """The training split's loader for this rank."""
+    index = read_index(data.folder, "train")
+    options = LoaderOptions(
+        batch_size,
+        config.data.history,
+        config.data.negatives,
+        config.data.few_negatives,
+        seed,
+        config.data.streams,
+        config.data.window_shards,
+        config.data.on_bad_shard,
+    )
+    return ClickLoader(
+        index,
+        ShardSource.of(data.folder / "train", index, config.data.shards),
+        options,
+        rank=engine.environment.rank,
+        world_size=engine.environment.world_size,
+        workers=config.data.workers,
+        columns=columns,
+    )
+
+
+def fresh_model(config: Config, data: DataSet, layers: int, seed: int) -> tuple[Recommender, ModelSpec]:
+    """A recommender around the PLM's first `layers` layers (0: all); what stands on top is drawn from `seed`."""
+    encoder, tokenizer = load_plm(config.plm.name, layers or config.plm.layers or None)
+    data.check_tokenizer(tokenizer.hash, config.plm.name)
+    encoder.set_dropout(config.model.dropout)
+    spec = ModelSpec(
+        encoder.config,
+        config.model.news_dim,
+        config.model.query_dim,
+        config.model.user_encoder,
+        config.model.user_heads,
+        config.model.history_padding,
+    )
+    torch.manual_seed(seed)
+    return build_recommender(spec, encoder), spec
+
+
+def trained_model(run: Path, what: str, data: DataSet) -> tuple[Recommender, ModelSpec]:
+    """The model of a finished run. Raises InputError when the run is not finished or used another tokenizer."""
+    completed_id(run, what)
+    return load_recommender(run / "model.safetensors")
+
+
+def with_fresh_user_encoder(model: Recommender, spec: ModelSpec, seed: int) -> Recommender:
+    """Keep the news encoder, draw a new user encoder from `seed`: the M teachers differ by it (Fig. 2b)."""
+    torch.manual_seed(seed)
+    model.user_encoder = build_recommender(spec, model.news_encoder.encoder).user_encoder
+    return model
+
+
+@dataclass
+class ClickInputs:
+    """A click batch on the device: each distinct title once, and rows of it for every slot."""
+
+    news: Tensor  # [U] int64 news indices of the distinct titles
+    titles: Packed  # U titles
+    history: Tensor  # [B, L] rows of `titles`
+    history_mask: Tensor  # [B, L] bool
+    candidates: Tensor  # [B, C] rows of `titles`
+    candidate_mask: Tensor  # [B, C] bool
+    weights: Tensor  # [B]
+    count: float
+    columns: dict[str, Tensor]
+
+
+def click_inputs(batch: Batch, titles: RaggedTable, max_length: int, device: torch.device) -> ClickInputs:
+    """Find the distinct titles of a batch and lay its slots out as rows of them."""
+    history, candidates = batch["history"], batch["candidates"]
+    ids = np.concatenate([history, candidates], 1)
+    known = ids >= 0
+    # An empty slot points at any title that is in the batch; its mask keeps it out of everything.
+    news, rows = np.unique(np.where(known, ids, candidates[0, 0]), return_inverse=True)
+    rows = rows.reshape(ids.shape)
+    length = history.shape[1]
+
+    def put(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+    return ClickInputs(
+        put(news.astype(np.int64)),
+        Packed.gather(titles.values, titles.offsets, news, max_length).to(device),
+        put(rows[:, :length]),
+        put(known[:, :length]),
+        put(rows[:, length:]),
+        put(known[:, length:]),
+        put(batch["weights"]),
+        float(batch["count"]),
+        {name: _column(batch[name]).to(device) for name in ("teacher_users", "teacher_logits") if name in batch},
+    )
+
+
+def _column(values: np.ndarray) -> Tensor:
+    from tnr_dist.cache.teachers import from_stored
+
+    return from_stored(np.ascontiguousarray(values))
+
+
+def freeze(news_encoder: NewsEncoder, trainable_layers: int) -> None:
+    """Let only the last n transformer layers train (-1: everything); what stands on the PLM always trains."""
+    encoder = news_encoder.encoder
+    if trainable_layers < 0:
+        encoder.requires_grad_(True)
+    else:
+        encoder.freeze_below(min(trainable_layers, len(encoder.layers)))
+
+
+def train_model(
+    engine: Engine, config: Config, run: RunFolder, make_task: Callable[[], TrainsRecommender], redo: bool
+) -> None:
+    """Train a stage's task into its run folder: begin, train, save the model, mark as complete.
+
+    A complete run is left as it is; `redo` replaces one made from other settings or inputs.
+    """
+    state, why = run.state()
+    rank = engine.environment.rank
+    if state == "complete":
+        if rank == 0:
+            say(f"{run.path}: complete, skipped")
+        return
+    if rank == 0:
+        if state == "stale" and redo:
+            say(f"{run.path}: made again ({why} changed)")
+        run.begin(redo=redo)
+    elif state == "stale" and not redo:
+        raise InputError(f"{run.path}: holds a finished run made otherwise ({why})")
+    engine.barrier()
+    task = make_task()
+    facts = train(engine, task, run, config)
+    if rank == 0:
+        recommender = task.recommender
+        save_recommender(recommender, spec_of(recommender, config), run.path / "model.safetensors")
+        run.finish(**facts)
+    engine.barrier()
+
+
+def spec_of(model: Recommender, config: Config) -> ModelSpec:
+    """The specification of a model built from `config`."""
+    return ModelSpec(
+        model.news_encoder.encoder.config,
+        config.model.news_dim,
+        config.model.query_dim,
+        config.model.user_encoder,
+        config.model.user_heads,
+        config.model.history_padding,
+    )
+
+
+def plm_parameters(module: nn.Module) -> set[nn.Parameter]:
+    """Parameters of every PLM inside a module."""
+    from tnr_dist.models.transformer import Encoder
+
+    return {p for part in module.modules() if isinstance(part, Encoder) for p in part.parameters()}
+
+
+def folder(config: Config, name: str) -> Path:
+    """A stage's run folder."""
+    return Path(config.output) / name

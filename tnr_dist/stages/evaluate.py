@@ -1,0 +1,165 @@
+"""`tnr evaluate` and `tnr predict`: a trained model's scores of a split, as metrics or as MIND's submission."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tnr_dist.config import Config, load_config
+from tnr_dist.data.shards import read_index
+from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.engines.base import Engine, choose_precision
+from tnr_dist.errors import InputError
+from tnr_dist.evaluation.scoring import encode_table, evaluate_split, length_chunks, recommender_scorer, score_split
+from tnr_dist.evaluation.submission import check_prediction, write_prediction
+from tnr_dist.files import read_json, write_json
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
+from tnr_dist.progress import say
+from tnr_dist.stages import stage2
+from tnr_dist.stages.common import DataSet
+from tnr_dist.train.runfolder import completed_id
+
+
+def chosen_run(config: Config, data: DataSet) -> Path:
+    """The run folder to score: `evaluate.run`, or the student of stage 2."""
+    if config.evaluate.run:
+        return Path(config.evaluate.run)
+    return stage2.run_folder(config, data).path
+
+
+def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Recommender, dict[str, Any], Config]:
+    completed_id(run, "training")
+    done = read_json(run / "complete.json")
+    trained_with = load_config(run / "config.yaml")
+    model, _ = load_recommender(run / "model.safetensors")
+    data.check_tokenizer_name(trained_with.plm.name)
+    # The engine is set up without a module to train: evaluation only needs its precision.
+    engine.use_precision(config.precision)
+    return model.to(engine.device).eval(), done, trained_with
+
+
+def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
+    """Score `evaluate.split` with the model of `evaluate.run`; writes and returns RUN/results.json.
+
+    A result that is already there for the same model, data and split is returned as it is.
+    """
+    data = DataSet.open(config)
+    run, split = chosen_run(config, data), config.evaluate.split
+    index = read_index(data.folder, split)
+    if not index.labelled:
+        raise InputError(f"{data.folder}: the {split} split has no labels; use `tnr predict` and the leaderboard")
+    results = run / "results.json"
+    run_id = completed_id(run, "training")
+    key = {
+        "run": run_id,
+        "data": data.id,
+        "split": split,
+        "history": config.data.history,
+        "precision": config.precision,
+    }
+    if results.is_file():
+        before = read_json(results)
+        if before.get("made_from") == key:
+            if engine.environment.rank == 0:
+                say(f"{results}: complete, skipped")
+            return before
+        if engine.environment.rank == 0:
+            say(f"{results}: of another model, data or split; replaced")
+    model, done, trained_with = _load(run, engine, config, data)
+    began = time.monotonic()
+    titles = data.titles()
+    news = encode_table(model.news_encoder, titles, config.data.title_tokens, engine, "encode news")
+    scorer = recommender_scorer(model, news, config.data.history)
+    _, metrics = evaluate_split(data.folder, index, scorer, engine, f"evaluate {split}")
+    mean = metrics.mean()
+    seconds = time.monotonic() - began
+    out: dict[str, Any] = {}
+    if engine.environment.rank == 0:
+        out = {
+            "stage": done["stage"],
+            "split": split,
+            **{name: mean[name] for name in ("auc", "mrr", "ndcg5", "ndcg10", "impressions", "skipped")},
+            "model": {
+                "layers": len(model.news_encoder.encoder.layers),
+                "parameters": count_parameters(model),
+                "news_encoder_parameters": count_parameters(model.news_encoder),
+            },
+            "seed": trained_with.seed,
+            "seconds": round(seconds, 2),
+            "train_seconds": done.get("seconds"),
+            "news_per_s": round(news_per_second(model.news_encoder, titles, config.data.title_tokens, engine), 1),
+            "made_from": key,
+        }
+        write_json(results, out)
+    engine.barrier()
+    return out or read_json(results)
+
+
+@torch.no_grad()
+def news_per_second(
+    encoder: NewsEncoder, titles: RaggedTable, max_length: int, engine: Engine, news: int = 2048
+) -> float:
+    """Titles encoded a second by this process on the whole machine: best of 3 passes over up to `news` titles."""
+    rows = length_chunks(RaggedTable(titles.values, titles.offsets[: news + 1]), max_length)
+    batches = [Packed.gather(titles.values, titles.offsets, part, max_length).to(engine.device) for part in rows]
+    count = sum(len(part) for part in rows)
+    threads = torch.get_num_threads()
+    if engine.device.type == "cpu":
+        torch.set_num_threads(os.cpu_count() or 1)
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        for batch in batches:
+            with engine.autocast():
+                encoder(batch)
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    torch.set_num_threads(threads)
+    return count / best
+
+
+def predict(config: Config, engine: Engine) -> Path:
+    """Rank every candidate of `evaluate.split` and write RUN/prediction.zip, checked against the split."""
+    data = DataSet.open(config)
+    run, split = chosen_run(config, data), config.evaluate.split
+    index = read_index(data.folder, split)
+    out = run / "prediction.zip"
+    model, _, _ = _load(run, engine, config, data)
+    news = encode_table(model.news_encoder, data.titles(), config.data.title_tokens, engine, "encode news")
+    scored = score_split(
+        data.folder, index, recommender_scorer(model, news, config.data.history), engine, f"score {split}"
+    )
+    if engine.environment.rank == 0:
+        if out.exists():
+            say(f"{out}: replaced")
+        write_prediction(out, scored.impression_id, scored.scores, scored.offsets)
+        counts = scored.offsets[1:] - scored.offsets[:-1]
+        facts = check_prediction(out, [(scored.impression_id, counts)])
+        say(
+            f"{out}: {facts['impressions']:,} impressions of {split}, {choose_precision(config.precision, engine.device)}, checked"
+        )
+    engine.barrier()
+    return out
+
+
+def expected_of_split(folder: Path, split: str) -> Any:
+    """Impression ids and candidate counts of a prepared split in the raw file's order, for `tnr predict --check`."""
+    import numpy as np
+
+    from tnr_dist.data.shards import read_shard
+
+    rows, ids, counts = [], [], []
+    index = read_index(folder, split)
+    for info in index.shards:
+        for block in read_shard(folder / split / info.name, info).values():
+            rows.append(block["row"])
+            ids.append(block["impression_id"])
+            counts.append(np.diff(block["candidate_offsets"]))
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    return [(np.concatenate(ids)[order], np.concatenate(counts)[order].astype(np.int64))]

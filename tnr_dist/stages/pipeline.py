@@ -1,0 +1,252 @@
+"""`tnr run CONFIG`: every stage in order, skipping what is complete, ending with one table."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tnr_dist.config import Config, RowConfig
+from tnr_dist.data.prepare import PrepareOptions, prepare, read_manifest
+from tnr_dist.data.shards import read_index
+from tnr_dist.engines.base import Engine
+from tnr_dist.engines.environment import detect
+from tnr_dist.errors import InputError
+from tnr_dist.evaluation.baselines import oracle_scorer, popularity_scorer, random_scorer
+from tnr_dist.evaluation.scoring import evaluate_split
+from tnr_dist.files import read_json, write_json, write_text
+from tnr_dist.progress import say
+from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
+from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.evaluate import evaluate
+from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.train.tracking import read_metrics
+
+
+def prepare_options(config: Config) -> PrepareOptions:
+    """How `tnr run` prepares its data; generated raw files lie beside the prepared ones."""
+    corpus = config.data.corpus
+    if not config.data.input and not corpus and config.synth.bodies:
+        corpus = str(raw_folder(config) / "corpus.tsv")
+    return PrepareOptions(
+        input=config.data.input or str(raw_folder(config)),
+        corpus=corpus,
+        plm=config.plm.name,
+        title_tokens=config.data.title_tokens,
+        body_tokens=config.data.body_tokens,
+        dev_split=config.data.dev_split,
+        test_split=config.data.test_split,
+        max_unknown=config.data.max_unknown,
+    )
+
+
+def raw_folder(config: Config) -> Path:
+    """Where generated raw files lie."""
+    return Path(config.data.dir).with_name(Path(config.data.dir).name + "-raw")
+
+
+def ensure_data(config: Config) -> None:
+    """Generate (without `data.input`) and prepare the data, by rank 0; the other ranks wait for the manifest."""
+    manifest = Path(config.data.dir) / "manifest.json"
+    if detect().rank != 0:
+        while not manifest.is_file():
+            time.sleep(0.5)
+        return
+    if not config.data.input:
+        from tnr_dist.data.synth import synthesize
+
+        synth = config.synth
+        synthesize(
+            raw_folder(config),
+            news=synth.news,
+            users=synth.users,
+            impressions=synth.impressions,
+            dev_impressions=synth.dev_impressions,
+            test_impressions=synth.test_impressions,
+            bodies=synth.bodies,
+            seed=synth.seed,
+        )
+    prepare(prepare_options(config), Path(config.data.dir))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the chain: its name for messages, its folder (asked late: inputs must be there), how to run it."""
+
+    folder: Any  # () -> RunFolder
+    run: Any  # (engine) -> None
+
+
+def rows_of(config: Config) -> list[RowConfig]:
+    """The models of the table; without `rows`, the student of `student.layers` layers."""
+    layers = config.student.layers
+    return config.rows or [RowConfig(f"Tiny-NewsRec-{layers}", "tiny-newsrec", layers)]
+
+
+def seeded(config: Config, seed: int) -> Config:
+    """The configuration of one seed of the chain."""
+    one = copy.deepcopy(config)
+    one.seed, one.seeds = seed, 1
+    one.output = str(Path(config.output) / f"seed-{seed}")
+    return one
+
+
+def with_layers(config: Config, layers: int) -> Config:
+    """The configuration with another student size."""
+    one = copy.deepcopy(config)
+    one.student.layers = layers
+    return one
+
+
+def chain(config: Config, data: DataSet) -> Iterator[Step]:
+    """The stages that the rows need, in order, each once (one seed)."""
+    rows = rows_of(config)
+    students = sorted(
+        {row.layers or config.student.layers for row in rows if row.method == "tiny-newsrec"}, reverse=True
+    )
+    teachers = 0
+    if students:
+        teachers = config.finetune.teachers
+    elif any(row.method == "teacher" for row in rows):
+        teachers = 1
+    if teachers:
+        yield Step(
+            lambda: post_train.run_folder(config, data), lambda engine: post_train.run(config, engine, redo=True)
+        )
+    for number in range(teachers):
+        yield Step(
+            lambda number=number: finetune.teacher_folder(config, data, number),
+            lambda engine, number=number: finetune.run_teacher(config, engine, number, redo=True),
+        )
+    if students:
+        yield Step(lambda: cache.run_folder(config, data), lambda engine: cache.run(config, engine, redo=True))
+    for layers in students:
+        one = with_layers(config, layers)
+        yield Step(
+            lambda one=one: stage1.run_folder(one, data), lambda engine, one=one: stage1.run(one, engine, redo=True)
+        )
+        yield Step(
+            lambda one=one: stage2.run_folder(one, data), lambda engine, one=one: stage2.run(one, engine, redo=True)
+        )
+    for layers in sorted({row.layers for row in rows if row.method == "finetune"}, reverse=True):
+        yield Step(
+            lambda layers=layers: finetune.plain_folder(config, data, layers),
+            lambda engine, layers=layers: finetune.run_plain(config, engine, layers, redo=True),
+        )
+
+
+def row_folder(config: Config, data: DataSet, row: RowConfig) -> RunFolder:
+    """The run whose model stands in a row of the table."""
+    if row.method == "teacher":
+        return finetune.teacher_folder(config, data, 0)
+    if row.method == "finetune":
+        return finetune.plain_folder(config, data, row.layers)
+    return stage2.run_folder(with_layers(config, row.layers or config.student.layers), data)
+
+
+def is_complete(config: Config) -> bool:
+    """Whether every stage of every seed is complete and evaluated."""
+    try:
+        read_manifest(config.data.dir)
+        data = DataSet.open(config)
+        for seed in range(config.seed, config.seed + config.seeds):
+            one = seeded(config, seed)
+            if any(step.folder().state()[0] != "complete" for step in chain(one, data)):
+                return False
+            for row in rows_of(one):
+                place = row_folder(one, data, row)
+                if not (place.path / "results.json").is_file():
+                    return False
+                if read_json(place.path / "results.json")["made_from"]["run"] != place.id:
+                    return False
+        return (Path(config.output) / "baselines.json").is_file()
+    except InputError:
+        return False
+
+
+def run_chain(config: Config, engine: Engine) -> None:
+    """All stages of all seeds on this rank."""
+    data = DataSet.open(config)
+    for seed in range(config.seed, config.seed + config.seeds):
+        one = seeded(config, seed)
+        if engine.environment.rank == 0 and config.seeds > 1:
+            say(f"seed {seed}")
+        for step in chain(one, data):
+            step.run(engine)
+        for row in rows_of(one):
+            scored = copy.deepcopy(one)
+            scored.evaluate.run = str(row_folder(one, data, row).path)
+            evaluate(scored, engine)
+    _baselines(config, data, engine)
+
+
+def _baselines(config: Config, data: DataSet, engine: Engine) -> None:
+    out = Path(config.output) / "baselines.json"
+    key = {"data": data.id, "split": config.evaluate.split}
+    if out.is_file() and read_json(out).get("made_from") == key:
+        return
+    index = read_index(data.folder, config.evaluate.split)
+    scorers = {
+        "random": random_scorer(),
+        "most popular": popularity_scorer(data.folder, data.manifest["counts"]["news"]),
+    }
+    if not config.data.input:
+        scorers["oracle"] = oracle_scorer(raw_folder(config), config.evaluate.split)
+    rows = {}
+    for name, scorer in scorers.items():
+        _, metrics = evaluate_split(data.folder, index, scorer, engine, f"evaluate {name}")
+        rows[name] = metrics.mean()
+    if engine.environment.rank == 0:
+        write_json(out, {"made_from": key, "rows": rows})
+    engine.barrier()
+
+
+def report(config: Config) -> None:
+    """Print the results table; write it as Markdown and JSON, and draw curves and quality against speed as PNG."""
+    from rich.console import Console
+
+    from tnr_dist.evaluation.plots import quality_vs_speed, training_curves
+    from tnr_dist.evaluation.report import results_markdown, results_table
+
+    data = DataSet.open(config)
+    base = Path(config.output)
+    baselines = read_json(base / "baselines.json")["rows"]
+    table: list[dict[str, Any]] = [
+        {"model": name, **baselines[name]} for name in ("random", "most popular") if name in baselines
+    ]
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for row in rows_of(config):
+        found = []
+        for seed in range(config.seed, config.seed + config.seeds):
+            place = row_folder(seeded(config, seed), data, row)
+            found.append(read_json(place.path / "results.json"))
+        keys = ("auc", "mrr", "ndcg5", "ndcg10", "news_per_s")
+        table.append({"model": row.name, **found[0]["model"], **{key: [one[key] for one in found] for key in keys}})
+    if "oracle" in baselines:
+        table.append({"model": "oracle", **baselines["oracle"]})
+    for seed in range(config.seed, config.seed + config.seeds):
+        for step in chain(seeded(config, seed), data):
+            path = step.folder().path
+            if records := read_metrics(path / "metrics.jsonl"):
+                curves[f"{path.name}/seed-{seed}" if config.seeds > 1 else path.name] = records
+    out = base / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "table.json", table)
+    write_text(out / "table.md", results_markdown(table))
+    training_curves(curves, out / "training_curves.png")
+    quality_vs_speed(table, out / "quality_vs_speed.png")
+    split = config.evaluate.split
+    count = baselines[next(iter(baselines))]["impressions"]
+    seeds = f"{config.seeds} seeds, mean ± deviation" if config.seeds > 1 else f"seed {config.seed}"
+    Console().print(results_table(table, f"{split}: {count:,} impressions, {seeds}"))
+    say(f"pictures and tables: {out}")
+
+
+def threads_note() -> str:
+    """What the machine gives a rank, for the first line of a run."""
+    return f"torch {torch.__version__}, {torch.get_num_threads()} threads a rank"

@@ -1,0 +1,135 @@
+"""Domain-specific post-training: the news encoder learns to match a body to its own title among N others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tnr_dist.config import Config, PostTrainConfig
+from tnr_dist.data.loader import Batch
+from tnr_dist.data.matching import MatchingLoader
+from tnr_dist.engines.base import Engine
+from tnr_dist.losses.matching import matching_loss
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.recommender import Matcher, Recommender
+from tnr_dist.stages.common import MODEL_SETTINGS, DataSet, folder, freeze, fresh_model, plm_parameters, train_model
+from tnr_dist.train.runfolder import RunFolder
+
+
+@dataclass
+class MatchingInputs:
+    """A matching batch on the device: B bodies, U distinct titles, and rows of them."""
+
+    bodies: Packed
+    titles: Packed
+    candidates: Tensor  # [B, 1 + N] rows of `titles`, the own title first
+    weights: Tensor  # [B]
+    count: float
+
+
+def matching_inputs(
+    batch: Batch, loader: MatchingLoader, train: PostTrainConfig, device: torch.device
+) -> MatchingInputs:
+    """Gather the tokens of a batch; each distinct title once."""
+    rows, inverse = np.unique(batch["titles"], return_inverse=True)
+    bodies, titles = loader.bodies, loader.titles
+    return MatchingInputs(
+        Packed.gather(bodies.values, bodies.offsets, batch["body"], train.body_tokens).to(device),
+        Packed.gather(titles.values, titles.offsets, rows, train.title_tokens).to(device),
+        torch.from_numpy(inverse.reshape(batch["titles"].shape)).to(device),
+        torch.from_numpy(batch["weights"]).to(device),
+        float(batch["count"]),
+    )
+
+
+class MatchingModule(nn.Module):
+    """L_match on a batch."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        super().__init__()
+        self.matcher = matcher
+
+    def forward(self, inputs: MatchingInputs) -> dict[str, Tensor]:
+        """This rank's share of the loss and of the matching accuracy."""
+        scores, _, _ = self.matcher(inputs.bodies, inputs.titles, inputs.candidates)
+        loss = matching_loss(scores, inputs.weights, inputs.count)
+        return {"loss": loss, "accuracy": accuracy(scores, inputs.weights, inputs.count)}
+
+
+@torch.no_grad()
+def accuracy(scores: Tensor, weights: Tensor, count: float) -> Tensor:
+    """Share of samples [B] whose first candidate scores highest."""
+    return ((scores.argmax(1) == 0) * weights).sum() / count
+
+
+@torch.no_grad()
+def matching_accuracy(
+    matcher: Matcher, loader: MatchingLoader, train: PostTrainConfig, engine: Engine
+) -> dict[str, float]:
+    """Accuracy on the held-out pairs, shared among ranks; empty when too few were held out."""
+    correct = torch.zeros(2, device=engine.device)
+    for number, batch in enumerate(loader.held_out_batches()):
+        if number % engine.environment.world_size == engine.environment.rank:
+            inputs = matching_inputs(batch, loader, train, engine.device)
+            with engine.autocast():
+                scores, _, _ = matcher(inputs.bodies, inputs.titles, inputs.candidates)
+            correct += torch.stack(
+                [(scores.argmax(1) == 0).sum(), torch.tensor(len(scores), device=engine.device)]
+            ).float()
+    right, total = engine.all_reduce(correct).tolist()
+    return {"eval/matching_accuracy": right / total} if total else {}
+
+
+@dataclass
+class PostTrainTask:
+    """See `train.loop.Task`."""
+
+    recommender: Recommender
+    module: MatchingModule
+    loader: MatchingLoader
+    train: PostTrainConfig
+    seed: int
+    title: str = "post-train"
+
+    def to_device(self, batch: Batch, device: torch.device) -> MatchingInputs:
+        """See `Task`."""
+        return matching_inputs(batch, self.loader, self.train, device)
+
+    def plm_parameters(self) -> set[nn.Parameter]:
+        """See `Task`."""
+        return plm_parameters(self.module)
+
+    def validate(self, engine: Engine) -> dict[str, float]:
+        """See `Task`."""
+        return matching_accuracy(self.module.matcher, self.loader, self.train, engine)
+
+
+def matching_loader(config: Config, data: DataSet, train: PostTrainConfig, engine: Engine) -> MatchingLoader:
+    """The corpus loader of this rank."""
+    env = engine.environment
+    return MatchingLoader(
+        data.folder, train.batch_size, train.negatives, config.seed, train.held_out, env.rank, env.world_size
+    )
+
+
+def run_folder(config: Config, data: DataSet) -> RunFolder:
+    """Where the post-trained encoder lies and what it depends on."""
+    inputs = {"data": data.id}
+    return RunFolder(folder(config, "post-train"), "post-train", config, (*MODEL_SETTINGS, "post_train"), inputs, {})
+
+
+def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
+    """Post-train the whole PLM."""
+    data = DataSet.open(config)
+
+    def task() -> Any:
+        model, _ = fresh_model(config, data, 0, config.seed)
+        freeze(model.news_encoder, config.post_train.trainable_layers)
+        loader = matching_loader(config, data, config.post_train, engine)
+        return PostTrainTask(model, MatchingModule(Matcher(model.news_encoder)), loader, config.post_train, config.seed)
+
+    train_model(engine, config, run_folder(config, data), task, redo)

@@ -1,0 +1,180 @@
+"""Second-stage distillation: the student learns from M finetuned teachers, through their cache (Fig. 2b)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tnr_dist.cache.teachers import TeacherCache
+from tnr_dist.config import Config, Stage2Config
+from tnr_dist.data.loader import Batch, ClickLoader
+from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.engines.base import Engine
+from tnr_dist.losses.stage2 import project, stage2_loss
+from tnr_dist.losses.weighting import Omega
+from tnr_dist.models.recommender import Recommender
+from tnr_dist.stages import cache, stage1
+from tnr_dist.stages.common import (
+    BATCH_SETTINGS,
+    MODEL_SETTINGS,
+    ClickInputs,
+    DataSet,
+    click_inputs,
+    click_loader,
+    folder,
+    freeze,
+    plm_parameters,
+    train_model,
+    trained_model,
+    with_fresh_user_encoder,
+)
+from tnr_dist.train.runfolder import RunFolder
+
+
+class Projection(nn.Module):
+    """W^(ti), b^(ti) of all M teachers: weight [M, D, D], bias [M, D], drawn as `nn.Linear` draws them."""
+
+    def __init__(self, teachers: int, dim: int) -> None:
+        super().__init__()
+        bound = dim**-0.5
+        self.weight = nn.Parameter(torch.empty(teachers, dim, dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(teachers, dim).uniform_(-bound, bound))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """[U, M, D] to [U, M, D]."""
+        return project(self.weight, self.bias, vectors)
+
+
+class Stage2Module(nn.Module):
+    """L^(2) on a batch. `teacher_news` [news, M, D] is a constant of the module, not a parameter."""
+
+    def __init__(self, student: Recommender, teacher_news: Tensor, settings: Stage2Config, dim: int) -> None:
+        super().__init__()
+        self.student, self.settings = student, settings
+        teachers = teacher_news.shape[1]
+        self.news_projection = self.user_projection = None
+        if settings.use_embedding:
+            self.news_projection = Projection(teachers, dim)
+            self.user_projection = self.news_projection if settings.share_projection else Projection(teachers, dim)
+        weighted = settings.use_distill or settings.use_embedding
+        self.omega = Omega(settings.omega, fixed=not (settings.learn_omega and weighted))
+        self._table = [teacher_news]  # in a list: neither saved with checkpoints nor reduced
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Stage2Module:
+        self._table[0] = fn(self._table[0])
+        return super()._apply(fn, recurse)
+
+    def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
+        """This rank's share of the loss, its parts, and what the teachers' weights do."""
+        out = self.student(inputs.titles, inputs.history, inputs.history_mask, inputs.candidates)
+        settings, dtype = self.settings, self.omega.raw.dtype
+        projected_news = projected_users = None
+        if self.news_projection is not None and self.user_projection is not None:
+            projected_news = self.news_projection(self._table[0][inputs.news].to(dtype))
+            projected_users = self.user_projection(inputs.columns["teacher_users"].to(dtype))
+        omega = self.omega()
+        loss = stage2_loss(
+            teacher_logits=inputs.columns["teacher_logits"].transpose(1, 2),
+            omega=omega,
+            student_scores=out.scores,
+            weights=inputs.weights,
+            count=inputs.count,
+            candidate_mask=inputs.candidate_mask,
+            projected_news=projected_news,
+            student_news=out.news,
+            slots=torch.cat([inputs.history, inputs.candidates], 1),
+            slot_mask=torch.cat([inputs.history_mask, inputs.candidate_mask], 1),
+            projected_users=projected_users,
+            student_users=out.users,
+            beta2=settings.beta2,
+            temperature=settings.temperature,
+            use_distill=settings.use_distill,
+            use_news=settings.use_embedding,
+            use_user=settings.use_embedding,
+            use_target=settings.use_target,
+        )
+        share = inputs.weights.sum() / inputs.count  # so that summing over ranks gives omega itself
+        return {
+            "loss": loss.total,
+            "loss_distill": loss.distill,
+            "loss_emb_news": loss.emb_news,
+            "loss_emb_user": loss.emb_user,
+            "loss_target": loss.target,
+            "omega": omega.detach() * share,
+            "teacher_weight": loss.teacher_weights,
+            "teacher_entropy": loss.teacher_entropy,
+        }
+
+
+@dataclass
+class Stage2Task:
+    """See `train.loop.Task`."""
+
+    recommender: Recommender
+    module: Stage2Module
+    loader: ClickLoader
+    train: Stage2Config
+    seed: int
+    title: str
+    titles: RaggedTable
+    title_tokens: int
+
+    def to_device(self, batch: Batch, device: torch.device) -> ClickInputs:
+        """See `Task`."""
+        return click_inputs(batch, self.titles, self.title_tokens, device)
+
+    def plm_parameters(self) -> set[nn.Parameter]:
+        """See `Task`."""
+        return plm_parameters(self.module)
+
+    def validate(self, engine: Engine) -> dict[str, float]:
+        """See `Task`."""
+        return {}
+
+
+def run_folder(config: Config, data: DataSet) -> RunFolder:
+    """Where the distilled student of `student.layers` layers lies and what it depends on."""
+    inputs = {
+        "data": data.id,
+        "stage1": stage1.run_folder(config, data).id,
+        "cache": cache.run_folder(config, data).id,
+    }
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", "stage2")
+    return RunFolder(folder(config, f"stage2-{config.student.layers}"), "stage2", config, settings, inputs, {})
+
+
+def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
+    """Distil the cached teachers into the student that stage 1 made."""
+    data = DataSet.open(config)
+    stored = TeacherCache(folder(config, "cache"), cache.expected(config, data))
+
+    def task() -> Stage2Task:
+        source = stage1.run_folder(config, data).path
+        student, spec = trained_model(source, "stage1", data)
+        student = with_fresh_user_encoder(student, spec, config.seed)
+        freeze(student.news_encoder, config.stage2.trainable_layers)
+        news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
+        module = Stage2Module(student, news, config.stage2, config.model.news_dim)
+        loader = click_loader(
+            config,
+            data,
+            config.stage2.batch_size,
+            config.seed,
+            engine,
+            columns=lambda info, blocks: stored.columns("train", info, blocks),
+        )
+        return Stage2Task(
+            student,
+            module,
+            loader,
+            config.stage2,
+            config.seed,
+            f"stage2 ({config.student.layers} layers)",
+            data.titles(),
+            config.data.title_tokens,
+        )
+
+    train_model(engine, config, run_folder(config, data), task, redo)

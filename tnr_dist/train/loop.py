@@ -1,0 +1,223 @@
+"""The one training loop. A stage declares what is trained (`Task`); how is decided here, once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tnr_dist.config import Config, TrainConfig
+from tnr_dist.data.loader import Batch
+from tnr_dist.engines.base import Engine
+from tnr_dist.errors import Preempted
+from tnr_dist.progress import Bar, say
+from tnr_dist.train.checkpoint import load_newest, save_checkpoint
+from tnr_dist.train.preemption import StopRequest
+from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.train.tracking import MetricsFile
+
+
+class Loader(Protocol):
+    """Global batches whose sequence depends on the seed, the epoch and the data only."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch, the same on all ranks."""
+
+    def fingerprint(self) -> str:
+        """Identifies the sequence of batches."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's batches of an epoch from step `start` on."""
+
+
+class Task(Protocol):
+    """What a stage trains."""
+
+    title: str  # for the progress bar
+    module: nn.Module  # forward(batch) -> {"loss": this rank's share of the global mean, further parts likewise}
+    loader: Loader
+    train: TrainConfig
+    seed: int
+
+    def to_device(self, batch: Batch, device: torch.device) -> Any:
+        """Arrays of the loader as what the module takes."""
+
+    def plm_parameters(self) -> set[nn.Parameter]:
+        """Parameters that learn at `lr`; the others at `head_lr`."""
+
+    def validate(self, engine: Engine) -> dict[str, float]:
+        """Figures measured after the last step, logged under their own keys; may be empty."""
+
+
+@dataclass
+class _Clock:
+    """Time since the last logged step and how much of it went by waiting for data."""
+
+    start: float
+    waited: float = 0.0
+    samples: float = 0.0
+    steps: int = 0
+
+
+def learning_rate(step: int, total: int, train: TrainConfig, base: float) -> float:
+    """The rate of step `step` (from 0): linear warm-up, then constant or linear to 0 at `total`."""
+    warmup = int(train.warmup * total)
+    if step < warmup:
+        return base * (step + 1) / warmup
+    if train.schedule == "linear":
+        return base * max(total - step, 0) / max(total - warmup, 1)
+    return base
+
+
+def make_optimizer(task: Task, module: nn.Module) -> torch.optim.Optimizer:
+    """Adam (the paper's Table 3) with one group for the PLM and one for what stands on top."""
+    train = task.train
+    plm = task.plm_parameters()
+    groups = []
+    for members, rate in ((True, train.lr), (False, train.head_lr or train.lr)):
+        parameters = [p for p in module.parameters() if p.requires_grad and (p in plm) is members]
+        if parameters:
+            groups.append({"params": parameters, "lr": rate, "base_lr": rate})
+    beta1, beta2 = train.betas
+    kind = torch.optim.AdamW if train.weight_decay else torch.optim.Adam
+    return kind(
+        groups, betas=(beta1, beta2), eps=train.eps, weight_decay=train.weight_decay, amsgrad=train.amsgrad, fused=True
+    )
+
+
+def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[str, Any]:
+    """Train to the end, resuming from the newest checkpoint; returns facts for `RunFolder.finish`.
+
+    Raises Preempted after a checkpoint when the process was told to stop.
+    """
+    rank, world = engine.environment.rank, engine.environment.world_size
+    stop = StopRequest()
+    began = time.monotonic()
+    settings = task.train
+    engine.setup(
+        task.module,
+        lambda module: make_optimizer(task, module),
+        precision=config.precision,
+        clip_norm=settings.clip_norm,
+    )
+    total = settings.epochs * task.loader.steps
+    total = min(total, settings.max_steps) if settings.max_steps else total
+    checkpoints = run.path / "checkpoints"
+    state = load_newest(checkpoints, engine, task.loader.fingerprint())
+    step = int(state["step"]) if state else 0
+    samples = float(state["samples"]) if state else 0.0
+    earlier = float(state["seconds"]) if state else 0.0
+    if step and rank == 0:
+        say(f"{task.title}: going on at step {step:,} of {total:,}")
+    metrics = MetricsFile(run.path / "metrics.jsonl", step) if rank == 0 else None
+
+    def save() -> None:
+        seconds = earlier + time.monotonic() - began
+        fields = {"fingerprint": task.loader.fingerprint(), "samples": samples, "seconds": seconds}
+        save_checkpoint(checkpoints, engine, step, fields, config.log.keep)
+        engine.barrier()
+
+    engine.module.train()
+    clock = _Clock(time.monotonic())
+    with Bar(task.title, total, "steps", enabled=rank == 0) as bar:
+        bar.advance(step)
+        batches = _batches(task.loader, step, total)
+        while step < total:
+            asked = time.monotonic()
+            batch = next(batches)
+            clock.waited += time.monotonic() - asked
+            # Dropout's numbers are a function of (seed, step, rank): a resumed run draws what an unbroken one does.
+            torch.manual_seed(int(np.random.SeedSequence([task.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+            for group in engine.optimizer.param_groups:
+                group["lr"] = learning_rate(step, total, settings, group["base_lr"])
+            parts = engine.forward(task.to_device(batch, engine.device))
+            engine.backward(parts["loss"])
+            norm = engine.step()
+            step += 1
+            count = float(batch["count"])
+            samples += count
+            clock.samples += count
+            clock.steps += 1
+            note = ""
+            if step % config.log.every == 0 or step == total:
+                record = _record(engine, parts, norm, step, task.loader.steps, samples, clock)
+                _check_finite(record, task.title)
+                note = f"loss {record['train/loss']:.4f}"
+                if metrics is not None:
+                    metrics.write(record)
+                clock = _Clock(time.monotonic())
+            bar.advance(1, note)
+            told = bool(engine.all_reduce(torch.tensor([float(stop.asked)], device=engine.device)).item())
+            if told and step < total:
+                save()
+                raise Preempted(
+                    f"{task.title}: stopped at step {step:,} of {total:,} after a checkpoint; run it again to go on"
+                )
+            if config.log.checkpoint_every and step % config.log.checkpoint_every == 0 and step < total:
+                save()
+        batches.close()
+    engine.module.eval()
+    figures = task.validate(engine)
+    seconds = earlier + time.monotonic() - began
+    if metrics is not None:
+        if figures:
+            metrics.write({"step": step, "samples": samples, **figures})
+        metrics.close()
+    return {"steps": step, "samples": int(samples), "seconds": round(seconds, 2), "ranks": world, **figures}
+
+
+def _batches(loader: Loader, step: int, total: int) -> Iterator[Batch]:
+    while step < total:
+        epoch, start = divmod(step, loader.steps)
+        for batch in loader.epoch(epoch, start):
+            yield batch
+            step += 1
+            if step == total:
+                return
+
+
+def _record(
+    engine: Engine,
+    parts: dict[str, Tensor],
+    norm: Tensor,
+    step: int,
+    steps_per_epoch: int,
+    samples: float,
+    clock: _Clock,
+) -> dict[str, Any]:
+    """One line of metrics.jsonl; shares of the ranks are summed here, on logging steps only."""
+    names = list(parts)
+    shares = torch.cat([parts[name].detach().float().reshape(-1) for name in names])
+    summed = engine.all_reduce(shares).tolist()
+    record: dict[str, Any] = {"step": step, "epoch": step / steps_per_epoch, "samples": int(samples)}
+    position = 0
+    for name in names:
+        size = parts[name].numel()
+        values = summed[position : position + size]
+        position += size
+        if size == 1:
+            record[f"train/{name}"] = values[0]
+        else:
+            record.update({f"train/{name}_{i}": value for i, value in enumerate(values)})
+    seconds = max(time.monotonic() - clock.start, 1e-9)
+    record["optim/lr"] = engine.optimizer.param_groups[0]["lr"]
+    record["optim/grad_norm"] = float(norm)
+    record["perf/samples_per_s"] = clock.samples / seconds
+    record["perf/ms_per_step"] = 1000 * seconds / max(clock.steps, 1)
+    record["perf/data_wait_pct"] = 100 * clock.waited / seconds
+    return record
+
+
+def _check_finite(record: dict[str, Any], title: str) -> None:
+    bad = [key for key, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
+    if bad:
+        raise FloatingPointError(
+            f"{title}: {bad[0]} is {record[bad[0]]} at step {record['step']}; lower the learning rate or set precision=fp32"
+        )
