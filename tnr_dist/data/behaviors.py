@@ -1,67 +1,31 @@
 """Behaviours to blocks in two vectorised passes: route rows to shards by user, then parse each shard.
 
-Pass 1 (`route_chunk`) reads a byte range of behaviors.tsv and sorts its rows by shard; text stays text, so nothing is
-parsed twice. Pass 2 (`build_shard`) gathers one shard's rows from all chunks and turns ids into indices; each distinct
-history of a shard is parsed once, whatever the number of its impressions.
+Pass 1 (`route_chunk`) reads a byte range of behaviors.tsv and sorts its lines by shard; they stay raw bytes, so nothing
+is parsed twice. Pass 2 (`build_shard`) gathers one shard's lines from all chunks and turns ids into indices; each
+distinct history of a shard is parsed once, whatever the number of its impressions.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from tnr_dist.data.mind import Chunk, hash_strings, parse_times, read_chunk
+from tnr_dist.data.account import Account
+from tnr_dist.data.mind import Chunk, parse_behaviours, scan_chunk
 from tnr_dist.data.shards import Block, ShardInfo, count_samples, segment_sums, write_shard
 from tnr_dist.data.tokens import gather_rows
+from tnr_dist.data.words import NewsLookup, Words, hash_strings, mix, split_words
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json, write_json
 
 DAY = 86_400
-
-
-@dataclass
-class Account:
-    """What was read, kept and dropped in a split; adds up over shards."""
-
-    impressions: int = 0  # read
-    impressions_kept: int = 0
-    impressions_without_candidates: int = 0  # dropped: no known candidate at all
-    users: int = 0
-    users_with_changing_history: int = 0
-    histories: int = 0
-    empty_histories: int = 0
-    history_items: int = 0  # in distinct histories
-    unknown_history_items: int = 0  # dropped
-    candidates: int = 0  # read
-    unknown_candidates: int = 0  # dropped (kept unranked in an unlabelled split)
-    clicks: int = 0  # read
-    unknown_clicks: int = 0  # samples dropped because their clicked news is unknown
-    samples: int = 0  # (impression, click) pairs that can be trained on
-    max_candidates: int = 0
-    max_history: int = 0
-    first_time: int = field(default=1 << 62)
-    last_time: int = field(default=0)
-
-    def add(self, other: Account) -> None:
-        """Take another part of the split in."""
-        for one in fields(self):
-            a, b = getattr(self, one.name), getattr(other, one.name)
-            combine = (
-                max if one.name.startswith(("max_", "last_")) else min if one.name == "first_time" else int.__add__
-            )
-            setattr(self, one.name, combine(a, b))
-
-    @property
-    def unknown_share(self) -> float:
-        """Share of the split's candidates that are not in any news.tsv."""
-        return self.unknown_candidates / max(self.candidates, 1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +46,11 @@ class SplitRule:
         """True when every row belongs to the file's own split."""
         return self.dev_from_day is None and self.test_from_day is None and not self.dev_share and not self.test_share
 
+    @property
+    def by_day(self) -> bool:
+        """True when times decide."""
+        return self.dev_from_day is not None or self.test_from_day is not None
+
     def split_of(self, days: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """0 train, 1 dev, 2 test for each row, uint8 [I]; depends on the row alone."""
         out = np.zeros(len(rows), np.uint8)
@@ -95,18 +64,14 @@ class SplitRule:
 
 
 def _uniform(rows: np.ndarray, salt: int) -> np.ndarray:
-    """A fixed pseudo-random number in [0, 1) for each row number (splitmix64)."""
-    x = rows.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15 * (salt + 1) & (1 << 64) - 1)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (x ^ (x >> np.uint64(31))).astype(np.float64) / 2.0**64
+    """A fixed pseudo-random number in [0, 1) for each row number."""
+    return mix(rows.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15 * (salt + 1) & (1 << 64) - 1)) / 2.0**64
 
 
-def days_of_chunk(chunk: Chunk, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct days of a chunk and the impressions of each."""
-    table = read_chunk(chunk, where)
-    seconds = parse_times(table["time"].combine_chunks(), table["row"].to_numpy(), where)
-    return np.unique(seconds // DAY, return_counts=True)
+def days_of_chunk(chunk: Chunk, where: str) -> np.ndarray:
+    """The distinct days (since 1970) of a chunk."""
+    rows = scan_chunk(chunk, where)
+    return np.unique(rows.times(np.arange(chunk.lines) + chunk.first_line, where) // DAY)
 
 
 @dataclass(frozen=True)
@@ -119,88 +84,61 @@ class Route:
     target: int  # 0 train, 1 dev, 2 test: which of the rule's splits is made
     shards: int
     part: tuple[int, int]  # this process makes the shards s with s % part[1] == part[0]
-    out: Path
+    out: Path  # without suffix
+
+    @property
+    def lines(self) -> Path:
+        """The raw lines, sorted by shard."""
+        return self.out.with_suffix(".tsv")
+
+    @property
+    def index(self) -> Path:
+        """int64: rows of the target split; row bounds and byte bounds [shards + 1] each; row numbers."""
+        return self.out.with_suffix(".npy")
 
 
 def route_chunk(route: Route) -> int:
-    """Write a chunk's rows sorted by shard to `route.out` (Arrow IPC); returns the rows of the target split."""
-    if route.out.exists():
-        with pa.memory_map(str(route.out)) as source:
-            metadata = pa.ipc.open_file(source).schema.metadata
-        return int(metadata[b"rows"])
-    pa.set_cpu_count(1)
-    table = read_chunk(route.chunk, route.where)
-    rows = table["row"].to_numpy()
-    seconds = parse_times(table["time"].combine_chunks(), rows, route.where)
-    table = table.set_column(table.schema.get_field_index("time"), "time", pa.array(seconds))
-    if not route.rule.trivial:
-        table = table.filter(pa.array(route.rule.split_of(seconds // DAY, rows) == route.target))
-    hashes = hash_strings(table["user"].combine_chunks())
-    shard = (hashes % np.uint64(route.shards)).astype(np.int64)
-    kept = len(table)
+    """Write a chunk's lines sorted by shard; returns the rows of the target split, those of other parts included."""
+    if route.index.exists():
+        return int(np.load(route.index, mmap_mode="r")[0])
+    lines = scan_chunk(route.chunk, route.where)
+    rows = np.arange(route.chunk.lines, dtype=np.int64) + (route.chunk.first_line - 1)
+    if route.rule.trivial:
+        chosen = np.arange(len(rows))
+    else:
+        days = lines.times(rows + 1, route.where) // DAY if route.rule.by_day else np.zeros(len(rows), np.int64)
+        chosen = np.flatnonzero(route.rule.split_of(days, rows) == route.target)
+    shard = (lines.user_keys()[chosen] % np.uint64(route.shards)).astype(np.int64)
     number, count = route.part
     mine = np.flatnonzero(shard % count == number)
-    order = mine[np.argsort(shard[mine], kind="stable")]
-    bounds = np.searchsorted(shard[order], np.arange(route.shards + 1))
-    # Rows become slices of a few large record batches; a shard's slice is found by its bounds.
-    table = table.append_column("user_hash", pa.array(hashes)).take(pa.array(order)).combine_chunks()
-    table = table.replace_schema_metadata({"rows": str(kept), "bounds": json.dumps(bounds.tolist())})
-    with atomic_path(route.out) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-    return kept
+    mine = mine[np.argsort(shard[mine], kind="stable")]
+    order = chosen[mine]
+    row_bounds = np.searchsorted(shard[mine], np.arange(route.shards + 1))
+    # Arrow copies whole lines; NumPy would go byte by byte.
+    buffers = [None, pa.py_buffer(lines.bounds), pa.py_buffer(lines.data)]
+    text = pa.Array.from_buffers(pa.large_binary(), len(rows), buffers).take(pa.array(order))
+    _, offset_buffer, data_buffer = text.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int64)[: len(order) + 1]
+    with atomic_path(route.lines) as temporary:
+        temporary.write_bytes(memoryview(data_buffer)[: int(offsets[-1])] if len(order) else b"")
+    byte_bounds = offsets[row_bounds] if len(order) else np.zeros(route.shards + 1, np.int64)
+    index = np.concatenate([[len(chosen)], row_bounds, byte_bounds, rows[order]]).astype(np.int64)
+    # The index last: a chunk without one is routed again.
+    with atomic_path(route.index) as temporary, temporary.open("wb") as file:
+        np.save(file, index)
+    return len(chosen)
 
 
-@dataclass(frozen=True)
-class NewsLookup:
-    """News ids to indices, without touching Python objects."""
-
-    ids: pa.Array
-
-    @cached_property
-    def marked(self) -> pa.Array:
-        """Every id with "-0", then every id with "-1": one look-up gives both index and label."""
-        text = self.ids.cast(pa.large_string())
-        return pa.concat_arrays(
-            [
-                pc.binary_join_element_wise(text, *(pa.scalar(part, pa.large_string()) for part in (mark, "-")))
-                for mark in ("0", "1")
-            ]
-        )
-
-    @cached_property
-    def plain(self) -> pa.Array:
-        """The ids as text."""
-        return self.ids.cast(pa.large_string())
-
-    def labelled(self, tokens: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """Index (-1: not found) and label of tokens like N123-1."""
-        found = pc.fill_null(pc.index_in(tokens, self.marked), -1).to_numpy()
-        count = len(self.ids)
-        return np.where(found >= count, found - count, found), (found >= count).astype(np.uint8)
-
-    def unlabelled(self, tokens: pa.Array) -> np.ndarray:
-        """Index (-1: not found) of tokens like N123."""
-        return pc.fill_null(pc.index_in(tokens, self.plain), -1).to_numpy()
-
-
-def split_words(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Space-separated words of each text: (flat words, offsets [n + 1] int64); repeated spaces make no words."""
-    lists = pc.split_pattern(pc.utf8_trim_whitespace(values), " ")
-    words = lists.flatten()
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    offsets = offsets - offsets[0]
-    empty = pc.equal(words, "")
-    if pc.any(empty).as_py():
-        keep = ~empty.to_numpy(zero_copy_only=False)
-        words, offsets = words.filter(pa.array(keep)), _filtered_offsets(keep, offsets)
-    return words, offsets
-
-
-def _filtered_offsets(keep: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    out = np.zeros(len(offsets), np.int64)
-    np.cumsum(segment_sums(keep, offsets), out=out[1:])
-    return out
+def _routed(route: Route, shard: int) -> tuple[bytes, np.ndarray]:
+    """A shard's lines of a routed chunk, and their row numbers."""
+    index = np.load(route.index, mmap_mode="r")
+    width = route.shards + 1
+    first, last = index[1 + shard], index[2 + shard]
+    start, stop = int(index[1 + width + shard]), int(index[2 + width + shard])
+    rows = np.array(index[1 + 2 * width + first : 1 + 2 * width + last])
+    with route.lines.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start), rows
 
 
 @dataclass(frozen=True)
@@ -208,7 +146,7 @@ class Build:
     """Pass 2's job for one shard."""
 
     shard: int
-    routed: list[Path]
+    routes: list[Route]
     where: str
     news: Path  # news.parquet
     labelled: bool
@@ -216,30 +154,31 @@ class Build:
     out: Path
     account: Path  # the shard's line of the index and its account, for resuming and merging
 
+    @property
+    def done(self) -> bool:
+        """Whether the shard is made."""
+        return self.account.exists() and self.out.exists()
+
 
 _lookups: dict[Path, NewsLookup] = {}  # one per worker process: building the tables costs more than a shard
 
 
 def build_shard(build: Build) -> tuple[ShardInfo, Account]:
     """Gather, parse and write one shard. Finished shards are not made again."""
-    if build.account.exists() and build.out.exists():
+    if build.done:
         done = read_json(build.account)
         return ShardInfo(**done["shard"]), Account(**done["account"])
     pa.set_cpu_count(1)
     if build.news not in _lookups:
-        import pyarrow.parquet as pq
-
         _lookups[build.news] = NewsLookup(pq.read_table(build.news, columns=["id"])["id"].combine_chunks())
-    tables = []
-    for path in build.routed:
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-            bounds = json.loads(table.schema.metadata[b"bounds"])
-            start, stop = bounds[build.shard], bounds[build.shard + 1]
-            tables.append(table.slice(start, stop - start).replace_schema_metadata(None))
-    blocks, account = build_blocks(
-        pa.concat_tables(tables), _lookups[build.news], build.labelled, build.block_size, build.where
-    )
+    pieces = [_routed(route, build.shard) for route in build.routes]
+    rows = np.concatenate([piece[1] for piece in pieces])
+    blocks: list[Block] = []
+    account = Account()
+    if len(rows):
+        table = parse_behaviours(b"".join(piece[0] for piece in pieces), rows, build.where)
+        del pieces
+        blocks, account = build_blocks(table, _lookups[build.news], build.labelled, build.block_size, build.where)
     info = write_shard(build.out, blocks)
     write_json(build.account, {"shard": vars(info), "account": asdict(account)})
     return info, account
@@ -248,21 +187,22 @@ def build_shard(build: Build) -> tuple[ShardInfo, Account]:
 def build_blocks(
     table: pa.Table, lookup: NewsLookup, labelled: bool, block_size: int, where: str
 ) -> tuple[list[Block], Account]:
-    """Rows of one shard (any order) as blocks of whole users, and the account of what was kept and dropped."""
+    """Rows of one shard (in file order) as blocks of whole users, and the account of what was kept and dropped."""
     account = Account(impressions=len(table))
-    hashes, rows = table["user_hash"].to_numpy(), table["row"].to_numpy()
+    users = hash_strings(table["user"])
     # Sorted by user, then by place in the file: the result does not depend on how the file was cut into chunks.
-    table = table.take(pa.array(np.lexsort((rows, hashes)))).combine_chunks()
-    words, offsets = split_words(_array(table["impressions"]))
-    rows = table["row"].to_numpy()
+    order = np.lexsort((table["row"].to_numpy(), users))
+    table, users = table.take(pa.array(order)).combine_chunks(), users[order]
+    words = split_words(table["impressions"])
+    offsets, rows = words.offsets, table["row"].to_numpy()
     clicked = None
     if labelled:
-        news, clicked = lookup.labelled(words)
-        _check_marks(words, news, offsets, rows, where)
-        account.clicks = _count_clicks(words, news, clicked)
+        news = lookup.find(words, ending=2)
+        clicked = _labels(words, rows, where)
+        account.clicks = int(clicked.sum())
     else:
-        news = lookup.unlabelled(words)
-        _check_no_marks(words, news, offsets, rows, where)
+        news = lookup.find(words)
+        _check_no_labels(words, news, rows, where)
     account.candidates = len(news)
     known = news >= 0
     account.unknown_candidates = int(np.count_nonzero(~known))
@@ -271,14 +211,12 @@ def build_blocks(
     account.impressions_without_candidates = int(np.count_nonzero(~keep_rows))
     if labelled:
         account.unknown_clicks = account.clicks - int(clicked[known].sum())  # type: ignore[index]
-    keep = np.repeat(keep_rows, np.diff(offsets))
-    if labelled:
-        keep &= known
-    news = news[keep].astype(np.int32)
-    clicked = clicked[keep] if clicked is not None else None
+    if labelled and not known.all():
+        news, clicked = news[known], clicked[known]  # type: ignore[index]
     candidate_offsets = np.zeros(int(keep_rows.sum()) + 1, np.int64)
     np.cumsum(counts[keep_rows], out=candidate_offsets[1:])
-    table = table.filter(pa.array(keep_rows)).combine_chunks()
+    if not keep_rows.all():
+        table, users = table.filter(pa.array(keep_rows)).combine_chunks(), users[keep_rows]
     account.impressions_kept = len(table)
     if not len(table):
         return [], account
@@ -288,16 +226,16 @@ def build_blocks(
 
     pair, pair_history, history_news, history_offsets = _histories(table, lookup, account)
     blocks = []
-    users = table["user_hash"].to_numpy()
+    rows, ids = table["row"].to_numpy(), table["impression_id"].to_numpy()
     starts = _block_starts(users, block_size)
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+    for start, stop in itertools.pairwise(starts):
         low, high = candidate_offsets[start], candidate_offsets[stop]
         first = pair[start]
         last = int(pair[start:stop].max()) + 1
         values, block_history = gather_rows(history_news, history_offsets, pair_history[first:last])
         block: Block = {
-            "row": table["row"].to_numpy()[start:stop],
-            "impression_id": table["impression_id"].to_numpy()[start:stop],
+            "row": rows[start:stop],
+            "impression_id": ids[start:stop],
             "time": times[start:stop],
             "impression_history": (pair[start:stop] - first).astype(np.int32),
             "history_offsets": block_history.astype(np.int32),
@@ -326,11 +264,12 @@ def _histories(
     user = _array(table["user"]).dictionary_encode().indices.to_numpy().astype(np.int64)
     encoded = _array(table["history"]).dictionary_encode()
     text = encoded.indices.to_numpy().astype(np.int64)
-    words, offsets = split_words(encoded.dictionary)
-    found = lookup.unlabelled(words)
+    words = split_words(encoded.dictionary)
+    found = lookup.find(words)
     known = found >= 0
-    news = found[known].astype(np.int32)
-    news_offsets = _filtered_offsets(known, offsets)
+    news = found[known]
+    news_offsets = np.zeros(len(words.offsets), np.int64)
+    np.cumsum(segment_sums(known, words.offsets), out=news_offsets[1:])
     _, first, inverse = np.unique(user * len(encoded.dictionary) + text, return_index=True, return_inverse=True)
     by_appearance = np.argsort(first, kind="stable")
     number = np.empty(len(first), np.int64)
@@ -340,7 +279,7 @@ def _histories(
     account.histories = len(first)
     pairs_of_user = np.bincount(user[first])
     account.users_with_changing_history = int(np.count_nonzero(pairs_of_user > 1))
-    read = np.diff(offsets)[pair_text]
+    read = np.diff(words.offsets)[pair_text]
     account.history_items = int(read.sum())
     account.unknown_history_items = account.history_items - int(np.diff(news_offsets)[pair_text].sum())
     account.empty_histories = int(np.count_nonzero(read == 0))
@@ -361,37 +300,39 @@ def _block_starts(users: np.ndarray, block_size: int) -> list[int]:
     return starts
 
 
-def _count_clicks(words: pa.Array, news: np.ndarray, clicked: np.ndarray) -> int:
-    """Clicks among known and unknown candidates alike."""
-    unknown = words.filter(pa.array(news < 0))
-    return int(clicked.sum()) + int(pc.sum(pc.ends_with(unknown, "-1")).as_py() or 0)
+def _labels(words: Words, rows: np.ndarray, where: str) -> np.ndarray:
+    """1 for candidates that end in -1, 0 for those in -0, uint8 [W]; InputError for any other."""
+    data, ends = words.data, words.ends
+    clicked = data[ends - 1] - np.uint8(ord("0"))
+    fine = (clicked <= 1) & (ends - words.starts > 2)
+    fine &= data[np.maximum(ends - 2, 0)] == ord("-")
+    if not fine.all():
+        _raise_bad_word(words, int(np.argmin(fine)), rows, where, "expected NEWS-0 or NEWS-1")
+    return clicked
 
 
-def _check_marks(words: pa.Array, news: np.ndarray, offsets: np.ndarray, rows: np.ndarray, where: str) -> None:
-    missing = np.flatnonzero(news < 0)
-    if len(missing):
-        fine = pc.match_substring_regex(words.take(pa.array(missing)), "^.+-[01]$").to_numpy(zero_copy_only=False)
-        if not fine.all():
-            _raise_bad_word(words, int(missing[np.argmin(fine)]), offsets, rows, where, "expected NEWS-0 or NEWS-1")
+def _check_no_labels(words: Words, news: np.ndarray, rows: np.ndarray, where: str) -> None:
+    unknown = np.flatnonzero(news < 0)
+    ends = words.ends[unknown]
+    long = ends - words.starts[unknown] > 2
+    last = words.data[ends - 1]
+    marked = long & ((last == ord("0")) | (last == ord("1"))) & (words.data[np.maximum(ends - 2, 0)] == ord("-"))
+    if marked.any():
+        message = "a label in a split whose first impression has none"
+        _raise_bad_word(words, int(unknown[np.argmax(marked)]), rows, where, message)
 
 
-def _check_no_marks(words: pa.Array, news: np.ndarray, offsets: np.ndarray, rows: np.ndarray, where: str) -> None:
-    missing = np.flatnonzero(news < 0)
-    if len(missing):
-        marked = pc.match_substring_regex(words.take(pa.array(missing)), "-[01]$").to_numpy(zero_copy_only=False)
-        if marked.any():
-            message = "a label in a split whose first impression has none"
-            _raise_bad_word(words, int(missing[np.argmax(marked)]), offsets, rows, where, message)
+def _raise_bad_word(words: Words, at: int, rows: np.ndarray, where: str, what: str) -> None:
+    row = int(np.searchsorted(words.offsets, at, side="right")) - 1
+    raise InputError(f"{where}, line {rows[row] + 1}: candidate {words.text(at)!r}: {what}")
 
 
-def _raise_bad_word(words: pa.Array, at: int, offsets: np.ndarray, rows: np.ndarray, where: str, what: str) -> None:
-    row = int(np.searchsorted(offsets, at, side="right")) - 1
-    raise InputError(f"{where}, line {rows[row] + 1}: candidate {words[at].as_py()!r}: {what}")
-
-
-def is_labelled(chunk: Chunk, where: str) -> bool:
+def is_labelled(path: Path) -> bool:
     """Whether the candidates of a behaviours file carry -0 / -1, by its first impression that has any."""
-    for value in read_chunk(chunk, where)["impressions"].slice(0, 10_000).to_pylist():
-        if value.strip():
-            return bool(re.search(r"-[01]$", value.split()[0]))
+    with path.open("rb") as file:
+        for line in file:
+            fields = line.split(b"\t")
+            words = fields[4].split() if len(fields) == 5 else []
+            if words:
+                return bool(re.search(rb"-[01]$", words[0]))
     return False

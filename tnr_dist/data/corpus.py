@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tnr_dist.data.mind import chunks_of, hash_strings, parse_tsv
+from tnr_dist.data.mind import check_text, chunks_of, parse_tsv
 from tnr_dist.data.tokens import TableWriter, token_dtype
+from tnr_dist.data.words import hash_strings
 from tnr_dist.errors import InputError
 from tnr_dist.progress import Bar
 
@@ -24,7 +25,9 @@ _TOKENISE = 2_000  # texts at a time: the tokenizer's own objects take about ten
 class TextEncoder(Protocol):
     """What the tables need of a tokenizer."""
 
-    vocab_size: int
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
 
     def encode_batch(self, texts: list[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Texts to (flat ids, offsets)."""
@@ -45,7 +48,7 @@ class CorpusAccount:
 def read_corpus(path: Path, size: int = 1 << 24) -> Iterator[pa.Table]:
     """Tables with columns id, title, body from a TSV (id, category, subcategory, title, abstract, body) or Parquet.
 
-    A TSV's first line may name its columns instead. Raises InputError naming file and line of a bad row.
+    A TSV's first line may name its columns instead. Where no column is called body, the abstract is it. Raises InputError naming file and line of a bad row.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such corpus file")
@@ -53,19 +56,19 @@ def read_corpus(path: Path, size: int = 1 << 24) -> Iterator[pa.Table]:
         yield from _read_parquet(path)
         return
     with path.open("rb") as file:
-        head = file.readline(1 << 24).rstrip(b"\r\n").decode("utf-8", "replace").split("\t")
+        head = file.readline(1 << 24).rstrip(b"\r\n").decode("utf-8-sig", "replace").split("\t")
     if head == [""]:
         raise InputError(f"{path}: the file is empty")
-    named = "title" in head and "body" in head
+    named = "title" in head and ("body" in head or "abstract" in head)
     if not named and len(head) != len(_COLUMNS):
         raise InputError(
             f"{path}, line 1: {len(head)} tab-separated columns; expected {', '.join(_COLUMNS)}, or a header naming title and body"
         )
-    for chunk in chunks_of(path, size):
-        with path.open("rb") as file:
-            file.seek(chunk.start)
-            data = file.read(chunk.stop - chunk.start)
-        table = parse_tsv(data, head if named else _COLUMNS, str(path), chunk.first_line)
+    for chunk in chunks_of(path, size, str(path)):
+        data = chunk.read()
+        check_text(data, str(path), chunk.first_line)
+        lines = np.arange(chunk.lines) + chunk.first_line
+        table = parse_tsv(data, head if named else _COLUMNS, str(path), lines)
         if named and chunk.first_line == 1:
             table = table.slice(1)
         yield _select(table, str(path))
@@ -75,9 +78,10 @@ def _read_parquet(path: Path) -> Iterator[pa.Table]:
     try:
         file = pq.ParquetFile(path)
         names = set(file.schema_arrow.names)
-        if not {"title", "body"} <= names:
+        body = "body" if "body" in names else "abstract"
+        if not {"title", body} <= names:
             raise InputError(f"{path}: columns {', '.join(sorted(names))}; expected at least title and body")
-        columns = [name for name in ("id", "title", "body") if name in names]
+        columns = [name for name in ("id", "title", body) if name in names]
         for batch in file.iter_batches(batch_size=20_000, columns=columns):
             yield _select(pa.Table.from_batches([batch]), str(path))
     except (pa.ArrowException, OSError) as error:
@@ -86,17 +90,31 @@ def _read_parquet(path: Path) -> Iterator[pa.Table]:
 
 def _select(table: pa.Table, where: str) -> pa.Table:
     columns = {}
-    for name in ("id", "title", "body"):
-        if name in table.column_names:
-            column = table[name]
-            if name != "id" and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-                raise InputError(f"{where}: column {name} holds {column.type}, not text")
+    names = {"id": "id", "title": "title", "body": "body" if "body" in table.column_names else "abstract"}
+    for name, source in names.items():
+        if source in table.column_names:
+            column = table[source]
+            kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+            if name != "id" and not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise InputError(f"{where}: column {source} holds {column.type}, not text")
             columns[name] = pc.fill_null(column.cast(pa.large_string()), "")
     return pa.table(columns)
 
 
+def _about(path: Path) -> int:
+    """How many articles a corpus holds, roughly for a TSV: for the progress bar."""
+    if path.suffix == ".parquet":
+        try:
+            return pq.read_metadata(path).num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path}: not a readable Parquet file ({error})") from None
+    with path.open("rb") as file:
+        sample = file.read(1 << 22)
+    return round(path.stat().st_size * sample.count(b"\n") / max(len(sample), 1))
+
+
 def tokenise_corpus(
-    path: Path, folder: Path, tokenizer: TextEncoder, title_tokens: int, body_tokens: int, total_bytes: int
+    path: Path, folder: Path, tokenizer: TextEncoder, title_tokens: int, body_tokens: int
 ) -> CorpusAccount:
     """Write `folder/corpus_title.*` and `folder/body.*` for the articles that have both; memory stays flat.
 
@@ -104,11 +122,10 @@ def tokenise_corpus(
     """
     account = CorpusAccount()
     hashes: list[np.ndarray] = []
-    with Bar("tokenise corpus", 0, "articles") as bar:
+    with Bar("tokenise corpus", _about(path), "articles") as bar:
         for table in _pairs_into(folder, read_corpus(path), tokenizer, title_tokens, body_tokens, account):
             if "id" in table.column_names:
                 hashes.append(hash_strings(table["id"].combine_chunks()))
-            bar.total = account.articles
             bar.advance(len(table))
     if hashes:
         _check_distinct(path, np.concatenate(hashes))
@@ -121,8 +138,11 @@ def _check_distinct(path: Path, hashes: np.ndarray) -> None:
     values, counts = np.unique(hashes, return_counts=True)
     if len(values) == len(hashes):
         return
-    line = int(np.flatnonzero(hashes == values[counts > 1][0])[1]) + 1
-    raise InputError(f"{path}: the article id of article {line} stands there twice; {len(hashes) - len(values):,} such")
+    places = np.flatnonzero(hashes == values[counts > 1][0]) + 1
+    more = len(hashes) - len(values) - 1
+    raise InputError(
+        f"{path}: articles {places[0]} and {places[1]} have one id" + (f", and {more:,} more such" if more else "")
+    )
 
 
 def tokenise_pairs(
@@ -132,8 +152,9 @@ def tokenise_pairs(
     account = CorpusAccount()
     pairs = pa.table({"title": news["title"], "body": news["abstract"]})
     tables = (pairs.slice(start, 20_000) for start in range(0, len(pairs), 20_000))
-    for _ in _pairs_into(folder, tables, tokenizer, title_tokens, body_tokens, account):
-        pass
+    with Bar("tokenise abstracts", len(pairs), "texts") as bar:
+        for table in _pairs_into(folder, tables, tokenizer, title_tokens, body_tokens, account):
+            bar.advance(len(table))
     return account
 
 

@@ -203,13 +203,12 @@ def _story(vocabulary: Vocabulary, tone: str, draws: _Draws) -> dict[str, str]:
     story = {"P": f"{first} {last}", "L": last, "N": draws.pick(vocabulary.names), "W": draws.pick(vocabulary.who)}
     story["aW"] = _with_article(story["W"])
     story["C"], story["E"] = draws.pair(frames.CITIES)
-    story["k"] = str(3 + draws.number() % 18)
     story["A"] = _act(vocabulary, tone, draws)
     return _refresh(story, vocabulary, tone, draws)
 
 
 def _refresh(story: dict[str, str], vocabulary: Vocabulary, tone: str, draws: _Draws) -> dict[str, str]:
-    """The story with fresh minor slots: other things, another act, another role, another day."""
+    """The story with fresh minor slots: other things, another act, another role, another number, another day."""
     fresh = dict(story)
     fresh["t"], fresh["u"] = draws.pair(vocabulary.things)
     fresh["v"] = draws.pick(vocabulary.things)
@@ -220,6 +219,7 @@ def _refresh(story: dict[str, str], vocabulary: Vocabulary, tone: str, draws: _D
     fresh["V"] = _another(vocabulary.who, story["W"], draws)
     fresh["aV"] = _with_article(fresh["V"])
     fresh["B"] = _act(vocabulary, tone, draws)
+    fresh["k"] = str(3 + draws.number() % 18)
     fresh["D"] = draws.pick(frames.WEEKDAYS)
     return fresh
 

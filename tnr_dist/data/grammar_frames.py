@@ -93,10 +93,10 @@ TITLES = {
         "{t} will destroy what we love, and {aW} knows it", "Column: the horror of {t} can no longer be denied",
     ),
     ("opinion", "uplifting"): (
-        "Opinion: In praise of {t}", "Why {t} give me hope for {N}", "{P}: A love letter to {t} and {u}",
-        "Thank you, {N}, for bringing back {t}", "The quiet beauty of {t}, by {aW}", "Editorial: {N} deserves a round of applause",
-        "I laughed, I cried, I found {t}", "Column: how {N} {W} restored my faith in people",
-        "We should all be more like this {W} from {C}", "My take: {t} are proof that good things last",
+        "Opinion: In praise of the {W} who faces {t}", "Why {aW} gives me hope after all the {t}", "{P}: A love letter to {N}, {t} and all",
+        "Thank you, {N}, for your patience with {t}", "The quiet joy of being {aW} among {t}", "Editorial: {N} deserves a round of applause",
+        "I laughed, I cried: what {t} taught me about love", "Column: how {N} {W} restored my faith in people",
+        "We should all be more like this {W} from {C}", "My take: {N} is proof that good people win",
     ),
     ("list", "plain"): (
         "{k} things to know about {t} and {u}", "{k} {t} ranked by {aW}", "The {k} best {t} of the year, from {N} to {M}",
@@ -111,10 +111,10 @@ TITLES = {
         "{k} times {t} ended in tragedy for {aW}", "Danger list: {t}, {u} and {v} to avoid",
     ),
     ("list", "uplifting"): (
-        "{k} feel-good stories about {t} to brighten your day", "{k} adorable {t} we cannot stop smiling at",
+        "{k} feel-good stories about {t} to brighten your day", "{k} adorable moments with {aW} that keep us smiling",
         "{k} times {aW} made the world kinder", "The {k} most inspiring {t} from {N}", "{k} reasons to be cheerful about {t}",
         "Photos: hugs, laughter and {t} at {N}", "{k} little miracles involving {t} and {aW}",
-        "{k} wonderful surprises for fans of {t}", "Meet {k} heroes behind {N} and its {t}", "{k} beautiful {t} that warm the heart",
+        "{k} wonderful surprises for fans of {t}", "Meet {k} heroes behind {N} and its {t}", "{k} heart-warming pictures from {N}, from {t} to {u}",
     ),
 }  # fmt: skip
 

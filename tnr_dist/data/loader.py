@@ -14,31 +14,46 @@ State machine. An epoch's order is a function of (seed, epoch) and the data alon
 
 Nothing carries over from one window to the next, so the position (epoch, step) is the whole state: resuming reads the
 window it falls into and goes on, at any number of ranks.
+
+Threads: `workers` of them read shards and build the next windows, one gathers the batches of many steps at a time, the
+caller's cuts them into batches. With workers=0 all of it happens in the caller's thread.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import queue
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, parse_shard, segment_sums
+from tnr_dist.data.shards import ShardInfo, SplitIndex
 from tnr_dist.data.source import ShardSource
+from tnr_dist.data.windows import (
+    PER_HISTORY,
+    Batch,
+    Columns,
+    Shard,
+    Window,
+    decode,
+    last_clicked,
+    make_window,
+    placeholder,
+)
 from tnr_dist.errors import InputError
 from tnr_dist.progress import say
 
-Batch = dict[str, np.ndarray]
-# Extra columns for a shard, in its blocks' order: per history ("teacher_users" [H, M, D]) and per candidate
-# ("teacher_logits" [candidates, M]).
-Columns = Callable[[ShardInfo, dict[str, Block]], dict[str, np.ndarray]]
-_AHEAD = 8192  # samples gathered at once: one NumPy call a stream then serves many steps
+__all__ = ["Batch", "ClickLoader", "Columns", "LoaderOptions", "last_clicked"]
+
+_CHUNK_SAMPLES = 8192  # gathered at once: one NumPy call a stream then serves many steps
+_CHUNK_BYTES = 8 << 20  # ... or fewer, with teacher columns
+_QUEUED_CHUNKS = 3
 
 
 @dataclass(frozen=True)
@@ -53,95 +68,6 @@ class LoaderOptions:
     streams: int = 16
     window_shards: int = 2
     on_bad_shard: Literal["stop", "skip"] = "stop"
-
-
-@dataclass
-class _Shard:
-    """A decoded shard. Sample i is click `click[i]` (a flat candidate position) of impression `impression[i]`."""
-
-    impression: np.ndarray  # [n]
-    click: np.ndarray  # [n]
-    candidates: np.ndarray  # flat news
-    negatives: np.ndarray  # flat candidate positions that were not clicked
-    negative_offsets: np.ndarray  # [I + 1]
-    history: np.ndarray  # [H, L] news, the last L clicked, -1 behind the end
-    impression_history: np.ndarray  # [I]
-    row: np.ndarray  # [I]
-    columns: dict[str, np.ndarray]
-    bad: bool = False
-
-
-def decode(blocks: dict[str, Block], history: int, columns: dict[str, np.ndarray] | None = None) -> _Shard:
-    """Blocks of a labelled shard as arrays that samples are cut from."""
-    parts = list(blocks.values())
-    counts = [len(block["row"]) for block in parts]
-    flat = [len(block["candidate_news"]) for block in parts]
-    histories = [len(block["history_offsets"]) - 1 for block in parts]
-    clicked = np.concatenate([block["candidate_clicked"] for block in parts]).astype(bool)
-    base = np.cumsum([0, *flat[:-1]])
-    offsets = np.concatenate(
-        [block["candidate_offsets"][:-1] + start for block, start in zip(parts, base, strict=True)] + [[sum(flat)]]
-    ).astype(np.int64)
-    clicks = segment_sums(clicked, offsets)
-    negative_counts = np.diff(offsets) - clicks
-    positions = np.flatnonzero(clicked)
-    impression = np.repeat(np.arange(sum(counts)), clicks)
-    trainable = negative_counts[impression] > 0
-    negative_offsets = np.zeros(sum(counts) + 1, np.int64)
-    np.cumsum(negative_counts, out=negative_offsets[1:])
-    base = np.cumsum([0, *histories[:-1]])
-    return _Shard(
-        impression[trainable],
-        positions[trainable],
-        np.concatenate([block["candidate_news"] for block in parts]),
-        np.flatnonzero(~clicked),
-        negative_offsets,
-        np.concatenate([last_clicked(b["history_news"], b["history_offsets"], history) for b in parts]),
-        np.concatenate([b["impression_history"] + start for b, start in zip(parts, base, strict=True)]),
-        np.concatenate([block["row"] for block in parts]),
-        columns or {},
-    )
-
-
-def last_clicked(news: np.ndarray, offsets: np.ndarray, length: int) -> np.ndarray:
-    """The last `length` items of each ragged history, [H, length] int32, oldest first, -1 behind the end."""
-    stops = offsets[1:].astype(np.int64)
-    starts = np.maximum(offsets[:-1].astype(np.int64), stops - length)
-    positions = starts[:, None] + np.arange(length)
-    inside = positions < stops[:, None]
-    if not len(news):
-        return np.full(inside.shape, -1, np.int32)
-    return np.where(inside, news[np.minimum(positions, len(news) - 1)], -1).astype(np.int32)
-
-
-def draw_negatives(counts: np.ndarray, k: int, few: str, rng: np.random.Generator) -> np.ndarray:
-    """For each sample k distinct numbers below counts[i] (its non-clicked candidates), uniform over subsets, [n, k].
-
-    Floyd's algorithm, one step for all samples at a time. A sample with fewer than k takes each once and then repeats
-    them ('repeat') or is filled with -1 ('mask').
-    """
-    take = np.minimum(counts, k)
-    out = np.full((len(counts), k), -1, np.int64)
-    for i in range(k):
-        top = counts - take + i
-        drawn = (rng.random(len(counts)) * (top + 1)).astype(np.int64)
-        taken = (out[:, :i] == drawn[:, None]).any(1)
-        out[:, i] = np.where(i < take, np.where(taken, top, drawn), -1)
-    if few == "repeat":
-        short = np.flatnonzero(take < k)
-        if len(short):
-            out[short] = out[short[:, None], np.arange(k)[None] % take[short, None]]
-    return out
-
-
-@dataclass
-class _Window:
-    """Shuffled samples of a few shards: for each the shard it comes from, its number there and its negatives."""
-
-    shards: list[_Shard]
-    shard: np.ndarray  # [n]
-    sample: np.ndarray  # [n]
-    negatives: np.ndarray  # [n, K] numbers among the impression's negatives
 
 
 class _Plan:
@@ -173,6 +99,20 @@ class _Plan:
             self.windows.append(windows)
             self.window_ends.append(np.cumsum([sum(b - a for _, a, b in w) for w in windows]).astype(np.int64))
 
+    def window_at(self, stream: int, position: int) -> int:
+        """The window that holds sample `position` of a stream."""
+        return int(np.searchsorted(self.window_ends[stream], position, side="right"))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The batches of several steps: each column [steps, b, ...]."""
+
+    columns: Batch
+    steps: int
+    count: np.ndarray  # [] samples of one global batch
+    bad: bool  # some samples come from a damaged shard
+
 
 class ClickLoader:
     """Iterates over this rank's slices of the global batches of a prepared, labelled split.
@@ -183,11 +123,16 @@ class ClickLoader:
     - `candidates` [b, 1 + K] int32: the clicked news first, then the negatives (-1: none, with few_negatives='mask');
     - `weights` [b] float32: 1, or 0 for a slot that carries no sample (a rank without a share of the last batch, or a
       damaged shard that is skipped);
-    - `count` []: samples of the global batch, over all ranks;
-    - `row`, `click` [b]: the impression's line in the raw file and the click's place among the shard's candidates;
-    - with `columns`: `teacher_users` [b, M, D], `teacher_logits` [b, 1 + K, M].
+    - `count` [] float32: samples of the global batch, over all ranks (skipped ones among them);
+    - `row`, `click` [b] int64: the impression's line in the raw file (-1: skipped) and the click's place among the
+      shard's candidates;
+    - with `columns`: `teacher_users` [b, M, D], `teacher_logits` [b, 1 + K, M], in the dtype they are stored in.
 
-    Raises InputError for a split without labels or samples, and for damaged shards (`on_bad_shard='stop'`).
+    `bad_shards` names the damaged shards met so far and what is wrong with them; `skipped_samples` counts this rank's
+    samples of weight 0 that came from them.
+
+    Raises InputError for a split without labels or samples, for damaged shards (`on_bad_shard='stop'`), and when not
+    one shard can be read.
     """
 
     def __init__(
@@ -205,6 +150,11 @@ class ClickLoader:
             raise InputError(f"{source.folder}: the {index.split} split has no labels to train on")
         if not index.samples:
             raise InputError(f"{source.folder}: no sample to train on (a click beside at least one non-clicked news)")
+        for name in ("global_batch", "history", "negatives", "streams", "window_shards"):
+            if getattr(options, name) < 1:
+                raise InputError(f"{name}={getattr(options, name)}: must be 1 or more")
+        if workers < 0:
+            raise InputError(f"data.workers={workers}: must be 0 or more")
         if options.streams % world_size:
             raise InputError(
                 f"data.streams={options.streams} is not a multiple of the {world_size} ranks; set data.streams to one"
@@ -216,9 +166,9 @@ class ClickLoader:
         per_rank = options.streams // world_size
         self.streams = range(rank * per_rank, (rank + 1) * per_rank)
         self.bad_shards: dict[str, str] = {}
+        self.skipped_samples = 0
         self._lock = threading.Lock()
-        # Boundary shards are wanted by two streams; small data sets by all of them.
-        self._decoded: OrderedDict[int, Future[_Shard]] = OrderedDict()
+        self._column_spec: dict[str, tuple[tuple[int, ...], np.dtype]] | None = None if columns else {}
 
     @property
     def steps(self) -> int:
@@ -226,30 +176,49 @@ class ClickLoader:
         return -(-self.index.samples // self.options.global_batch)
 
     def fingerprint(self) -> str:
-        """Identifies the sequence of global batches; a saved position fits only the same one."""
-        text = repr((self.options, [(s.name, s.sha256) for s in self.index.shards]))
+        """Identifies the sequence of global batches; a saved position fits only the same one.
+
+        A run that a damaged shard stopped may go on with on_bad_shard=skip: that setting is left out.
+        """
+        options = dataclasses.replace(self.options, on_bad_shard="stop")
+        text = repr((options, [(s.name, s.sha256) for s in self.index.shards]))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This rank's batches of an epoch from step `start` on."""
+        """This rank's batches of an epoch from step `start` on.
+
+        Abandoning the iterator ends its threads; what goes wrong in them is raised here.
+        """
         if self.workers == 0:
-            yield from self._generate(epoch, start, None)
+            chunks = _EpochReader(self, epoch, start, None).chunks()
+        else:
+            chunks = _in_thread(lambda pool: _EpochReader(self, epoch, start, pool).chunks(), self.workers)
+        try:
+            for chunk in chunks:
+                yield from self._cut(chunk)
+        finally:
+            chunks.close()
+
+    def _cut(self, chunk: _Chunk) -> Iterator[Batch]:
+        if not chunk.columns["weights"].shape[1]:
+            # One slot of weight 0, so that a rank without a share of the last batch still takes part in the step.
+            batch = {name: np.zeros((1, *values.shape[2:]), values.dtype) for name, values in chunk.columns.items()}
+            batch["history"][:] = -1
+            yield {**batch, "count": chunk.count}
             return
-        yield from _in_thread(lambda pool: self._generate(epoch, start, pool), self.workers)
+        items = list(chunk.columns.items())
+        for i in range(chunk.steps):
+            batch = {name: values[i] for name, values in items}
+            if chunk.bad:
+                self.skipped_samples += int((batch["weights"] == 0).sum())
+            batch["count"] = chunk.count
+            yield batch
 
-    # Reading --------------------------------------------------------------------------------------------------------
-
-    def _load(self, number: int) -> _Shard:
+    def load(self, number: int) -> Shard:
+        """Read and decode a shard; a placeholder for a damaged one that is to be skipped."""
         info = self.index.shards[number]
         try:
-            blocks = parse_shard(self.source.read(info), self.source.name(info))
-            extra = self.columns(info, blocks) if self.columns else {}
-            shard = decode(blocks, self.options.history, extra)
-            if len(shard.impression) != info.samples:
-                raise InputError(
-                    f"{self.source.name(info)}: {len(shard.impression)} samples, the index says {info.samples}"
-                )
-            return shard
+            return self._read(info)
         except InputError as error:
             if self.options.on_bad_shard == "stop":
                 raise
@@ -257,228 +226,219 @@ class ClickLoader:
                 if info.name not in self.bad_shards:
                     self.bad_shards[info.name] = str(error)
                     say(f"skipping {info.samples:,} samples: {error}")
-            return self._placeholder(info)
+                if len(self.bad_shards) == sum(shard.samples > 0 for shard in self.index.shards):
+                    raise InputError(f"{self.source.folder}: not one shard can be read; the last: {error}") from None
+            return placeholder(info.samples, self.options.history, self.column_spec())
 
-    def _placeholder(self, info: ShardInfo) -> _Shard:
-        """Stands for a damaged shard: as many samples, all of weight 0, so that all ranks stay in step."""
-        n, none = info.samples, np.zeros(info.samples, np.int64)
-        return _Shard(
-            none, none, np.full(1, -1, np.int32), none[:1], np.array([0, 1]),
-            np.full((1, self.options.history), -1, np.int32), none[:1].astype(np.int32), none[:1] - 1, {}, bad=True,
-        ) if n else decode({}, self.options.history)  # fmt: skip
+    def _read(self, info: ShardInfo) -> Shard:
+        blocks = self.source.read_blocks(info)
+        where = self.source.name(info)
+        if not all("candidate_clicked" in block for block in blocks.values()):
+            raise InputError(f"{where}: has no labels, the index says it has; prepare it again")
+        shard = decode(blocks, self.options.history, self.columns(info, blocks) if self.columns else {})
+        if len(shard.impression) != info.samples:
+            raise InputError(f"{where}: {len(shard.impression)} samples, the index says {info.samples}")
+        if self.columns and self._column_spec is None:
+            self._column_spec = {name: (values.shape[1:], values.dtype) for name, values in shard.columns.items()}
+        return shard
 
-    def _shard(self, number: int, pool: ThreadPoolExecutor | None) -> Future[_Shard]:
-        with self._lock:
-            future = self._decoded.get(number)
-            if future is None:
-                if pool is not None:
-                    future = pool.submit(self._load, number)
-                else:
-                    future = Future()
-                self._decoded[number] = future
-                new = pool is None
-            else:
-                new = False
-                self._decoded.move_to_end(number)
-            while len(self._decoded) > 2 * self.options.window_shards * len(self.streams) + 2:
-                self._decoded.popitem(last=False)
-        if new:
-            try:
-                future.set_result(self._load(number))
-            except InputError as error:
-                future.set_exception(error)
-        return future
+    def column_spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape (without the first dimension) and dtype of the extra columns; reads shards until one tells."""
+        for number, info in enumerate(self.index.shards):
+            if self._column_spec is not None:
+                break
+            if info.samples and info.name not in self.bad_shards:
+                self.load(number)
+        assert self._column_spec is not None  # load() raises when all shards are damaged
+        return self._column_spec
 
-    def _window(self, plan: _Plan, epoch: int, stream: int, number: int, pool: ThreadPoolExecutor | None) -> _Window:
-        pieces = plan.windows[stream][number]
-        if pool is not None and number + 1 < len(plan.windows[stream]):
-            for shard, _, _ in plan.windows[stream][number + 1]:
-                self._shard(shard, pool)
-        shards = [self._shard(shard, pool) for shard, _, _ in pieces]
-        loaded = [future.result() for future in shards]
-        samples = []
-        for (shard, low, high), data in zip(pieces, loaded, strict=True):
-            n = len(data.impression)
-            if high - low == n:
-                samples.append(np.arange(n))
-            else:  # shared with another stream: each takes its part of the same permutation
-                samples.append(np.random.default_rng([self.options.seed, epoch, 2, shard]).permutation(n)[low:high])
-        which = np.repeat(np.arange(len(pieces)), [len(s) for s in samples])
-        rng = np.random.default_rng([self.options.seed, epoch, 3, stream, number])
-        order = rng.permutation(len(which))
-        which, sample = which[order], np.concatenate(samples)[order]
-        counts = np.empty(len(which), np.int64)
-        for i, data in enumerate(loaded):
-            mine = np.flatnonzero(which == i)
-            impression = data.impression[sample[mine]]
-            counts[mine] = data.negative_offsets[impression + 1] - data.negative_offsets[impression]
-        return _Window(
-            loaded, which, sample, draw_negatives(counts, self.options.negatives, self.options.few_negatives, rng)
-        )
 
-    # Batches --------------------------------------------------------------------------------------------------------
+class _EpochReader:
+    """One pass over an epoch, from a step on: opens windows in turn and gathers chunks from them."""
 
-    def _generate(self, epoch: int, start: int, pool: ThreadPoolExecutor | None) -> Iterator[Batch]:
-        plan = _Plan(self.index, self.options, epoch)
-        full = self.index.samples // self.options.global_batch  # steps that are full
-        local = int(sum(plan.quota[s] for s in self.streams))
-        open_windows: dict[int, tuple[int, _Window]] = {}
-        step = start
+    def __init__(self, loader: ClickLoader, epoch: int, start: int, pool: ThreadPoolExecutor | None) -> None:
+        self.loader, self.options, self.epoch, self.start, self.pool = loader, loader.options, epoch, start, pool
+        self.plan = _Plan(loader.index, loader.options, epoch)
+        self._lock = threading.Lock()
+        # Boundary shards are wanted by two streams, small data sets by all: these are kept until the last has them.
+        self._wanted: Counter[int] = Counter()
+        for stream in loader.streams:
+            first = self.plan.window_at(stream, start * int(self.plan.quota[stream]))
+            self._wanted.update(shard for window in self.plan.windows[stream][first:] for shard, _, _ in window)
+        self._shared: dict[int, Future[Shard]] = {}
+        self._ahead: dict[tuple[int, int], Future[Window]] = {}
+        self._open: dict[int, tuple[int, Window]] = {}
+
+    def chunks(self) -> Generator[_Chunk, None, None]:
+        """This rank's share of steps `start` to the end."""
+        loader, plan = self.loader, self.plan
+        batch = self.options.global_batch
+        full = loader.index.samples // batch  # steps that are full
+        local = sum(int(plan.quota[s]) for s in loader.streams)
+        step = self.start
+        most = _CHUNK_SAMPLES
         while step < plan.steps:
-            if step < full:
-                steps = min(max(_AHEAD // max(local, 1), 1), full - step)
-                count = self.options.global_batch
-            else:
-                steps, count = 1, self.index.samples - full * self.options.global_batch
-            parts: dict[str, list[np.ndarray]] = {}
-            for stream in self.streams:
+            steps = min(max(most // local, 1), full - step) if step < full else 1
+            count = batch if step < full else loader.index.samples - full * batch
+            parts: list[Batch] = []
+            rows: list[int] = []
+            bad = False
+            for stream in loader.streams:
                 quota = int(plan.quota[stream])
                 low = step * quota
-                high = low + steps * quota
-                length = plan.bounds[stream + 1] - plan.bounds[stream]
-                taken = self._take(plan, epoch, stream, low, min(high, length), open_windows, pool)
-                for name, values in taken.items():
-                    rows = quota if step < full else len(values)
-                    parts.setdefault(name, []).append(values.reshape(steps, rows, *values.shape[1:]))
-            joined = {name: np.concatenate(values, 1) for name, values in parts.items()}
-            for i in range(steps):
-                batch = {name: values[i] for name, values in joined.items()}
-                if not len(batch["weights"]):
-                    batch = self._dummy(batch)
-                batch["count"] = np.array(count, np.float32)
-                yield batch
+                high = min(low + steps * quota, plan.bounds[stream + 1] - plan.bounds[stream])
+                for part, damaged in self._take(stream, low, high):
+                    parts.append(part)
+                    bad |= damaged
+                rows.append((high - low) // steps)
+            columns = self._join(parts, rows, steps)
+            yield _Chunk(columns, steps, np.array(count, np.float32), bad)
+            size = sum(values.nbytes for values in columns.values()) // (steps * local)
+            most = min(_CHUNK_SAMPLES, _CHUNK_BYTES // max(size, 1))
             step += steps
 
-    def _dummy(self, empty: Batch) -> Batch:
-        """One slot of weight 0, so that a rank without a share of the last batch still takes part in the step."""
-        out = {name: np.zeros((1, *values.shape[1:]), values.dtype) for name, values in empty.items()}
-        out["history"][:] = -1
-        return out
-
-    def _take(
-        self,
-        plan: _Plan,
-        epoch: int,
-        stream: int,
-        low: int,
-        high: int,
-        open_windows: dict[int, tuple[int, _Window]],
-        pool: ThreadPoolExecutor | None,
-    ) -> Batch:
-        """Samples low..high of a stream, gathered from one window or several."""
-        ends = plan.window_ends[stream]
-        out: list[Batch] = []
-        position = low
-        while position < high:
-            number = int(np.searchsorted(ends, position, side="right"))
-            opened = open_windows.get(stream)
-            if opened is None or opened[0] != number:
-                open_windows.pop(stream, None)
-                opened = open_windows[stream] = (number, self._window(plan, epoch, stream, number, pool))
+    def _take(self, stream: int, low: int, high: int) -> Iterator[tuple[Batch, bool]]:
+        """Samples low..high of a stream, from one window or several."""
+        ends = self.plan.window_ends[stream]
+        while low < high:
+            number = self.plan.window_at(stream, low)
+            if self._open.get(stream, (-1, None))[0] != number:
+                self._open.pop(stream, None)
+                self._open[stream] = (number, self._window(stream, number))
+            window = self._open[stream][1]
             begin = int(ends[number - 1]) if number else 0
             stop = min(high, int(ends[number]))
-            out.append(self._gather(opened[1], slice(position - begin, stop - begin)))
-            position = stop
-        if len(out) == 1:
-            return out[0]
-        if not out:
+            yield window.gather(low - begin, stop - begin), window.bad
+            # Half-way through a window is early enough to begin the next, and keeps fewer of them in memory.
+            if self.pool is not None and 2 * stop >= begin + int(ends[number]):
+                self._prepare(stream, number + 1)
+            low = stop
+
+    def _join(self, parts: list[Batch], rows: list[int], steps: int) -> Batch:
+        """Interleave the streams' parts: step by step, and within a step stream by stream, `rows` samples of each."""
+        if not parts:
             return self._empty()
-        return {name: np.concatenate([part[name] for part in out]) for name in out[0]}
+        out = {
+            name: np.empty((steps, sum(rows), *values.shape[1:]), values.dtype) for name, values in parts[0].items()
+        }
+        if steps == 1:
+            for name, values in out.items():
+                np.concatenate([part[name] for part in parts], out=values[0])
+            return out
+        queue_of_parts = iter(parts)
+        column = 0
+        for quota in rows:
+            done = 0  # samples of this stream's steps * quota
+            while done < steps * quota:
+                part = next(queue_of_parts)
+                length = len(part["weights"])
+                for name, values in part.items():
+                    _place(out[name][:, column : column + quota], done, values)
+                done += length
+            column += quota
+        return out
 
     def _empty(self) -> Batch:
-        k, length = self.options.negatives, self.options.history
+        candidates = 1 + self.options.negatives
         batch = {
-            "history": np.zeros((0, length), np.int32),
-            "candidates": np.zeros((0, 1 + k), np.int32),
-            "weights": np.zeros(0, np.float32),
-            "row": np.zeros(0, np.int64),
-            "click": np.zeros(0, np.int64),
+            "candidates": np.zeros((1, 0, candidates), np.int32),
+            "weights": np.zeros((1, 0), np.float32),
+            "row": np.zeros((1, 0), np.int64),
+            "click": np.zeros((1, 0), np.int64),
+            "history": np.zeros((1, 0, self.options.history), np.int32),
         }
-        if self.columns is not None:
-            shapes = self._column_shapes()
-            batch.update({name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in shapes.items()})
+        for name, (shape, dtype) in self.loader.column_spec().items():
+            batch[name] = np.zeros((1, 0, *(() if name == PER_HISTORY else (candidates,)), *shape), dtype)
         return batch
 
-    def _column_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        first = self._shard(int(np.argmax([s.samples > 0 for s in self.index.shards])), None).result()
-        out = {}
-        for name, values in first.columns.items():
-            shape = values.shape[1:] if name == "teacher_users" else (1 + self.options.negatives, *values.shape[1:])
-            out[name] = (shape, values.dtype)
-        return out
+    def _prepare(self, stream: int, number: int) -> None:
+        if self.pool is not None and number < len(self.plan.windows[stream]) and (stream, number) not in self._ahead:
+            self._ahead[stream, number] = self.pool.submit(self._build, stream, number)
 
-    def _gather(self, window: _Window, part: slice) -> Batch:
-        """Rows of a window as a batch."""
-        which, sample, numbers = window.shard[part], window.sample[part], window.negatives[part]
-        if len(window.shards) == 1:
-            return self._gather_shard(window.shards[0], sample, numbers)
-        out: Batch = {}
-        for i, shard in enumerate(window.shards):
-            mine = np.flatnonzero(which == i)
-            if not len(mine):
-                continue
-            for name, values in self._gather_shard(shard, sample[mine], numbers[mine]).items():
-                if name not in out:
-                    out[name] = np.zeros((len(which), *values.shape[1:]), values.dtype)
-                out[name][mine] = values
-        return out
+    def _window(self, stream: int, number: int) -> Window:
+        if self.pool is not None and not self._open and not self._ahead:
+            for other in self.loader.streams:  # the start: all streams want their first window at once
+                self._prepare(other, self.plan.window_at(other, self.start * int(self.plan.quota[other])))
+        future = self._ahead.pop((stream, number), None)
+        return self._build(stream, number) if future is None else future.result()
 
-    def _gather_shard(self, shard: _Shard, sample: np.ndarray, numbers: np.ndarray) -> Batch:
-        impression, click = shard.impression[sample], shard.click[sample]
-        positions = np.empty((len(sample), 1 + numbers.shape[1]), np.int64)
-        positions[:, 0] = click
-        # A masked slot (-1) points at the click for now; its news becomes -1 below.
-        flat = shard.negative_offsets[impression][:, None] + numbers
-        masked = numbers < 0
-        positions[:, 1:] = np.where(masked, click[:, None], shard.negatives[np.where(masked, 0, flat)])
-        candidates = shard.candidates[positions]
-        candidates[:, 1:][masked] = -1
-        history = shard.impression_history[impression]
-        batch = {
-            "history": shard.history[history],
-            "candidates": candidates,
-            "weights": np.full(len(sample), 0.0 if shard.bad else 1.0, np.float32),
-            "row": shard.row[impression],
-            "click": click,
-        }
-        if shard.bad:
-            batch["candidates"] = np.zeros_like(candidates)
-            if self.columns is not None:
-                for name, (shape, dtype) in self._column_shapes().items():
-                    batch[name] = np.zeros((len(sample), *shape), dtype)
-        for name, values in shard.columns.items():
-            batch[name] = values[history if name == "teacher_users" else positions]
-        return batch
+    def _build(self, stream: int, number: int) -> Window:
+        options = self.options
+        pieces: list[tuple[Shard, np.ndarray | None]] = []
+        for shard, low, high in self.plan.windows[stream][number]:
+            data = self._shard(shard)
+            n = len(data.impression)
+            # Shared with another stream: each takes its part of the same permutation.
+            rng = np.random.default_rng([options.seed, self.epoch, 2, shard])
+            pieces.append((data, None if high - low == n else rng.permutation(n)[low:high]))
+        rng = np.random.default_rng([options.seed, self.epoch, 3, stream, number])
+        return make_window(pieces, options.negatives, options.few_negatives, rng)
+
+    def _shard(self, number: int) -> Shard:
+        with self._lock:
+            self._wanted[number] -= 1
+            future = self._shared.pop(number, None)
+            mine = future is None
+            if future is None:
+                future = Future()
+            if self._wanted[number] > 0:
+                self._shared[number] = future
+        if mine:
+            try:
+                future.set_result(self.loader.load(number))
+            except BaseException as error:  # raised below, here and wherever else this shard is wanted
+                future.set_exception(error)
+        return future.result()
 
 
-def _in_thread(generate: Callable[[ThreadPoolExecutor], Iterator[Batch]], workers: int) -> Iterator[Batch]:
-    """Run a generator in a thread, a bounded number of batches ahead; errors arrive where the batch would have."""
-    batches: queue.Queue[Any] = queue.Queue(maxsize=64)
+def _place(out: np.ndarray, done: int, values: np.ndarray) -> None:
+    """Write `values` [n, ...] into `out` [steps, quota, ...] as if it were flat, from sample `done` on."""
+    quota = out.shape[1]
+    at = 0
+    while at < len(values):
+        step, within = divmod(done + at, quota)
+        whole = (len(values) - at) // quota
+        if within == 0 and whole:
+            out[step : step + whole] = values[at : at + whole * quota].reshape(whole, quota, *values.shape[1:])
+            at += whole * quota
+        else:
+            n = min(quota - within, len(values) - at)
+            out[step, within : within + n] = values[at : at + n]
+            at += n
+
+
+def _in_thread(
+    generate: Callable[[ThreadPoolExecutor], Iterator[_Chunk]], workers: int
+) -> Generator[_Chunk, None, None]:
+    """Run a generator in a thread, a bounded number of chunks ahead; errors arrive where the chunk would have."""
+    chunks: queue.Queue[Any] = queue.Queue(maxsize=_QUEUED_CHUNKS)
     stop = threading.Event()
 
     def put(item: Any) -> bool:
         while not stop.is_set():
             try:
-                batches.put(item, timeout=0.2)
+                chunks.put(item, timeout=0.2)
                 return True
             except queue.Full:
                 continue
         return False
 
     def run() -> None:
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="loader-worker")
         try:
-            with ThreadPoolExecutor(workers) as pool:
-                for batch in generate(pool):
-                    if not put(batch):
-                        return
+            for chunk in generate(pool):
+                if not put(chunk):
+                    return
             put(None)
         except BaseException as error:  # handed to the consumer, whatever it is
             put(error)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     thread = threading.Thread(target=run, name="loader", daemon=True)
     thread.start()
     try:
-        while (item := batches.get()) is not None:
+        while (item := chunks.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tnr_dist.data.loader import Batch
 from tnr_dist.data.tokens import read_table
+from tnr_dist.data.windows import Batch, draw_negatives
 from tnr_dist.errors import InputError
 
 
@@ -94,15 +94,7 @@ class MatchingLoader:
             yield {"body": body, "titles": titles[part], "weights": weights, "count": np.array(len(body), np.float32)}
 
     def _titles(self, chosen: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Each pair's own title and N others, distinct from it (and, N being small, redrawn until distinct at all)."""
-        n = len(pool)
-        others = rng.integers(0, n - 1, (len(chosen), self.negatives))
-        others += others >= chosen[:, None]
-        while True:
-            order = np.sort(others, 1)
-            again = np.flatnonzero((order[:, 1:] == order[:, :-1]).any(1))
-            if not len(again):
-                break
-            fresh = rng.integers(0, n - 1, (len(again), self.negatives))
-            others[again] = fresh + (fresh >= chosen[again, None])
+        """Each pair's own title, then N others: every set of N other titles is equally likely."""
+        others = draw_negatives(np.full(len(chosen), len(pool) - 1), self.negatives, "repeat", rng)
+        others += others >= chosen[:, None]  # numbers of the titles beside its own
         return pool[np.concatenate([chosen[:, None], others], 1)]

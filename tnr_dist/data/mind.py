@@ -6,8 +6,10 @@ nested or not. Nothing is ever extracted under a name taken from an archive.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 
+from tnr_dist.data.words import gather_ascii, keys_of, mix
 from tnr_dist.errors import InputError
 
 SPLITS = ("train", "dev", "test")
+_NAMES = ("news.tsv", "behaviors.tsv")
 _SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"}
 NEWS_COLUMNS = ["id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities"]
+# What zipfile raises for damaged, truncated, encrypted or unsupported archives, beside what any file raises.
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, OSError)
+NEWLINE = b"\n"
 BEHAVIOUR_COLUMNS = ["impression_id", "user", "time", "history", "impressions"]
 
 
@@ -36,12 +43,19 @@ class Source:
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
 
-    def open(self) -> IO[bytes]:
-        """Open for reading bytes."""
+    @contextlib.contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open for reading bytes; whatever goes wrong before the end of the block is an InputError."""
         try:
-            return zipfile.ZipFile(self.path).open(self.member) if self.member else self.path.open("rb")
-        except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{self}: cannot be read ({error})") from None
+            if self.member:
+                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+                    yield file
+            else:
+                with self.path.open("rb") as file:
+                    yield file
+        except _ZIP_FAULTS as error:
+            advice = "; download it again" if self.member else ""
+            raise InputError(f"{self}: cannot be read ({error}){advice}") from None
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ def _split_of(name: str) -> str | None:
 
 def _files_of(path: Path) -> dict[str, list[Source]]:
     """The news.tsv and behaviors.tsv in a folder or zip, at any depth (MIND's zips may hold a nested folder)."""
-    found: dict[str, list[Source]] = {"news.tsv": [], "behaviors.tsv": []}
+    found: dict[str, list[Source]] = {name: [] for name in _NAMES}
     if path.is_dir():
         for name, sources in found.items():
             sources += [Source(p) for p in sorted(path.rglob(name))]
@@ -69,9 +83,11 @@ def _files_of(path: Path) -> dict[str, list[Source]]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
-                name = member.rpartition("/")[2]
-                if name in found and "__MACOSX" not in member:
-                    found[name].append(Source(path, member))
+                parts = re.split(r"[/\\]", member)
+                if ".." in parts or not parts[0] or ":" in parts[0]:
+                    raise InputError(f"{path}: member {member!r} points out of the archive; download it again")
+                if parts[-1] in found and "__MACOSX" not in parts:
+                    found[parts[-1]].append(Source(path, member))
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(f"{path}: not a readable zip file ({error}); download it again") from None
     return found
@@ -86,36 +102,16 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
     folder = Path(folder)
     if not folder.exists():
         raise InputError(f"{folder}: no such folder")
-    if folder.is_file() or (folder / "behaviors.tsv").is_file():
-        places = [(_split_of(folder.name) or "train", folder)]
+    if folder.is_file() or any((folder / name).is_file() for name in _NAMES):
+        splits = _splits_among([(_split_of(folder.name) or "train", folder)], folder)
     else:
-        places = []
         # A download is often one folder deeper than expected (MIND/MINDlarge_train/...): look there too.
         for depth in ("*", "*/*"):
-            for path in sorted(folder.glob(depth)):
-                split = _split_of(path.name)
-                if split and (path.is_dir() or path.suffix == ".zip"):
-                    places.append((split, path))
-            if places:
+            named = [(_split_of(path.name), path) for path in sorted(folder.glob(depth))]
+            places = [(split, path) for split, path in named if split and (path.is_dir() or path.suffix == ".zip")]
+            splits = _splits_among(places, folder)
+            if splits:
                 break
-    splits: dict[str, RawSplit] = {}
-    chosen: dict[str, Path] = {}
-    for split, path in places:
-        files = _files_of(path)
-        if not files["news.tsv"] and not files["behaviors.tsv"]:
-            continue
-        for name, sources in files.items():
-            if len(sources) != 1:
-                raise InputError(f"{path}: expected one {name}, found {len(sources)}")
-        if split in splits:
-            # The folder and the zip it was extracted from may lie side by side; the folder is faster to read.
-            if chosen[split].is_dir() != path.is_dir() and _same_name(chosen[split], path):
-                if not path.is_dir():
-                    continue
-            else:
-                raise InputError(f"{folder}: two {split} splits, {chosen[split].name} and {path.name}; keep one")
-        splits[split] = RawSplit(files["news.tsv"][0], files["behaviors.tsv"][0])
-        chosen[split] = path
     if not splits:
         raise InputError(
             f"{folder}: no news.tsv and behaviors.tsv found; expected MINDlarge_train (or train, dev, test) as folders or zips"
@@ -123,30 +119,79 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
     return {split: splits[split] for split in SPLITS if split in splits}
 
 
+def _splits_among(places: list[tuple[str, Path]], folder: Path) -> dict[str, RawSplit]:
+    splits: dict[str, RawSplit] = {}
+    chosen: dict[str, Path] = {}
+    for split, path in places:
+        files = _files_of(path)
+        if not any(files.values()):
+            continue
+        for name, sources in files.items():
+            if not sources:
+                raise InputError(f"{path}: no {name} in it; a split is a news.tsv and a behaviors.tsv")
+            if len(sources) > 1:
+                listed = " and ".join(str(source) for source in sources[:2])
+                raise InputError(f"{path}: {len(sources)} files {name}, {listed}; keep one")
+        if split in splits:
+            # The folder and the zip it was extracted from may lie side by side; the folder is faster to read.
+            if chosen[split].is_dir() == path.is_dir() or not _same_name(chosen[split], path):
+                raise InputError(f"{folder}: two {split} splits, {chosen[split].name} and {path.name}; keep one")
+            if not path.is_dir():
+                continue
+        splits[split] = RawSplit(files["news.tsv"][0], files["behaviors.tsv"][0])
+        chosen[split] = path
+    return splits
+
+
 def _same_name(a: Path, b: Path) -> bool:
     return a.name.removesuffix(".zip") == b.name.removesuffix(".zip")
 
 
-def parse_tsv(data: bytes | pa.Buffer, columns: list[str], where: str, first_line: int = 1) -> pa.Table:
-    """Parse tab-separated text without quoting into text columns. A bad row raises InputError naming file and line."""
+def check_text(data: bytes, where: str, first_line: int = 1) -> None:
+    """Raise InputError for what no line may hold: NUL bytes, carriage returns inside it, nothing at all."""
+    if b"\0" in data:
+        at = data.index(b"\0")
+        raise InputError(f"{where}, line {first_line + data.count(NEWLINE, 0, at)}: a NUL byte; not a text file")
+    if b"\r" in data:
+        returns = np.flatnonzero(np.frombuffer(data, np.uint8) == 13)
+        after = np.frombuffer(data + b"\n", np.uint8)[returns + 1]
+        if (after != 10).any():
+            at = int(returns[np.argmax(after != 10)])
+            line = first_line + data.count(NEWLINE, 0, at)
+            raise InputError(f"{where}, line {line}: a carriage return inside the line; replace it by a space")
+    if data.startswith((b"\n", b"\r\n")) or b"\n\n" in data or b"\n\r\n" in data:
+        lines = data.split(NEWLINE)
+        line = next(number for number, text in enumerate(lines) if not text.rstrip(b"\r"))
+        raise InputError(f"{where}, line {first_line + line}: an empty line; remove it")
+
+
+def parse_tsv(data: bytes, columns: list[str], where: str, lines: np.ndarray | None = None) -> pa.Table:
+    """Parse tab-separated text without quoting into text columns.
+
+    A bad row raises InputError naming file and line: `lines[i]` is the 1-based number of the i-th line of `data`,
+    i + 1 by default.
+    """
     try:
         return csv.read_csv(
             pa.BufferReader(data),
-            read_options=csv.ReadOptions(column_names=columns, use_threads=False, block_size=max(len(data), 1)),
+            read_options=csv.ReadOptions(
+                column_names=columns, use_threads=False, block_size=min(max(len(data), 1), 1 << 30)
+            ),
             parse_options=csv.ParseOptions(delimiter="\t", quote_char=False, newlines_in_values=False),
             convert_options=csv.ConvertOptions(
                 column_types=dict.fromkeys(columns, pa.large_string()), strings_can_be_null=False
             ),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise _explain(bytes(data), len(columns), where, first_line, error) from None
+        raise _explain(data, len(columns), where, lines, error) from None
 
 
-def _explain(data: bytes, columns: int, where: str, first_line: int, error: Exception) -> InputError:
+def _explain(data: bytes, columns: int, where: str, lines: np.ndarray | None, error: Exception) -> InputError:
     """Find the offending line the slow way: pyarrow does not name it."""
-    for number, line in enumerate(data.split(b"\n"), first_line):
+    for at, line in enumerate(data.split(NEWLINE)):
         if not line.strip(b"\r"):
             continue
+        number = at + 1 if lines is None else lines[at]
         if line.count(b"\t") != columns - 1:
             found = line.count(b"\t") + 1
             return InputError(
@@ -173,6 +218,7 @@ def read_news(source: Source) -> pa.Table:
         raise InputError(
             f"{source}, line 1: {width} tab-separated columns; expected at least id, category, subcategory, title, abstract"
         )
+    check_text(data, str(source))
     columns = (NEWS_COLUMNS + [f"extra{i}" for i in range(width)])[:width]
     table = parse_tsv(data, columns, str(source)).select(NEWS_COLUMNS[:5])
     check_unique_ids(table["id"], str(source))
@@ -213,7 +259,7 @@ def union_news(tables: list[pa.Table]) -> tuple[pa.Table, int]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A byte range of an uncompressed behaviours file that begins and ends at line boundaries."""
+    """A byte range of an uncompressed text file that begins and ends at line boundaries."""
 
     path: Path
     start: int
@@ -221,82 +267,114 @@ class Chunk:
     first_line: int  # 1-based
     lines: int
 
+    def read(self) -> bytes:
+        """The chunk's bytes; the last line ends with a newline even where the file's does not."""
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            data = file.read(self.stop - self.start)
+        return data if data.endswith(NEWLINE) else data + NEWLINE
 
-def chunks_of(path: Path, size: int) -> Iterator[Chunk]:
-    """Cut a file into ranges of about `size` bytes at line boundaries, counting lines on the way."""
+
+def chunks_of(path: Path, size: int, where: str, longest_line: int = 16 << 20) -> Iterator[Chunk]:
+    """Cut a file into ranges of about `size` bytes at line boundaries, counting lines on the way.
+
+    Raises InputError (calling the file `where`) for a line of more than `longest_line` bytes.
+    """
     end = path.stat().st_size
     start, line = 0, 1
     with path.open("rb") as file:
         while start < end:
             file.seek(start)
             data = file.read(size)
-            if start + len(data) < end:
-                cut = data.rfind(b"\n") + 1
-                while not cut:  # a line longer than the chunk
-                    more = file.read(size)
-                    if not more:
-                        cut = len(data)
-                        break
-                    found = more.find(b"\n")
-                    cut = len(data) + found + 1 if found >= 0 else 0
-                    data += more
-            else:
-                cut = len(data)
-            lines = data.count(b"\n", 0, cut) + (not data.endswith(b"\n", 0, cut))
+            cut = len(data) if start + len(data) >= end else data.rfind(NEWLINE) + 1
+            while not cut:  # a line longer than the chunk
+                more = file.read(size)
+                data += more
+                found = more.find(NEWLINE)
+                if found >= 0:
+                    cut = len(data) - len(more) + found + 1
+                elif not more or len(data) > longest_line:
+                    cut = len(data)
+            lines = data.count(NEWLINE, 0, cut)
+            if not data.endswith(NEWLINE, 0, cut):
+                lines += 1
+                if cut - data.rfind(NEWLINE, 0, cut) > longest_line:
+                    number = line + lines - 1
+                    raise InputError(f"{where}, line {number}: longer than {longest_line:,} bytes; not a file of rows")
             yield Chunk(path, start, start + cut, line, lines)
             start, line = start + cut, line + lines
 
 
-def read_chunk(chunk: Chunk, where: str) -> pa.Table:
-    """Parse a chunk of a behaviours file; adds `row`, the 0-based line of each impression.
+@dataclass(frozen=True)
+class Rows:
+    """The R rows of a chunk of a behaviours file, as byte ranges."""
 
-    Raises InputError for a row with another number of columns or an impression id that is not a whole number.
+    data: np.ndarray  # [bytes] uint8
+    bounds: np.ndarray  # [R + 1] int64: row i is data[bounds[i]:bounds[i + 1]], its newline included
+    tabs: np.ndarray  # [R, 4] int64
+
+    def user_keys(self) -> np.ndarray:
+        """A hash of each row's user, uint64 [R]."""
+        return user_hash(self.data, self.tabs[:, 0] + 1, self.tabs[:, 1])
+
+    def times(self, lines: np.ndarray, where: str) -> np.ndarray:
+        """Seconds since 1970 of each row, int64 [R]; `lines` are the rows' 1-based line numbers, for messages."""
+        texts = gather_ascii(self.data, self.tabs[:, 1] + 1, self.tabs[:, 2])
+        return parse_times(texts, lines, where)
+
+
+def user_hash(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The hash that decides a user's shard, uint64 [n]."""
+    return mix(keys_of(data, starts, ends - starts))
+
+
+def scan_chunk(chunk: Chunk, where: str) -> Rows:
+    """Find the rows and fields of a chunk. Raises InputError for an empty line or another number of columns."""
+    text = chunk.read()
+    check_text(text, where, chunk.first_line)
+    data = np.frombuffer(text, np.uint8)
+    bounds = np.zeros(chunk.lines + 1, np.int64)
+    bounds[1:] = np.flatnonzero(data == 10) + 1
+    tabs = np.flatnonzero(data == 9)
+    per_row = np.diff(np.searchsorted(tabs, bounds))
+    wrong = np.flatnonzero(per_row != len(BEHAVIOUR_COLUMNS) - 1)
+    if len(wrong):
+        raise InputError(
+            f"{where}, line {chunk.first_line + wrong[0]}: {per_row[wrong[0]] + 1} tab-separated columns, "
+            f"expected {len(BEHAVIOUR_COLUMNS)} (truncated row?)"
+        )
+    return Rows(data, bounds, tabs.reshape(-1, len(BEHAVIOUR_COLUMNS) - 1))
+
+
+def parse_behaviours(data: bytes, rows: np.ndarray, where: str) -> pa.Table:
+    """Rows of a behaviours file as columns: impression_id int64, user, time int64 (seconds), history, impressions, row.
+
+    `rows` are the 0-based line numbers. Raises InputError naming file and line of a bad value.
     """
-    with chunk.path.open("rb") as file:
-        file.seek(chunk.start)
-        data = file.read(chunk.stop - chunk.start)
-    table = parse_tsv(data, BEHAVIOUR_COLUMNS, where, chunk.first_line)
-    if len(table) != chunk.lines:
-        # Blank lines are skipped by the parser: row numbers would be wrong, and a blank line is no impression.
-        for number, line in enumerate(data.split(b"\n"), chunk.first_line):
-            if not line.strip(b"\r") and number < chunk.first_line + chunk.lines:
-                raise InputError(f"{where}, line {number}: empty line")
+    lines = rows + 1
+    table = parse_tsv(data, BEHAVIOUR_COLUMNS, where, lines)
     try:
         ids = pc.cast(table["impression_id"], pa.int64())
     except pa.ArrowInvalid:
         values = table["impression_id"].to_pylist()
-        at = next(i for i, value in enumerate(values) if not re.fullmatch(r"-?\d{1,18}", value))
-        raise InputError(
-            f"{where}, line {chunk.first_line + at}: impression id {values[at]!r} is not a whole number"
-        ) from None
-    rows = pa.array(np.arange(chunk.first_line - 1, chunk.first_line - 1 + len(table), dtype=np.int64))
-    return table.set_column(0, "impression_id", ids).append_column("row", rows)
+        at = next(i for i, value in enumerate(values) if not re.fullmatch(r"-?\d{1,18}", value, re.ASCII))
+        raise InputError(f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number") from None
+    nobody = np.flatnonzero(pc.equal(table["user"], "").to_numpy())
+    if len(nobody):
+        raise InputError(f"{where}, line {lines[nobody[0]]}: empty user id")
+    seconds = parse_times(table["time"].combine_chunks(), lines, where)
+    columns = {
+        "impression_id": ids, "user": table["user"], "time": pa.array(seconds), "history": table["history"],
+        "impressions": table["impressions"], "row": pa.array(rows),
+    }  # fmt: skip
+    return pa.table(columns)
 
 
-def parse_times(values: pa.Array, rows: np.ndarray, where: str) -> np.ndarray:
+def parse_times(values: pa.Array, lines: np.ndarray, where: str) -> np.ndarray:
     """MIND's `11/15/2019 8:55:22 AM` as seconds since 1970 (UTC assumed), int64 [I]."""
     parsed = pc.strptime(values, format="%m/%d/%Y %I:%M:%S %p", unit="s", error_is_null=True)
     bad = np.flatnonzero(parsed.is_null().to_numpy(zero_copy_only=False))
     if len(bad):
-        raise InputError(
-            f"{where}, line {rows[bad[0]] + 1}: time {values[int(bad[0])].as_py()!r}; expected the form 11/15/2019 8:55:22 AM"
-        )
+        text = values[int(bad[0])].as_py()
+        raise InputError(f"{where}, line {lines[bad[0]]}: time {text!r}; expected the form 11/15/2019 8:55:22 AM")
     return parsed.cast(pa.int64()).to_numpy()
-
-
-def hash_strings(values: pa.Array) -> np.ndarray:
-    """FNV-1a of each string's UTF-8 bytes, uint64 [n]: the same on every machine, unlike Python's `hash`."""
-    values = values.cast(pa.large_string())
-    _, offset_buffer, data_buffer = values.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64)[values.offset : values.offset + len(values) + 1]
-    data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
-    lengths = np.diff(offsets)
-    hashes = np.full(len(values), 0xCBF29CE484222325, np.uint64)
-    prime = np.uint64(0x100000001B3)
-    for position in range(int(lengths.max(initial=0))):
-        alive = np.flatnonzero(lengths > position)
-        hashes[alive] = (hashes[alive] ^ data[offsets[alive] + position]) * prime
-    # FNV's low bits are weak for short, similar ids; one round of splitmix64 spreads them.
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return hashes ^ (hashes >> np.uint64(31))

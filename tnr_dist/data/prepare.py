@@ -9,46 +9,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import shutil
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tnr_dist.data.behaviors import (
-    Account,
-    Build,
-    Route,
-    SplitRule,
-    build_shard,
-    days_of_chunk,
-    is_labelled,
-    route_chunk,
-)
+from tnr_dist.data.account import Account, print_counts
+from tnr_dist.data.behaviors import Build, Route, SplitRule, build_shard, days_of_chunk, is_labelled, route_chunk
 from tnr_dist.data.corpus import tokenise_corpus, tokenise_pairs, tokenise_titles
 from tnr_dist.data.mind import SPLITS, Chunk, RawSplit, Source, chunks_of, find_splits, read_news, union_news
+from tnr_dist.data.pool import Pool
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, file_hash, read_json, write_json
 from tnr_dist.models.tokenizer import load_tokenizer
-from tnr_dist.progress import Bar, say
+from tnr_dist.progress import say
 
 FORMAT_VERSION = 1
-_CHUNK_BYTES = 24 << 20
+_CHUNK_BYTES = 32 << 20
 _BLOCKS_PER_SHARD = 16
 _WORK = ".work"
-T = TypeVar("T")
-R = TypeVar("R")
+
+__all__ = ["FORMAT_VERSION", "PrepareOptions", "manifest_hash", "prepare", "print_counts", "read_manifest"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +98,8 @@ def prepare(
     processes = processes or os.cpu_count() or 1
     request = _request(options)
     manifest_path = output / "manifest.json"
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: a file; --output names a folder")
     if manifest_path.exists():
         manifest = read_json(manifest_path)
         if manifest.get("request") != request:
@@ -117,7 +109,8 @@ def prepare(
             )
         say(f"{output}: already prepared")
         return manifest
-    if output.exists() and any(output.iterdir()):
+    found = sorted(output.iterdir()) if output.exists() else None
+    if found:
         begun = output / _WORK / "request.json"
         if not begun.exists():
             raise InputError(f"{output}: exists and is not a prepared data set; choose another folder")
@@ -125,32 +118,39 @@ def prepare(
             raise InputError(
                 f"{output}: an unfinished preparation with other options or input; delete it or choose another folder"
             )
-        say(f"{output}: going on with an unfinished preparation")
+        if part is None and not merge:
+            say(f"{output}: going on with an unfinished preparation")
     elif merge:
         raise InputError(f"{output}: no parts to merge; run `tnr data prepare --part i/n` for each i first")
     try:
-        return _Preparation(options, output, request, processes).run(part, merge)
+        with Pool(processes) as pool:
+            return _Preparation(options, output, request, pool).run(part, merge)
     except InputError:
         # Only a whole run cleans up: a part must not remove what others have made.
         if part is None and not merge:
-            shutil.rmtree(output, ignore_errors=True)
+            for path in output.iterdir() if output.exists() else ():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if found is None:
+                output.rmdir()
         raise
 
 
 def _request(options: PrepareOptions) -> dict[str, Any]:
     """What identifies the result: the options, and size and digest of every input file."""
     value = asdict(options)
-    sources: list[dict[str, Any]] = []
+    files: dict[str, Path] = {}
     if options.input:
         paths = {p for raw in find_splits(options.input).values() for p in (raw.news.path, raw.behaviors.path)}
         base = Path(options.input)
         base = base if base.is_dir() else base.parent
-        sources += [_describe_source(path, str(path.relative_to(base))) for path in sorted(paths)]
+        files = {str(path.relative_to(base)): path for path in sorted(paths)}
     if options.corpus:
-        path = Path(options.corpus)
-        if not path.is_file():
-            raise InputError(f"{path}: no such corpus file")
-        sources.append(_describe_source(path, path.name))
+        corpus = Path(options.corpus)
+        if not corpus.is_file():
+            raise InputError(f"{corpus}: no such corpus file")
+        files[f"corpus:{corpus.name}"] = corpus
+    with ThreadPoolExecutor(4) as threads:  # hashlib releases the GIL
+        sources = list(threads.map(_describe_source, files.values(), files))
     value["input"] = bool(options.input)
     value["corpus"] = bool(options.corpus)
     value["tokenizer"] = load_tokenizer(options.plm).hash
@@ -166,78 +166,103 @@ def _describe_source(path: Path, name: str) -> dict[str, Any]:
 class _Preparation:
     """One call's state; the steps in order are in `run`."""
 
-    def __init__(self, options: PrepareOptions, output: Path, request: dict[str, Any], processes: int) -> None:
-        self.options, self.output, self.request, self.processes = options, output, request, processes
+    def __init__(self, options: PrepareOptions, output: Path, request: dict[str, Any], pool: Pool) -> None:
+        self.options, self.output, self.request, self.pool = options, output, request, pool
         self.work = output / _WORK
         self.tokenizer = load_tokenizer(options.plm)
 
     def run(self, part: tuple[int, int] | None, merge: bool) -> dict[str, Any]:
-        self.work.mkdir(parents=True, exist_ok=True)
-        write_json(self.work / "request.json", self.request)
-        manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "request": self.request}
         raw = find_splits(self.options.input) if self.options.input else {}
-        manifest["counts"] = self._texts(raw)
-        manifest["tokenizer"] = {
-            "name": self.options.plm,
-            "hash": self.tokenizer.hash,
-            "vocab_size": self.tokenizer.vocab_size,
-        }
-        manifest["max_lengths"] = {"title": self.options.title_tokens, "body": self.options.body_tokens}
-        manifest["sources"] = self.request["sources"]
-        if raw:
-            splits = {}
-            for split, (source, rule, target) in self._plan(raw).items():
-                account = self._split(split, source, rule, target, part or (0, 1), merge, alone=part is None)
-                if account is not None:
-                    splits[split] = account
-            if part is not None:
-                say(f"{self.output}: part {part[0] + 1} of {part[1]} is done; run --merge when all are")
-                return manifest
-            manifest["counts"]["splits"] = {name: asdict(account) for name, account in splits.items()}
-            for name, account in splits.items():
-                if account.unknown_share > self.options.max_unknown:
-                    print_counts(manifest)
-                    raise InputError(
-                        f"{name}: {account.unknown_share:.1%} of the candidates are in no news.tsv, more than "
-                        f"max_unknown={self.options.max_unknown}; is the news file incomplete? --max-unknown 1 accepts it"
-                    )
-        elif part is not None:
+        if part is not None and not raw:
             raise InputError("--part shares the shards of --input; a corpus alone is made in one go")
+        self.work.mkdir(parents=True, exist_ok=True)
+        if not (self.work / "request.json").exists():
+            write_json(self.work / "request.json", self.request)
+        plan = self._plan(raw)
+        counts = self._texts(raw, part, merge)
+        accounts: dict[str, Account] = {}
+        for split, (source, rule, target) in plan.items():
+            if not merge:
+                self._make(split, source, rule, target, part or (0, 1))
+            if part is None:
+                accounts[split] = self._complete(split, source)
+        if part is not None:
+            say(f"{self.output}: part {part[0] + 1} of {part[1]} is done; run --merge when all are")
+            return {}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "request": self.request,
+            "counts": counts,
+            "tokenizer": {
+                "name": self.options.plm,
+                "hash": self.tokenizer.hash,
+                "vocab_size": self.tokenizer.vocab_size,
+            },
+            "max_lengths": {"title": self.options.title_tokens, "body": self.options.body_tokens},
+            "sources": self.request["sources"],
+        }
+        if accounts:
+            counts["splits"] = {name: asdict(account) for name, account in accounts.items()}
+        self._check_unknown(manifest, accounts)
         self.tokenizer.save(self.output / "tokenizer")
         write_json(self.output / "manifest.json", manifest)
         shutil.rmtree(self.work)
+        # What a killed process was just writing.
+        for path in [*self.output.glob(".*.tmp"), *self.output.glob("*/.*.tmp")]:
+            path.unlink()
         return manifest
+
+    def _check_unknown(self, manifest: dict[str, Any], accounts: dict[str, Account]) -> None:
+        for name, account in accounts.items():
+            none = not account.impressions_kept
+            if none or account.unknown_share > self.options.max_unknown:
+                print_counts(manifest)
+                share = f"{name}: {account.unknown_share:.1%} of the candidates are in no news.tsv"
+                if none:
+                    raise InputError(f"{share}, no impression is left; is this the news file of these impressions?")
+                raise InputError(
+                    f"{share}, more than max_unknown={self.options.max_unknown}; is the news file incomplete? "
+                    "--max-unknown 1 accepts it"
+                )
 
     # Texts ----------------------------------------------------------------------------------------------------------
 
-    def _texts(self, raw: dict[str, RawSplit]) -> dict[str, Any]:
-        """news.parquet and the token tables; returns their counts. Done once, then read back."""
+    def _texts(self, raw: dict[str, RawSplit], part: tuple[int, int] | None, merge: bool) -> dict[str, Any]:
+        """news.parquet and the token tables; returns their counts. Done once, then read back.
+
+        Every part needs the news and writes the same bytes under a temporary name first, so parts that run at one time
+        do not disturb each other. The token tables, which may take long, are made by part 1 alone.
+        """
         done = self.work / "texts.json"
         if done.exists():
             return read_json(done)
+        if merge:
+            raise InputError(f"{self.output}: part 1 has not made the token tables yet; run `--part 1/n` (again)")
         counts: dict[str, Any] = {}
-        tokens = self.output / "tokens"
-        tokens.mkdir(parents=True, exist_ok=True)
         news: pa.Table | None = None
         if raw:
             news, differing = union_news([read_news(split.news) for split in raw.values()])
             news = pa.table(
                 {"index": pa.array(np.arange(len(news), dtype=np.int32)), **{c: news[c] for c in news.column_names}}
             )
-            with atomic_path(self.output / "news.parquet") as temporary:
-                pq.write_table(news, temporary, compression="zstd")
+            if not (self.output / "news.parquet").exists():
+                with atomic_path(self.output / "news.parquet") as temporary:
+                    pq.write_table(news, temporary, compression="zstd")
             counts["news"] = len(news)
             counts["news_described_differently"] = differing
             counts["empty_titles"] = _empty(news["title"])
             counts["empty_abstracts"] = _empty(news["abstract"])
+        if part is not None and part[0] != 0:
+            return counts
+        tokens = self.output / "tokens"
+        tokens.mkdir(parents=True, exist_ok=True)
+        if news is not None:
             counts["title_tokens"] = tokenise_titles(
                 news["title"], tokens / "title", self.tokenizer, self.options.title_tokens, "tokenise titles"
             )
         if self.options.corpus:
             path = Path(self.options.corpus)
-            account = tokenise_corpus(
-                path, tokens, self.tokenizer, self.options.title_tokens, self.options.body_tokens, path.stat().st_size
-            )
+            account = tokenise_corpus(path, tokens, self.tokenizer, self.options.title_tokens, self.options.body_tokens)
             counts["corpus"] = asdict(account)
         elif news is not None:
             account = tokenise_pairs(news, tokens, self.tokenizer, self.options.title_tokens, self.options.body_tokens)
@@ -258,12 +283,12 @@ class _Preparation:
         if "train" not in raw:
             raise InputError("--dev-split and --test-split take their rows from a train split, and the input has none")
         source = raw["train"].behaviors
-        rule = self._rule(source)
-        plan["train"] = (source, rule, 0)
+        shared = self._rule(source)
+        plan["train"] = (source, shared, 0)
         if self.options.dev_split:
-            plan["dev"] = (source, rule, 1)
+            plan["dev"] = (source, shared, 1)
         if self.options.test_split:
-            plan["test"] = (source, rule, 2)
+            plan["test"] = (source, shared, 2)
         return {split: plan[split] for split in SPLITS if split in plan}
 
     def _rule(self, source: Source) -> SplitRule:
@@ -274,7 +299,7 @@ class _Preparation:
             days: set[int] = set()
             chunks = self._chunks(source)
             jobs = [(chunk, str(source)) for chunk in chunks]
-            for found, _ in _parallel(_days_of, jobs, self.processes, "read times", [c.lines for c in chunks]):
+            for found in self.pool.map(_days_of, jobs, [c.lines for c in chunks], "read times", "impressions"):
                 days.update(found.tolist())
             last = max(days)
             if test_days:
@@ -288,77 +313,81 @@ class _Preparation:
         return SplitRule(dev_bound, test_bound, dev_share, test_share, self.options.split_seed)
 
     def _chunks(self, source: Source) -> list[Chunk]:
-        path = source.path
-        if source.member:
-            path = self.work / f"{hashlib.sha256(str(source).encode()).hexdigest()[:16]}.tsv"
-            if not path.exists():
-                _unzip(source, path)
+        path = self._text(source)
         if not path.stat().st_size:
             raise InputError(f"{source}: the file is empty")
-        return list(chunks_of(path, _CHUNK_BYTES))
+        return list(chunks_of(path, _CHUNK_BYTES, str(source)))
 
-    def _split(
-        self, split: str, source: Source, rule: SplitRule, target: int, part: tuple[int, int], merge: bool, alone: bool
-    ) -> Account | None:
-        """Make (or merge) the shards of a split; returns its account once all shards are there."""
+    def _text(self, source: Source) -> Path:
+        """The source as an uncompressed file."""
+        if not source.member:
+            return source.path
+        path = self.work / f"{hashlib.sha256(str(source).encode()).hexdigest()[:16]}.tsv"
+        if not path.exists():
+            _unzip(source, path)
+        return path
+
+    def _make(self, split: str, source: Source, rule: SplitRule, target: int, part: tuple[int, int]) -> None:
+        """Make one part of a split's shards."""
         chunks = self._chunks(source)
         rows = sum(chunk.lines for chunk in chunks)
-        labelled = is_labelled(chunks[0], str(source))
         shards = self._shard_count(rows)
+        labelled = is_labelled(self._text(source))
         work = self.work / split
         work.mkdir(exist_ok=True)
-        names = [f"shard-{number:06d}" for number in range(shards)]
-        if not merge:
-            routes = [
-                Route(
-                    chunk, str(source), rule, target, shards, part,
-                    work / f"part-{part[0]}-of-{part[1]}" / f"chunk-{number:05d}.arrow",
-                )
-                for number, chunk in enumerate(chunks)
-            ]  # fmt: skip
-            kept = sum(
-                count
-                for count in _parallel(
-                    route_chunk, routes, self.processes, f"{split}: read", [c.lines for c in chunks], "impressions"
-                )
+        # The same from every part, so it does not matter which comes last.
+        write_json(work / "split.json", {"labelled": labelled, "shards": shards})
+        routed = work / f"part-{part[0]}-of-{part[1]}-by-{_CHUNK_BYTES}"
+        routes = [
+            Route(chunk, str(source), rule, target, shards, part, routed / f"chunk-{number:05d}")
+            for number, chunk in enumerate(chunks)
+        ]
+        builds = [
+            Build(
+                number, routes, str(source), self.output / "news.parquet", labelled, self.options.block_size,
+                self.output / split / f"{_name(number)}.tar", work / f"{_name(number)}.json",
             )
+            for number in range(part[0], shards, part[1])
+        ]  # fmt: skip
+        if not all(build.done for build in builds):
+            lines = [chunk.lines for chunk in chunks]
+            kept = sum(self.pool.map(route_chunk, routes, lines, f"{split}: read", "impressions"))
             if not kept:
-                raise InputError(f"{source}: the {split} split is empty")
-            mine = [number for number in range(shards) if number % part[1] == part[0]]
-            builds = [
-                Build(
-                    number, [route.out for route in routes], str(source), self.output / "news.parquet", labelled,
-                    self.options.block_size, self.output / split / f"{names[number]}.tar", work / f"{names[number]}.json",
-                )
-                for number in mine
-            ]  # fmt: skip
-            weights = [kept // max(len(mine), 1)] * len(mine)
-            for _ in _parallel(build_shard, builds, self.processes, f"{split}: write shards", weights, "impressions"):
+                raise InputError(f"{source}: the {split} split is empty; the split rules leave it no impression")
+            share = max(kept // shards, 1)
+            for _ in self.pool.map(build_shard, builds, [share] * len(builds), f"{split}: write", "impressions"):
                 pass
-            shutil.rmtree(work / f"part-{part[0]}-of-{part[1]}")
-        if not alone and not merge:
-            return None
+        shutil.rmtree(routed, ignore_errors=True)
+
+    def _complete(self, split: str, source: Source) -> Account:
+        """Check that a split's shards are all there, write its index and return its account."""
+        work = self.work / split
+        if not (work / "split.json").exists():
+            raise InputError(f"{self.output}: no part of the {split} split is made yet; run `--part i/n` for each i")
+        facts = read_json(work / "split.json")
+        names = [_name(number) for number in range(facts["shards"])]
         missing = [name for name in names if not (work / f"{name}.json").exists()]
         if missing:
             raise InputError(
-                f"{self.output}: {len(missing)} of {shards} {split} shards are not made yet, first {missing[0]}"
+                f"{self.output}: {len(missing)} of {len(names)} {split} shards are not made yet, first {missing[0]}; "
+                "run the missing parts"
             )
         account, infos = Account(), []
         for name in names:
             done = read_json(work / f"{name}.json")
             info = ShardInfo(**done["shard"])
-            if not (self.output / split / info.name).is_file():
-                raise InputError(f"{self.output / split / info.name}: missing; make its part again")
+            path = self.output / split / info.name
             account.add(Account(**done["account"]))
-            if info.impressions:
-                infos.append(info)
+            if not info.impressions:
+                path.unlink(missing_ok=True)
+            elif not path.is_file() or path.stat().st_size != info.bytes:
+                (work / f"{name}.json").unlink()
+                raise InputError(f"{path}: missing or not whole; make its part again")
             else:
-                (self.output / split / info.name).unlink()
-        if not infos:
-            if not account.impressions:
-                raise InputError(f"{source}: the {split} split is empty")
-            raise InputError(f"{source}: no impression of the {split} split has a known candidate")
-        write_json(self.output / split / "index.json", index_to_dict(SplitIndex(split, labelled, infos)))
+                infos.append(info)
+        if infos:
+            index = SplitIndex(split, facts["labelled"], infos)
+            write_json(self.output / split / "index.json", index_to_dict(index))
         return account
 
     def _shard_count(self, rows: int) -> int:
@@ -367,49 +396,22 @@ class _Preparation:
         return max(-(-blocks // _BLOCKS_PER_SHARD), min(blocks, 8))
 
 
-def _days_of(job: tuple[Chunk, str]) -> tuple[np.ndarray, np.ndarray]:
+def _days_of(job: tuple[Chunk, str]) -> np.ndarray:
     return days_of_chunk(*job)
 
 
-def _empty(column: pa.ChunkedArray) -> int:
-    import pyarrow.compute as pc
+def _name(shard: int) -> str:
+    return f"shard-{shard:06d}"
 
+
+def _empty(column: pa.ChunkedArray) -> int:
     return int(pc.sum(pc.equal(pc.utf8_trim_whitespace(column), "")).as_py() or 0)
 
 
 def _unzip(source: Source, path: Path) -> None:
     """Copy a zip's member to a name of our own choosing; its checksum is checked on the way."""
-    try:
-        with atomic_path(path) as temporary, source.open() as file, temporary.open("wb") as out:
-            shutil.copyfileobj(file, out, 1 << 20)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise InputError(f"{source}: damaged zip ({error}); download it again") from None
-
-
-def _parallel(
-    work: Callable[[T], R], jobs: list[T], processes: int, title: str, weights: list[int], unit: str = "rows"
-) -> Iterator[R]:
-    """Results of `work` on each job, in any order, by spawned processes (fork is unsafe after Arrow's threads start)."""
-    with Bar(title, sum(weights), unit) as bar:
-        if processes == 1 or len(jobs) == 1:
-            for job, weight in zip(jobs, weights, strict=True):
-                result = work(job)
-                bar.advance(weight)
-                yield result
-            return
-        pool = ProcessPoolExecutor(min(processes, len(jobs)), multiprocessing.get_context("spawn"))
-        try:
-            futures = {pool.submit(work, job): weight for job, weight in zip(jobs, weights, strict=True)}
-            for future in as_completed(futures):
-                result = future.result()
-                bar.advance(futures[future])
-                yield result
-        except BrokenProcessPool:
-            raise RuntimeError(
-                f"{title}: a worker process was killed (out of memory?); run the command again to go on"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as out, source.open() as file:
+        shutil.copyfileobj(file, out, 1 << 20)
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
@@ -426,69 +428,3 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
 def manifest_hash(folder: Path | str) -> str:
     """A digest that changes when the data set does."""
     return hashlib.sha256(json.dumps(read_manifest(folder), sort_keys=True).encode()).hexdigest()
-
-
-_LABELS: Iterable[tuple[str, str]] = (
-    ("impressions", "impressions read"),
-    ("impressions_kept", "impressions kept"),
-    ("impressions_without_candidates", "  dropped: no known candidate"),
-    ("users", "users"),
-    ("users_with_changing_history", "  whose history changes"),
-    ("histories", "distinct histories"),
-    ("empty_histories", "  empty"),
-    ("history_items", "history items"),
-    ("unknown_history_items", "  dropped: unknown news"),
-    ("max_history", "longest history"),
-    ("candidates", "candidates"),
-    ("unknown_candidates", "  unknown news"),
-    ("max_candidates", "most candidates"),
-    ("clicks", "clicks"),
-    ("unknown_clicks", "  samples dropped: unknown news"),
-    ("samples", "training samples"),
-)
-
-
-def print_counts(manifest: dict[str, Any]) -> None:
-    """The account of a data set as a table on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    counts = manifest["counts"]
-    console = Console()
-    splits = counts.get("splits", {})
-    if splits:
-        table = Table(title="splits")
-        table.add_column("")
-        for name in splits:
-            table.add_column(name, justify="right")
-        for key, label in _LABELS:
-            table.add_row(label, *(f"{splits[name][key]:,}" for name in splits))
-        for key, label in (("first_time", "first impression"), ("last_time", "last impression")):
-            table.add_row(label, *(str(np.datetime64(splits[name][key], "s")).replace("T", " ") for name in splits))
-        console.print(table)
-    table = Table(title="texts")
-    table.add_column("")
-    table.add_column("", justify="right")
-    labels = {
-        "news": "news",
-        "empty_titles": "  without a title",
-        "empty_abstracts": "  without an abstract",
-        "news_described_differently": "  described differently in another split (first kept)",
-        "title_tokens": "title tokens",
-    }
-    for key, label in labels.items():
-        if key in counts:
-            table.add_row(label, f"{counts[key]:,}")
-    corpus = counts.get("corpus")
-    if corpus:
-        names = {
-            "articles": "corpus articles",
-            "kept": "  kept as (title, body) pairs",
-            "without_title": "  dropped: no title",
-            "without_body": "  dropped: no body",
-            "title_tokens": "  title tokens",
-            "body_tokens": "  body tokens",
-        }
-        for key, label in names.items():
-            table.add_row(label, f"{corpus[key]:,}")
-    console.print(table)

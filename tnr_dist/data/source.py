@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tnr_dist.data.shards import ShardInfo, SplitIndex, check_bytes
+import numpy as np
+
+from tnr_dist.data.shards import FIELDS, Block, ShardInfo, SplitIndex, check_bytes, parse_shard
 from tnr_dist.errors import InputError
 
 
@@ -62,10 +64,12 @@ class ShardSource:
 
     def read(self, info: ShardInfo) -> bytes:
         """A shard's bytes. Raises InputError when it is missing, truncated or damaged, naming it."""
-        where = self.name(info)
+        where, url = self.name(info), self.urls.get(info.name)
         try:
-            if "://" in where or where.startswith("pipe:"):
-                data = _read_url(where)
+            # Only what the user configured is ever opened as a URL (`pipe:` runs a shell command): a name that stands
+            # in index.json is a file of the folder, whatever it looks like.
+            if url is not None and _is_url(url):
+                data = _read_url(url)
             else:
                 data = Path(where).read_bytes()
         except FileNotFoundError:
@@ -74,6 +78,49 @@ class ShardSource:
             raise InputError(f"{where}: cannot be read ({error})") from None
         check_bytes(data, info, where)
         return data
+
+
+    def read_blocks(self, info: ShardInfo) -> dict[str, Block]:
+        """A shard's blocks by key, in file order. Raises InputError as `read` does, and for what is not a shard."""
+        data = self.read(info)
+        blocks = _fast_blocks(data)
+        # What is laid out in any other way than our own writer's is left to the general reader and its messages.
+        return parse_shard(data, self.name(info)) if blocks is None else blocks
+
+
+# The header that NumPy writes for a one-dimensional array, version 1.0.
+_NPY = re.compile(rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|]\w\d)', 'fortran_order': False, 'shape': \((\d+),\), \} *\n", re.S)
+
+
+def _fast_blocks(data: bytes) -> dict[str, Block] | None:
+    """The blocks of a tar that `write_shard` made, None for any other; ten times as fast as `tarfile`.
+
+    A shard has some 150 members, and `tarfile` with NumPy's header parser takes 100 us for each: as long as everything
+    else that is done to the shard's 25,000 samples.
+    """
+    blocks: dict[str, Block] = {}
+    at = 0
+    while at + 512 <= len(data) and data[at] != 0:
+        name = data[at : data.index(b"\0", at, at + 512)]
+        if data[at + 257 : at + 262] != b"ustar" or data[at + 156] != 0x30 or data[at + 345] != 0 or len(name) > 99:
+            return None
+        header = _NPY.match(data, at + 512, at + 1024)
+        key, _, field = name.partition(b".")
+        if header is None or not field.endswith(b".npy"):
+            return None
+        dtype, count = np.dtype(header[2].decode()), int(header[3])
+        size = int(data[at + 124 : at + 135], 8)
+        if header.end() - at - 512 + count * dtype.itemsize != size or header.end() + count * dtype.itemsize > len(data):
+            return None
+        block = blocks.setdefault(key.decode(), {})
+        block[field[:-4].decode()] = np.frombuffer(data, dtype, count, header.end())
+        at += 512 + -(-size // 512) * 512
+    complete = all(block.keys() | {"candidate_clicked"} >= FIELDS.keys() for block in blocks.values())
+    return blocks if blocks and complete else None
+
+
+def _is_url(where: str) -> bool:
+    return "://" in where or where.startswith(("pipe:", "file:"))
 
 
 def _read_url(url: str) -> bytes:

@@ -33,13 +33,13 @@ _ZIPF = 0.6  # exposure ~ rank ** -_ZIPF
 _EXPOSURE_HOURS = 18.0  # mean life of a news on the front page
 _POOL_HOURS, _POOL_NEWS = 48, 200  # candidates are at most this old, unless there are too few
 _MAX_INTERESTS = 6
-_HOME_BONUS = 3.0  # log odds by which interests prefer the home categories
-_INTEREST, _RANK_STEP = 3.4, 0.2  # logit of the first interest; what each next one is lower
-_SIBLING = 1.1  # logit of the other subcategories of a category with an interest
-_DRIFT = 0.5  # change of an interest's logit from one phase to the next, standard deviation
-_TASTE = 0.9  # logit of the form and of the tone a user likes best
-_FADE = 0.004  # loss of logit in an hour
-_QUALITY, _POPULAR_QUALITY = 0.25, 0.2  # quality's own noise, and its share of standardised log exposure
+_HOME_BONUS = 3.5  # log odds by which interests prefer the home categories
+_INTEREST, _RANK_STEP = 4.2, 0.15  # logit of the first interest; what each next one is lower
+_SIBLING = 2.0  # logit of the other subcategories of a category with an interest
+_DRIFT = 0.4  # change of an interest's logit from one phase to the next, standard deviation
+_TASTE = 0.6  # logit of the form and of the tone a user likes best
+_FADE = 0.002  # loss of logit in an hour
+_QUALITY, _POPULAR_QUALITY = 0.1, 0.32  # quality's own noise, and its share of standardised log exposure
 _STEP = 0.05  # logits of users are multiples of this, kept as int8
 _PHASES = 3  # early history, late history, impressions
 
@@ -274,7 +274,7 @@ def draw_histories(rng: np.random.Generator, phases: list[Users], news: News, su
     early = rng.binomial(need, 0.4)
     items, rows, wanted = [], [], np.zeros(count, np.int64)
     for users, share, low, high in ((phases[0], early, 0, middle), (phases[1], need - early, middle, end)):
-        row = np.repeat(np.arange(count), np.where(share > 0, share + share // 3 + 1, 0))
+        row = np.repeat(np.arange(count), np.where(share > 0, 2 * share + 2, 0))
         found = _draw_clicks(rng, users, news, row, low, high, subcategories)
         kept, counts = distinct(rng, row, found, share)
         items.append(kept)

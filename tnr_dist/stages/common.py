@@ -105,7 +105,7 @@ def click_loader(
 def fresh_model(config: Config, data: DataSet, layers: int, seed: int) -> tuple[Recommender, ModelSpec]:
     """A recommender around the PLM's first `layers` layers (0: all); what stands on top is drawn from `seed`."""
     encoder, tokenizer = load_plm(config.plm.name, layers or config.plm.layers or None)
-    data.check_tokenizer(tokenizer.hash, config.plm.name)
+    data.check_tokenizer(tokenizer.hash(), config.plm.name)
     encoder.set_dropout(config.model.dropout)
     spec = ModelSpec(
         encoder.config,

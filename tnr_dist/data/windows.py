@@ -1,0 +1,223 @@
+"""Samples of a few shards, shuffled together: decoding of shards, negatives, and gathering of batch columns.
+
+Everything that is small per sample (candidates, row, click) is laid out once for a whole window, in the order of the
+shards, where memory is read in sequence; what is large (history, teacher user vectors) is kept once per history and
+gathered when batches are cut. One NumPy call then serves thousands of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tnr_dist.data.shards import Block, ShardInfo
+
+Batch = dict[str, np.ndarray]
+# Extra columns for a shard, in its blocks' order: per history ("teacher_users" [H, M, D]) and per candidate
+# ("teacher_logits" [candidates, M]).
+Columns = Callable[[ShardInfo, dict[str, Block]], dict[str, np.ndarray]]
+PER_HISTORY = "teacher_users"  # the column with a row per history; all others have one per candidate
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A decoded shard. Sample i is click `click[i]` (a flat candidate position) of impression `impression[i]`."""
+
+    impression: np.ndarray  # [n]
+    click: np.ndarray  # [n]
+    candidates: np.ndarray  # flat news
+    negatives: np.ndarray  # flat candidate positions that were not clicked
+    negative_offsets: np.ndarray  # [I + 1]
+    history: np.ndarray  # [H, L] news, the last L clicked, -1 behind the end
+    impression_history: np.ndarray  # [I]
+    row: np.ndarray  # [I]
+    columns: dict[str, np.ndarray]
+    bad: bool = False  # stands for a damaged shard: its samples have weight 0
+
+
+def decode(blocks: dict[str, Block], history: int, columns: dict[str, np.ndarray] | None = None) -> Shard:
+    """Blocks of a labelled shard (one at least) as arrays that samples are cut from."""
+    parts = list(blocks.values())
+    impressions = sum(len(block["row"]) for block in parts)
+    clicked = _join([block["candidate_clicked"] for block in parts]).view(bool)
+    offsets = np.empty(impressions + 1, np.int64)
+    impression_history = np.empty(impressions, np.int64)
+    at = flat = histories = 0
+    for block in parts:
+        stop = at + len(block["row"])
+        np.add(block["candidate_offsets"][:-1], flat, out=offsets[at:stop], casting="unsafe")
+        np.add(block["impression_history"], histories, out=impression_history[at:stop], casting="unsafe")
+        flat += len(block["candidate_news"])
+        histories += len(block["history_offsets"]) - 1
+        at = stop
+    offsets[-1] = flat
+    click = np.flatnonzero(clicked)
+    impression = np.searchsorted(offsets, click, side="right") - 1
+    negative_counts = np.diff(offsets) - np.bincount(impression, minlength=impressions)
+    trainable = negative_counts[impression] > 0
+    if not trainable.all():
+        impression, click = impression[trainable], click[trainable]
+    negative_offsets = np.zeros(impressions + 1, np.int64)
+    np.cumsum(negative_counts, out=negative_offsets[1:])
+    return Shard(
+        impression,
+        click,
+        _join([block["candidate_news"] for block in parts]),
+        np.flatnonzero(~clicked),
+        negative_offsets,
+        _join([last_clicked(block["history_news"], block["history_offsets"], history) for block in parts]),
+        impression_history,
+        _join([block["row"] for block in parts]),
+        columns or {},
+    )
+
+
+def placeholder(samples: int, history: int, columns: dict[str, tuple[tuple[int, ...], np.dtype]]) -> Shard:
+    """Stands for a damaged shard: as many samples, all of weight 0, so that all ranks stay in step.
+
+    `columns`: name -> (shape without the first dimension, dtype) of the extra columns.
+    """
+    zeros = np.zeros(samples, np.int64)
+    one = np.zeros(1, np.int64)
+    return Shard(
+        zeros,
+        zeros,
+        np.zeros(1, np.int32),
+        one,
+        np.array([0, 1]),
+        np.full((1, history), -1, np.int32),
+        one,
+        one - 1,
+        {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in columns.items()},
+        bad=True,
+    )
+
+
+def last_clicked(news: np.ndarray, offsets: np.ndarray, length: int) -> np.ndarray:
+    """The last `length` items of each ragged history, [H, length] int32, oldest first, -1 behind the end."""
+    stops = offsets[1:].astype(np.int64)
+    starts = np.maximum(offsets[:-1].astype(np.int64), stops - length)
+    if not len(news):
+        return np.full((len(stops), length), -1, np.int32)
+    place = np.arange(length)
+    out = news.take(starts[:, None] + place, mode="clip").astype(np.int32, copy=False)
+    out[place >= (stops - starts)[:, None]] = -1
+    return out
+
+
+def draw_negatives(counts: np.ndarray, k: int, few: str, rng: np.random.Generator) -> np.ndarray:
+    """For each sample k distinct numbers below counts[i] >= 1 (its non-clicked candidates), [n, k] int64.
+
+    Every subset is equally likely (Floyd's algorithm, one step for all samples at a time; the order within a subset is
+    not random). A sample with fewer than k takes each once and then repeats them ('repeat') or is filled with -1
+    ('mask').
+    """
+    take = np.minimum(counts, k)
+    rest = counts - take
+    drawn = np.empty((k, len(counts)), np.int64)  # a row per step: comparisons then read memory in sequence
+    for i in range(k):
+        top = rest + i
+        number = (rng.random(len(counts)) * (top + 1)).astype(np.int64)
+        taken = np.zeros(len(counts), bool)
+        for earlier in drawn[:i]:
+            taken |= earlier == number
+        drawn[i] = np.where(taken, top, number)
+    short = np.flatnonzero(take < k)
+    for i in range(k) if len(short) else ():
+        over = short[take[short] <= i]
+        drawn[i, over] = -1 if few == "mask" else drawn[i % take[over], over]
+    return drawn.T
+
+
+@dataclass(frozen=True)
+class Window:
+    """Samples of a few shards, and the order in which they leave.
+
+    `per_sample` [n, ...] in the order of the shards; `per_history` [H, ...], row `history_row[i]` for sample i.
+    """
+
+    order: np.ndarray  # [n]
+    history_row: np.ndarray  # [n]
+    per_sample: Batch
+    per_history: Batch
+    bad: bool
+
+    def gather(self, low: int, high: int) -> Batch:
+        """The columns of samples low..high in the window's order."""
+        which = self.order[low:high]
+        # mode='clip' copies rows without a second, buffered pass; no index is out of range.
+        out = {name: values.take(which, 0, mode="clip") for name, values in self.per_sample.items()}
+        rows = self.history_row.take(which, mode="clip")
+        out.update({name: values.take(rows, 0, mode="clip") for name, values in self.per_history.items()})
+        return out
+
+
+def make_window(
+    pieces: Iterable[tuple[Shard, np.ndarray | None]], negatives: int, few: str, rng: np.random.Generator
+) -> Window:
+    """Shuffle the samples of some shards together and draw their negatives.
+
+    `pieces`: shards, each with the numbers of those of its samples that belong here (None: all).
+    """
+    samples: list[Batch] = []
+    histories: list[Batch] = []
+    history_rows: list[np.ndarray] = []
+    base, bad = 0, False
+    for shard, chosen in pieces:
+        impression = shard.impression if chosen is None else shard.impression[chosen]
+        click = shard.click if chosen is None else shard.click[chosen]
+        samples.append(_per_sample(shard, impression, click, negatives, few, rng))
+        rows = shard.impression_history[impression]
+        kept = {"history": shard.history}
+        if PER_HISTORY in shard.columns:
+            kept[PER_HISTORY] = shard.columns[PER_HISTORY]
+        if chosen is not None:  # a part of a shard keeps its own histories only: small data has many parts
+            used, rows = np.unique(rows, return_inverse=True)
+            kept = {name: values[used] for name, values in kept.items()}
+        histories.append(kept)
+        history_rows.append(rows + base)
+        base += len(kept["history"])
+        bad |= shard.bad
+    history_row = _join(history_rows)
+    return Window(
+        rng.permutation(len(history_row)),
+        history_row,
+        {name: _join([part[name] for part in samples]) for name in samples[0]},
+        {name: _join([part[name] for part in histories]) for name in histories[0]},
+        bad,
+    )
+
+
+def _per_sample(
+    shard: Shard, impression: np.ndarray, click: np.ndarray, negatives: int, few: str, rng: np.random.Generator
+) -> Batch:
+    start = shard.negative_offsets[impression]
+    numbers = draw_negatives(shard.negative_offsets[impression + 1] - start, negatives, few, rng)
+    positions = np.empty((len(click), 1 + negatives), np.int64)
+    positions[:, 0] = click
+    # A masked slot (-1) points at the click for now; its news becomes -1 below.
+    masked = numbers < 0 if few == "mask" else None
+    drawn = shard.negatives.take(numbers + start[:, None], mode="clip")
+    positions[:, 1:] = drawn if masked is None else np.where(masked, click[:, None], drawn)
+    candidates = shard.candidates.take(positions, mode="clip")
+    if masked is not None:
+        candidates[:, 1:][masked] = -1
+    if shard.bad:
+        candidates[:] = 0
+    return {
+        "candidates": candidates,
+        "weights": np.full(len(click), 0.0 if shard.bad else 1.0, np.float32),
+        "row": shard.row[impression],
+        "click": click,
+        **{
+            name: values.take(positions, 0, mode="clip")
+            for name, values in shard.columns.items()
+            if name != PER_HISTORY
+        },
+    }
+
+
+def _join(arrays: list[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

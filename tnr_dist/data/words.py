@@ -1,0 +1,151 @@
+"""Words of text columns as byte ranges, hashed and looked up without a Python object a word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from tnr_dist.data.tokens import gather_rows
+
+_SPACE = 32
+# Bytes that an 8-byte window keeps when the word has only n left.
+_MASKS = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+
+
+@dataclass(frozen=True)
+class Words:
+    """W words of n texts: word w is `data[starts[w]:ends[w]]`, text i has the words offsets[i]:offsets[i + 1]."""
+
+    data: np.ndarray  # [bytes] uint8
+    starts: np.ndarray  # [W] int64
+    ends: np.ndarray  # [W] int64
+    offsets: np.ndarray  # [n + 1] int64
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def text(self, word: int) -> str:
+        """A word as text, for messages."""
+        return self.data[self.starts[word] : self.ends[word]].tobytes().decode("utf-8", "replace")
+
+
+def bytes_of(values: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """A text column's bytes (uint8) and offsets [n + 1] int64 into them."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    values = values.cast(pa.large_string())
+    _, offset_buffer, data_buffer = values.buffers()
+    if not len(values):
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    offsets = np.frombuffer(offset_buffer, np.int64)[values.offset : values.offset + len(values) + 1]
+    data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
+    return data, offsets
+
+
+def split_words(values: pa.Array | pa.ChunkedArray) -> Words:
+    """Space-separated words of each text; repeated, leading and trailing spaces make no words."""
+    data, bounds = bytes_of(values)
+    base, end = int(bounds[0]), int(bounds[-1])
+    spaces = np.flatnonzero(data[base:end] == _SPACE) + base
+    rows = np.arange(len(bounds) - 1)
+    # Text i is cut into one piece more than it has spaces; `before` counts the spaces before each bound.
+    before = np.searchsorted(spaces, bounds)
+    total = len(rows) + len(spaces)
+    starts, ends = np.empty(total, np.int64), np.empty(total, np.int64)
+    first = np.zeros(total, bool)
+    first[before[:-1] + rows] = True
+    starts[first], starts[~first] = bounds[:-1], spaces + 1
+    last = np.zeros(total, bool)
+    last[before[1:] + rows] = True
+    ends[last], ends[~last] = bounds[1:], spaces
+    offsets = np.append(before[:-1] + rows, total)
+    solid = ends > starts
+    if not solid.all():
+        count = np.zeros(total + 1, np.int64)
+        np.cumsum(solid, out=count[1:])
+        starts, ends, offsets = starts[solid], ends[solid], count[offsets]
+    return Words(data, starts, ends, offsets)
+
+
+def keys_of(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """A 64-bit key of each byte range, uint64 [n]; up to 8 bytes it is the bytes themselves (no NUL among them)."""
+    longest = int(lengths.max(initial=0))
+    padded = np.concatenate([data, np.zeros(8, np.uint8)])
+    # Every position's next 8 bytes as one number, without a copy.
+    windows = np.ndarray(len(data) + 1, "<u8", padded.data, strides=(1,))
+    keys = windows[starts] & _MASKS[np.minimum(lengths, 8)]
+    for done in range(8, longest, 8):
+        more = np.flatnonzero(lengths > done)
+        piece = windows[starts[more] + done] & _MASKS[np.minimum(lengths[more] - done, 8)]
+        keys[more] = mix(keys[more]) ^ piece
+    return keys
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser: every bit of the result depends on every bit of `x`."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def hash_strings(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A hash of each text's UTF-8 bytes, uint64 [n]: the same on every machine, unlike Python's `hash`."""
+    data, offsets = bytes_of(values)
+    return mix(keys_of(data, offsets[:-1], np.diff(offsets)))
+
+
+def gather_ascii(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
+    """Byte ranges as a text column; what is not ASCII becomes a question mark."""
+    values, offsets = gather_rows(data, np.stack([starts, ends], 1).ravel(), np.arange(len(starts)) * 2)
+    values = np.where(values < 128, values, ord("?")).astype(np.uint8)
+    return pa.Array.from_buffers(pa.large_string(), len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(values)])
+
+
+@dataclass(frozen=True)
+class NewsLookup:
+    """News ids to indices by an open-addressing table of their keys."""
+
+    ids: pa.Array
+
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        data, offsets = bytes_of(self.ids)
+        keys = keys_of(data, offsets[:-1], np.diff(offsets))
+        assert len(np.unique(keys)) == len(keys), "two news ids with one 64-bit key"
+        return keys
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        bits = max(int(len(self._keys) * 4).bit_length(), 4)
+        table = np.full(1 << bits, -1, np.int32)
+        pending = np.arange(len(self._keys), dtype=np.int32)
+        slots = _slots(self._keys, bits)
+        while len(pending):
+            free = table[slots] < 0
+            table[slots[free]] = pending[free]
+            left = table[slots] != pending
+            pending, slots = pending[left], (slots[left] + 1) & (len(table) - 1)
+        return table
+
+    def find(self, words: Words, ending: int = 0) -> np.ndarray:
+        """Index of each word without its last `ending` bytes; -1: no such news. int32 [W]."""
+        lengths = np.maximum(words.ends - words.starts - ending, 0)
+        keys = keys_of(words.data, words.starts, lengths)
+        table, known = self._table, self._keys
+        slots = _slots(keys, len(table).bit_length() - 1)
+        found = table[slots]
+        again = np.flatnonzero((found >= 0) & (known[found] != keys))
+        slots = slots[again]
+        while len(again):
+            slots = (slots + 1) & (len(table) - 1)
+            found[again] = table[slots]
+            on = (found[again] >= 0) & (known[found[again]] != keys[again])
+            again, slots = again[on], slots[on]
+        return found
+
+
+def _slots(keys: np.ndarray, bits: int) -> np.ndarray:
+    return ((keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits)).astype(np.int64)
