@@ -99,6 +99,14 @@ class TrainConfig:
 
 
 @dataclass
+class ClickTrainConfig(TrainConfig):
+    """What the stages that train on clicks add."""
+
+    dedupe: Literal["local", "global"] = "global"  # encode each distinct title once per rank, or once per global batch
+    frozen_cache_gib: float = 4.0  # keep the frozen layers' output of every title in memory, up to this size; 0: never
+
+
+@dataclass
 class PostTrainConfig(TrainConfig):
     """Domain-specific post-training: match a body with its own title among N others."""
 
@@ -107,6 +115,7 @@ class PostTrainConfig(TrainConfig):
     head_lr: float = 1e-5
     trainable_layers: int = 3
     negatives: int = 9  # N
+    negatives_from: Literal["corpus", "batch"] = "corpus"  # batch: other titles of the global batch, each encoded once
     title_tokens: int = 24
     body_tokens: int = 512
     held_out: float = 0.02  # share of the pairs kept apart to measure matching accuracy
@@ -122,7 +131,7 @@ class Stage1Config(PostTrainConfig):
 
 
 @dataclass
-class FinetuneConfig(TrainConfig):
+class FinetuneConfig(ClickTrainConfig):
     """Click prediction from a post-trained (or plain) PLM."""
 
     teachers: int = 4  # M: as many teachers, each with its own seed
@@ -133,7 +142,7 @@ class FinetuneConfig(TrainConfig):
 
 
 @dataclass
-class Stage2Config(TrainConfig):
+class Stage2Config(ClickTrainConfig):
     """Second-stage distillation from M finetuned teachers."""
 
     lr: float = 1e-4
@@ -227,19 +236,19 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=deep)
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: _mapping(loader, node, deep=True))
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def load_config(path: Path | str | None, overrides: typing.Sequence[str] = ()) -> Config:

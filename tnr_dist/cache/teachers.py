@@ -106,11 +106,11 @@ class TeacherCache:
         for field, per in (("teacher_users", "history_offsets"), ("teacher_logits", "candidate_news")):
             parts = []
             for key, block in blocks.items():
-                array = found.get(key, {}).get(field)
+                column = found.get(key, {}).get(field)
                 rows = len(block[per]) - (per == "history_offsets")
-                if array is None or len(array) != rows:
+                if column is None or len(column) != rows:
                     raise InputError(f"{path}: does not fit block {key} of the data; run `tnr cache` again")
-                parts.append(array)
+                parts.append(column)
             out[field] = np.concatenate(parts)
         return out
 

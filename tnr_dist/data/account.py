@@ -51,14 +51,14 @@ class Account:
 _LABELS: Iterable[tuple[str, str, str]] = (
     ("impressions", "impressions read", ""),
     ("impressions_without_candidates", "  dropped: no known candidate", "impressions"),
-    ("impressions_kept", "  kept", "impressions"),
+    ("impressions_kept", "  kept", ""),
     ("candidates", "candidates read", ""),
     ("unknown_candidates", "  of unknown news: dropped*", "candidates"),
     ("max_candidates", "  most in an impression kept", ""),
     ("clicks", "clicks read", ""),
     ("unknown_clicks", "  dropped: unknown news", "clicks"),
     ("clicks_alone", "  no non-clicked candidate beside", "clicks"),
-    ("samples", "  training samples", "clicks"),
+    ("samples", "  training samples", ""),
     ("users", "users", ""),
     ("users_with_changing_history", "  whose history changes", "users"),
     ("histories", "distinct histories of a user", ""),
@@ -77,7 +77,7 @@ _TEXTS: Iterable[tuple[str, str, str]] = (
 _CORPUS: Iterable[tuple[str, str, str]] = (
     ("without_title", "  dropped: no title", "articles"),
     ("without_body", "  dropped: no body", "articles"),
-    ("kept", "  kept", "articles"),
+    ("kept", "  kept", ""),
     ("title_tokens", "  title tokens", ""),
     ("body_tokens", "  body tokens", ""),
 )
@@ -85,7 +85,7 @@ _CORPUS: Iterable[tuple[str, str, str]] = (
 
 def _cell(counts: dict[str, int], key: str, whole: str) -> str:
     value = counts[key]
-    if not whole or not counts[whole]:
+    if not value or not whole:
         return f"{value:,}"
     # "0.0 %" of something that is there would hide it.
     share = 100 * value / counts[whole]
@@ -102,7 +102,8 @@ def print_counts(manifest: dict[str, Any]) -> None:
     from rich.table import Table
 
     counts = manifest["counts"]
-    console = Console()
+    # Rich takes 80 columns where there is no terminal, and would break every other label.
+    console = Console() if Console().is_terminal else Console(width=110)
     splits: dict[str, dict[str, int]] = {}
     for name, split in counts.get("splits", {}).items():
         splits[name] = split | {"clicks_alone": split["clicks"] - split["unknown_clicks"] - split["samples"]}

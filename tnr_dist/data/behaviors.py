@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +160,9 @@ class Build:
         return self.account.exists() and self.out.exists()
 
 
-_lookups: dict[Path, NewsLookup] = {}  # one per worker process: building the tables costs more than a shard
+@lru_cache(maxsize=1)  # one per worker process: reading the ids and building the table costs more than a shard
+def _lookup(news: Path, written: int, inode: int) -> NewsLookup:
+    return NewsLookup(pq.read_table(news, columns=["id"])["id"].combine_chunks())
 
 
 def build_shard(build: Build) -> tuple[ShardInfo, Account]:
@@ -169,8 +171,9 @@ def build_shard(build: Build) -> tuple[ShardInfo, Account]:
         done = read_json(build.account)
         return ShardInfo(**done["shard"]), Account(**done["account"])
     pa.set_cpu_count(1)
-    if build.news not in _lookups:
-        _lookups[build.news] = NewsLookup(pq.read_table(build.news, columns=["id"])["id"].combine_chunks())
+    # Another run of this process may have put other news under the same name.
+    state = build.news.stat()
+    lookup = _lookup(build.news, state.st_mtime_ns, state.st_ino)
     pieces = [_routed(route, build.shard) for route in build.routes]
     rows = np.concatenate([piece[1] for piece in pieces])
     blocks: list[Block] = []
@@ -178,7 +181,7 @@ def build_shard(build: Build) -> tuple[ShardInfo, Account]:
     if len(rows):
         table = parse_behaviours(b"".join(piece[0] for piece in pieces), rows, build.where)
         del pieces
-        blocks, account = build_blocks(table, _lookups[build.news], build.labelled, build.block_size, build.where)
+        blocks, account = build_blocks(table, lookup, build.labelled, build.block_size, build.where)
     info = write_shard(build.out, blocks)
     write_json(build.account, {"shard": vars(info), "account": asdict(account)})
     return info, account

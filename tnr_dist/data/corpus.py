@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tnr_dist.data.mind import check_text, chunks_of, parse_tsv
-from tnr_dist.data.tokens import TableWriter, token_dtype
+from tnr_dist.data.tokens import TableWriter, batched, gather_rows, read_table, token_dtype
 from tnr_dist.data.words import hash_strings
 from tnr_dist.errors import InputError
 from tnr_dist.progress import Bar
@@ -145,17 +145,35 @@ def _check_distinct(path: Path, hashes: np.ndarray) -> None:
     )
 
 
-def tokenise_pairs(
-    news: pa.Table, folder: Path, tokenizer: TextEncoder, title_tokens: int, body_tokens: int
-) -> CorpusAccount:
-    """The corpus of a data set that ships no bodies: title and abstract of its own news (columns title, abstract)."""
-    account = CorpusAccount()
-    pairs = pa.table({"title": news["title"], "body": news["abstract"]})
-    tables = (pairs.slice(start, 20_000) for start in range(0, len(pairs), 20_000))
-    with Bar("tokenise abstracts", len(pairs), "texts") as bar:
-        for table in _pairs_into(folder, tables, tokenizer, title_tokens, body_tokens, account):
-            bar.advance(len(table))
+def tokenise_pairs(news: pa.Table, folder: Path, tokenizer: TextEncoder, body_tokens: int) -> CorpusAccount:
+    """The corpus of a data set that ships no bodies: title and abstract of its own news (columns title, abstract).
+
+    The titles' tokens are taken from `folder/title.*`, which must be there.
+    """
+    account = CorpusAccount(articles=len(news))
+    done = read_table(folder / "title")
+    has_title, has_body = _filled(news["title"]), _filled(news["abstract"])
+    account.without_title, account.without_body = int((~has_title).sum()), int((~has_body).sum())
+    kept = np.flatnonzero(has_title & has_body)
+    account.kept = len(kept)
+    dtype = token_dtype(tokenizer.vocab_size)
+    with (
+        TableWriter(folder / "corpus_title", dtype) as titles,
+        TableWriter(folder / "body", dtype) as bodies,
+        Bar("tokenise abstracts", len(kept), "texts") as bar,
+    ):
+        for piece in batched(len(kept), _TOKENISE):
+            values, offsets = gather_rows(done.values, done.offsets, kept[piece])
+            titles.append(values, offsets)
+            account.title_tokens += len(values)
+            texts = news["abstract"].take(pa.array(kept[piece])).to_pylist()
+            account.body_tokens += _append(bodies, tokenizer, texts, body_tokens)
+            bar.advance(len(texts))
     return account
+
+
+def _filled(column: pa.ChunkedArray) -> np.ndarray:
+    return pc.not_equal(pc.utf8_trim_whitespace(column), "").to_numpy()
 
 
 def _pairs_into(
@@ -169,12 +187,11 @@ def _pairs_into(
     dtype = token_dtype(tokenizer.vocab_size)
     with TableWriter(folder / "corpus_title", dtype) as titles, TableWriter(folder / "body", dtype) as bodies:
         for table in tables:
-            has_title = pc.not_equal(pc.utf8_trim_whitespace(table["title"]), "")
-            has_body = pc.not_equal(pc.utf8_trim_whitespace(table["body"]), "")
+            has_title, has_body = _filled(table["title"]), _filled(table["body"])
             account.articles += len(table)
-            account.without_title += len(table) - int(pc.sum(has_title).as_py() or 0)
-            account.without_body += len(table) - int(pc.sum(has_body).as_py() or 0)
-            kept = table.filter(pc.and_(has_title, has_body))
+            account.without_title += int((~has_title).sum())
+            account.without_body += int((~has_body).sum())
+            kept = table.filter(pa.array(has_title & has_body))
             account.kept += len(kept)
             for start in range(0, len(kept), _TOKENISE):
                 piece = kept.slice(start, _TOKENISE)

@@ -52,7 +52,7 @@ from tnr_dist.progress import say
 __all__ = ["Batch", "ClickLoader", "Columns", "LoaderOptions", "last_clicked"]
 
 _CHUNK_SAMPLES = 8192  # gathered at once: one NumPy call a stream then serves many steps
-_CHUNK_BYTES = 8 << 20  # ... or fewer, with teacher columns
+_CHUNK_BYTES = 4 << 20  # ... or fewer, with teacher columns
 _QUEUED_CHUNKS = 3
 
 
@@ -318,9 +318,7 @@ class _EpochReader:
         """Interleave the streams' parts: step by step, and within a step stream by stream, `rows` samples of each."""
         if not parts:
             return self._empty()
-        out = {
-            name: np.empty((steps, sum(rows), *values.shape[1:]), values.dtype) for name, values in parts[0].items()
-        }
+        out = {name: np.empty((steps, sum(rows), *values.shape[1:]), values.dtype) for name, values in parts[0].items()}
         if steps == 1:
             for name, values in out.items():
                 np.concatenate([part[name] for part in parts], out=values[0])
@@ -340,7 +338,7 @@ class _EpochReader:
 
     def _empty(self) -> Batch:
         candidates = 1 + self.options.negatives
-        batch = {
+        batch: Batch = {
             "candidates": np.zeros((1, 0, candidates), np.int32),
             "weights": np.zeros((1, 0), np.float32),
             "row": np.zeros((1, 0), np.int64),

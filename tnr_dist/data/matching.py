@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +18,8 @@ class MatchingLoader:
     """Iterates over this rank's slices of the global batches of a corpus.
 
     Batches are dicts of NumPy arrays; b is this rank's share: `body` [b] int64, row of the body; `titles` [b, 1 + N]
-    int64, its own title first, then N other titles drawn uniformly from the corpus each epoch; `weights` [b] float32;
+    int64, its own title first, then N other titles drawn uniformly each epoch from the corpus (the paper's form) or,
+    with `negatives_from="batch"`, from the rest of the global batch, so that fewer titles are encoded; `weights` [b] float32;
     `count` []: samples of the global batch.
 
     A share `held_out` of the pairs, the same for every seed, is never trained on: `held_out_batches` gives it.
@@ -33,6 +35,8 @@ class MatchingLoader:
         held_out: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
+        *,
+        negatives_from: Literal["corpus", "batch"] = "corpus",
     ) -> None:
         bodies = read_table(folder / "tokens" / "body")
         titles = read_table(folder / "tokens" / "corpus_title")
@@ -44,7 +48,7 @@ class MatchingLoader:
             raise InputError(f"a global batch of {global_batch} cannot be shared by {world_size} ranks")
         self.bodies, self.titles = bodies, titles
         self.batch, self.negatives, self.seed = global_batch, negatives, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.negatives_from = rank, world_size, negatives_from
         order = np.random.default_rng([0, 4]).permutation(len(bodies))
         kept_apart = int(len(bodies) * held_out)
         self.held_out, self.train = np.sort(order[:kept_apart]), np.sort(order[kept_apart:])
@@ -59,7 +63,15 @@ class MatchingLoader:
     def fingerprint(self) -> str:
         """Identifies the sequence of global batches."""
         text = repr(
-            (self.batch, self.negatives, self.seed, len(self.train), len(self.held_out), len(self.bodies.values))
+            (
+                self.batch,
+                self.negatives,
+                self.negatives_from,
+                self.seed,
+                len(self.train),
+                len(self.held_out),
+                len(self.bodies.values),
+            )
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -71,7 +83,10 @@ class MatchingLoader:
             low = len(chosen) * self.rank // self.world_size
             high = len(chosen) * (self.rank + 1) // self.world_size
             rng = np.random.default_rng([self.seed, epoch, 6, step])
-            titles = self._titles(chosen, self.train, rng)
+            if self.negatives_from == "batch" and len(chosen) > self.negatives:
+                titles = self._titles(np.arange(len(chosen)), self.train[chosen], rng)
+            else:
+                titles = self._titles(chosen, self.train, rng)
             batch = {
                 "body": self.train[chosen[low:high]],
                 "titles": titles[low:high],

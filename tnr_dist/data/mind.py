@@ -288,7 +288,7 @@ def chunks_of(path: Path, size: int, where: str, longest_line: int = 16 << 20) -
             data = file.read(size)
             cut = len(data) if start + len(data) >= end else data.rfind(NEWLINE) + 1
             while not cut:  # a line longer than the chunk
-                more = file.read(size)
+                more = file.read(max(size, 1 << 20))
                 data += more
                 found = more.find(NEWLINE)
                 if found >= 0:

@@ -265,7 +265,7 @@ class _Preparation:
             account = tokenise_corpus(path, tokens, self.tokenizer, self.options.title_tokens, self.options.body_tokens)
             counts["corpus"] = asdict(account)
         elif news is not None:
-            account = tokenise_pairs(news, tokens, self.tokenizer, self.options.title_tokens, self.options.body_tokens)
+            account = tokenise_pairs(news, tokens, self.tokenizer, self.options.body_tokens)
             counts["corpus"] = asdict(account)
         write_json(done, counts)
         return counts

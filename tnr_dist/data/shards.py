@@ -19,7 +19,7 @@ from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json
 
 # Field -> dtype. I impressions, H histories, flat over ragged lists where said.
-FIELDS = {
+FIELDS: dict[str, np.dtype] = {
     "row": np.dtype(np.int64),  # [I] 0-based line of the impression in the raw file
     "impression_id": np.dtype(np.int64),  # [I]
     "time": np.dtype(np.int64),  # [I] seconds since 1970

@@ -74,22 +74,26 @@ class ShardSource:
                 data = Path(where).read_bytes()
         except FileNotFoundError:
             raise InputError(f"{where}: missing; prepare it again") from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: webdataset was told not to run commands
             raise InputError(f"{where}: cannot be read ({error})") from None
         check_bytes(data, info, where)
         return data
 
-
     def read_blocks(self, info: ShardInfo) -> dict[str, Block]:
         """A shard's blocks by key, in file order. Raises InputError as `read` does, and for what is not a shard."""
         data = self.read(info)
-        blocks = _fast_blocks(data)
+        try:
+            blocks = _fast_blocks(data)
+        except (ValueError, TypeError):  # a number or dtype that is none
+            blocks = None
         # What is laid out in any other way than our own writer's is left to the general reader and its messages.
         return parse_shard(data, self.name(info)) if blocks is None else blocks
 
 
 # The header that NumPy writes for a one-dimensional array, version 1.0.
-_NPY = re.compile(rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|]\w\d)', 'fortran_order': False, 'shape': \((\d+),\), \} *\n", re.S)
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|]\w\d)', 'fortran_order': False, 'shape': \((\d+),\), \} *\n", re.S
+)
 
 
 def _fast_blocks(data: bytes) -> dict[str, Block] | None:
@@ -110,7 +114,9 @@ def _fast_blocks(data: bytes) -> dict[str, Block] | None:
             return None
         dtype, count = np.dtype(header[2].decode()), int(header[3])
         size = int(data[at + 124 : at + 135], 8)
-        if header.end() - at - 512 + count * dtype.itemsize != size or header.end() + count * dtype.itemsize > len(data):
+        if header.end() - at - 512 + count * dtype.itemsize != size or header.end() + count * dtype.itemsize > len(
+            data
+        ):
             return None
         block = blocks.setdefault(key.decode(), {})
         block[field[:-4].decode()] = np.frombuffer(data, dtype, count, header.end())
@@ -125,8 +131,8 @@ def _is_url(where: str) -> bool:
 
 def _read_url(url: str) -> bytes:
     try:
-        from webdataset import gopen
+        from webdataset.gopen import gopen
     except ImportError:
         raise InputError(f"{url}: reading URLs needs the webdataset package (pip install webdataset)") from None
-    with gopen.gopen(url) as stream:
+    with gopen(url) as stream:
         return stream.read()

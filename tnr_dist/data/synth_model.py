@@ -34,7 +34,7 @@ _EXPOSURE_HOURS = 18.0  # mean life of a news on the front page
 _POOL_HOURS, _POOL_NEWS = 48, 200  # candidates are at most this old, unless there are too few
 _MAX_INTERESTS = 6
 _HOME_BONUS = 3.5  # log odds by which interests prefer the home categories
-_INTEREST, _RANK_STEP = 4.2, 0.15  # logit of the first interest; what each next one is lower
+_INTEREST, _RANK_STEP = 4.1, 0.15  # logit of the first interest; what each next one is lower
 _SIBLING = 2.0  # logit of the other subcategories of a category with an interest
 _DRIFT = 0.4  # change of an interest's logit from one phase to the next, standard deviation
 _TASTE = 0.6  # logit of the form and of the tone a user likes best
@@ -269,7 +269,7 @@ def draw_histories(rng: np.random.Generator, phases: list[Users], news: News, su
     end = int(np.searchsorted(news.birth, SPLIT_HOURS["train"][0]))
     middle = int(np.searchsorted(news.birth, SPLIT_HOURS["train"][0] / 2))
     count = len(phases[0].interest)
-    need = sizes(rng, count, 19.0, 1.048, 1, min(801, end // 6))
+    need = sizes(rng, count, 19.9, 1.04, 1, min(801, end // 6))
     need[rng.random(count) < 0.022] = 0
     early = rng.binomial(need, 0.4)
     items, rows, wanted = [], [], np.zeros(count, np.int64)

@@ -135,6 +135,8 @@ class NewsLookup:
         lengths = np.maximum(words.ends - words.starts - ending, 0)
         keys = keys_of(words.data, words.starts, lengths)
         table, known = self._table, self._keys
+        if not len(known):
+            return np.full(len(words), -1, np.int32)
         slots = _slots(keys, len(table).bit_length() - 1)
         found = table[slots]
         again = np.flatnonzero((found >= 0) & (known[found] != keys))

@@ -53,6 +53,9 @@ class Engine(Protocol):
     def gather(self, values: np.ndarray) -> list[np.ndarray]:
         """Arrays of all ranks (equal dtype and inner shape, any length), in rank order, on all ranks."""
 
+    def all_gather_rows(self, rows: Tensor, sizes: list[int]) -> Tensor:
+        """Concatenate every rank's rows [sizes[rank], D]; differentiable, gradients of all ranks are summed."""
+
     def barrier(self) -> None:
         """Wait for all ranks."""
 

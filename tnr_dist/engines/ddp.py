@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tnr_dist.engines.base import OptimizerFactory, choose_precision
+from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.environment import detect
 from tnr_dist.errors import InputError
 
@@ -68,8 +69,9 @@ class DDPEngine:
         self._clip = clip_norm
         if self.environment.world_size > 1:
             # Frozen parameters are no part of the reduction; unused ones would be a fault, so they are not searched for.
+            # The modules have no buffers, so nothing but gradients is ever sent.
             self._wrapped = nn.parallel.DistributedDataParallel(
-                self.module, device_ids=[self.device] if self.device.type == "cuda" else None, broadcast_buffers=False
+                self.module, device_ids=[self.device] if self.device.type == "cuda" else None
             )
         else:
             self._wrapped = self.module
@@ -126,6 +128,12 @@ class DDPEngine:
             part[: int(size)].cpu().numpy().view(values.dtype).reshape(-1, *values.shape[1:])
             for part, size in zip(parts, sizes, strict=True)
         ]
+
+    def all_gather_rows(self, rows: Tensor, sizes: list[int]) -> Tensor:
+        """See `Engine`."""
+        if self.environment.world_size == 1:
+            return rows
+        return GatherRows.apply(rows, sizes, self.environment.rank)
 
     def barrier(self) -> None:
         """See `Engine`."""

@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tnr_dist.config import Config
-from tnr_dist.data.loader import Batch, ClickLoader, Columns, LoaderOptions
+from tnr_dist.data.loader import ClickLoader, Columns, LoaderOptions
 from tnr_dist.data.prepare import manifest_hash, read_manifest
 from tnr_dist.data.shards import read_index
 from tnr_dist.data.source import ShardSource
 from tnr_dist.data.tokens import RaggedTable, read_table
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
-from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import (
     ModelSpec,
@@ -130,53 +128,6 @@ def with_fresh_user_encoder(model: Recommender, spec: ModelSpec, seed: int) -> R
     torch.manual_seed(seed)
     model.user_encoder = build_recommender(spec, model.news_encoder.encoder).user_encoder
     return model
-
-
-@dataclass
-class ClickInputs:
-    """A click batch on the device: each distinct title once, and rows of it for every slot."""
-
-    news: Tensor  # [U] int64 news indices of the distinct titles
-    titles: Packed  # U titles
-    history: Tensor  # [B, L] rows of `titles`
-    history_mask: Tensor  # [B, L] bool
-    candidates: Tensor  # [B, C] rows of `titles`
-    candidate_mask: Tensor  # [B, C] bool
-    weights: Tensor  # [B]
-    count: float
-    columns: dict[str, Tensor]
-
-
-def click_inputs(batch: Batch, titles: RaggedTable, max_length: int, device: torch.device) -> ClickInputs:
-    """Find the distinct titles of a batch and lay its slots out as rows of them."""
-    history, candidates = batch["history"], batch["candidates"]
-    ids = np.concatenate([history, candidates], 1)
-    known = ids >= 0
-    # An empty slot points at any title that is in the batch; its mask keeps it out of everything.
-    news, rows = np.unique(np.where(known, ids, candidates[0, 0]), return_inverse=True)
-    rows = rows.reshape(ids.shape)
-    length = history.shape[1]
-
-    def put(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-
-    return ClickInputs(
-        put(news.astype(np.int64)),
-        Packed.gather(titles.values, titles.offsets, news, max_length).to(device),
-        put(rows[:, :length]),
-        put(known[:, :length]),
-        put(rows[:, length:]),
-        put(known[:, length:]),
-        put(batch["weights"]),
-        float(batch["count"]),
-        {name: _column(batch[name]).to(device) for name in ("teacher_users", "teacher_logits") if name in batch},
-    )
-
-
-def _column(values: np.ndarray) -> Tensor:
-    from tnr_dist.cache.teachers import from_stored
-
-    return from_stored(np.ascontiguousarray(values))
 
 
 def freeze(news_encoder: NewsEncoder, trainable_layers: int) -> None:

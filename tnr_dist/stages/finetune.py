@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.config import Config, FinetuneConfig
 from tnr_dist.data.loader import Batch, ClickLoader
-from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
 from tnr_dist.losses.click import click_loss
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.stages import post_train
+from tnr_dist.stages.clicks import ClickInputs, ClickTitles
 from tnr_dist.stages.common import (
     BATCH_SETTINGS,
     MODEL_SETTINGS,
-    ClickInputs,
     DataSet,
-    click_inputs,
     click_loader,
     folder,
     freeze,
@@ -39,14 +37,16 @@ _TEACHER_SEED = 1000  # teacher i of seed s draws from seed 1000 * (i + 1) + s: 
 class ClickModule(nn.Module):
     """The click loss on a batch."""
 
-    def __init__(self, model: Recommender) -> None:
+    def __init__(self, model: Recommender, titles: ClickTitles) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.titles = model, titles
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss."""
-        out = self.model(inputs.titles, inputs.history, inputs.history_mask, inputs.candidates)
-        return {"loss": click_loss(out.scores, inputs.weights, inputs.count, inputs.candidate_mask)}
+        news = self.titles.encode(self.model.news_encoder, inputs)
+        users = self.model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
+        scores = self.model.score(users, F.embedding(inputs.candidates, news))
+        return {"loss": click_loss(scores, inputs.weights, inputs.count, inputs.candidate_mask)}
 
 
 @dataclass
@@ -59,12 +59,14 @@ class FinetuneTask:
     train: FinetuneConfig
     seed: int
     title: str
-    titles: RaggedTable
-    title_tokens: int
 
-    def to_device(self, batch: Batch, device: torch.device) -> ClickInputs:
+    def begin(self, engine: Engine) -> None:
         """See `Task`."""
-        return click_inputs(batch, self.titles, self.title_tokens, device)
+        self.module.titles.prepare(f"{self.title}: frozen layers")
+
+    def to_device(self, batch: Batch) -> ClickInputs:
+        """See `Task`."""
+        return self.module.titles.inputs(batch)
 
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""
@@ -73,6 +75,10 @@ class FinetuneTask:
     def validate(self, engine: Engine) -> dict[str, float]:
         """See `Task`."""
         return {}
+
+
+# Which models are trained, and how the work is shared: neither changes what one of them becomes.
+_NOT_A_RECIPE = ("teachers", "teacher", "layers", "init", "dedupe", "frozen_cache_gib")
 
 
 def _settings() -> tuple[str, ...]:
@@ -119,7 +125,7 @@ def run_teacher(config: Config, engine: Engine, teacher: int, *, redo: bool = Fa
     data = DataSet.open(config)
     seed = _TEACHER_SEED * (teacher + 1) + config.seed
 
-    def task() -> FinetuneTask:
+    def task() -> Any:
         model, spec = trained_model(post_train.run_folder(config, data).path, "post-train", data)
         return _task(config, data, engine, with_fresh_user_encoder(model, spec, seed), seed, f"teacher {teacher}")
 
@@ -130,7 +136,7 @@ def run_plain(config: Config, engine: Engine, layers: int, *, redo: bool = False
     """Finetune the plain PLM's first `layers` layers: PLM-NR-n (FT)."""
     data = DataSet.open(config)
 
-    def task() -> FinetuneTask:
+    def task() -> Any:
         model, _ = fresh_model(config, data, layers, config.seed)
         return _task(
             config, data, engine, model, config.seed, f"finetune ({model.news_encoder.encoder.config.layers} layers)"
@@ -142,6 +148,5 @@ def run_plain(config: Config, engine: Engine, layers: int, *, redo: bool = False
 def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, seed: int, title: str) -> Any:
     freeze(model.news_encoder, config.finetune.trainable_layers)
     loader = click_loader(config, data, config.finetune.batch_size, seed, engine)
-    return FinetuneTask(
-        model, ClickModule(model), loader, config.finetune, seed, title, data.titles(), config.data.title_tokens
-    )
+    titles = ClickTitles(data.titles(), config.data.title_tokens, model.news_encoder, config.finetune, engine)
+    return FinetuneTask(model, ClickModule(model, titles), loader, config.finetune, seed, title)

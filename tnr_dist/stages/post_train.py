@@ -93,11 +93,15 @@ class PostTrainTask:
     loader: MatchingLoader
     train: PostTrainConfig
     seed: int
+    device: torch.device
     title: str = "post-train"
 
-    def to_device(self, batch: Batch, device: torch.device) -> MatchingInputs:
+    def begin(self, engine: Engine) -> None:
         """See `Task`."""
-        return matching_inputs(batch, self.loader, self.train, device)
+
+    def to_device(self, batch: Batch) -> MatchingInputs:
+        """See `Task`."""
+        return matching_inputs(batch, self.loader, self.train, self.device)
 
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""
@@ -112,7 +116,14 @@ def matching_loader(config: Config, data: DataSet, train: PostTrainConfig, engin
     """The corpus loader of this rank."""
     env = engine.environment
     return MatchingLoader(
-        data.folder, train.batch_size, train.negatives, config.seed, train.held_out, env.rank, env.world_size
+        data.folder,
+        train.batch_size,
+        train.negatives,
+        config.seed,
+        train.held_out,
+        env.rank,
+        env.world_size,
+        negatives_from=train.negatives_from,
     )
 
 
@@ -130,6 +141,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         model, _ = fresh_model(config, data, 0, config.seed)
         freeze(model.news_encoder, config.post_train.trainable_layers)
         loader = matching_loader(config, data, config.post_train, engine)
-        return PostTrainTask(model, MatchingModule(Matcher(model.news_encoder)), loader, config.post_train, config.seed)
+        module = MatchingModule(Matcher(model.news_encoder))
+        return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)
 
     train_model(engine, config, run_folder(config, data), task, redo)

@@ -6,23 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.cache.teachers import TeacherCache
 from tnr_dist.config import Config, Stage2Config
 from tnr_dist.data.loader import Batch, ClickLoader
-from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine
 from tnr_dist.losses.stage2 import project, stage2_loss
 from tnr_dist.losses.weighting import Omega
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.stages import cache, stage1
+from tnr_dist.stages.clicks import ClickInputs, ClickTitles
 from tnr_dist.stages.common import (
     BATCH_SETTINGS,
     MODEL_SETTINGS,
-    ClickInputs,
     DataSet,
-    click_inputs,
     click_loader,
     folder,
     freeze,
@@ -51,9 +50,11 @@ class Projection(nn.Module):
 class Stage2Module(nn.Module):
     """L^(2) on a batch. `teacher_news` [news, M, D] is a constant of the module, not a parameter."""
 
-    def __init__(self, student: Recommender, teacher_news: Tensor, settings: Stage2Config, dim: int) -> None:
+    def __init__(
+        self, student: Recommender, titles: ClickTitles, teacher_news: Tensor, settings: Stage2Config, dim: int
+    ) -> None:
         super().__init__()
-        self.student, self.settings = student, settings
+        self.student, self.titles, self.settings = student, titles, settings
         teachers = teacher_news.shape[1]
         self.news_projection = self.user_projection = None
         if settings.use_embedding:
@@ -69,7 +70,9 @@ class Stage2Module(nn.Module):
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss, its parts, and what the teachers' weights do."""
-        out = self.student(inputs.titles, inputs.history, inputs.history_mask, inputs.candidates)
+        news = self.titles.encode(self.student.news_encoder, inputs)
+        users = self.student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
+        scores = self.student.score(users, F.embedding(inputs.candidates, news))
         settings, dtype = self.settings, self.omega.raw.dtype
         projected_news = projected_users = None
         if self.news_projection is not None and self.user_projection is not None:
@@ -79,16 +82,16 @@ class Stage2Module(nn.Module):
         loss = stage2_loss(
             teacher_logits=inputs.columns["teacher_logits"].transpose(1, 2),
             omega=omega,
-            student_scores=out.scores,
+            student_scores=scores,
             weights=inputs.weights,
             count=inputs.count,
             candidate_mask=inputs.candidate_mask,
             projected_news=projected_news,
-            student_news=out.news,
+            student_news=news,
             slots=torch.cat([inputs.history, inputs.candidates], 1),
             slot_mask=torch.cat([inputs.history_mask, inputs.candidate_mask], 1),
             projected_users=projected_users,
-            student_users=out.users,
+            student_users=users,
             beta2=settings.beta2,
             temperature=settings.temperature,
             use_distill=settings.use_distill,
@@ -119,12 +122,14 @@ class Stage2Task:
     train: Stage2Config
     seed: int
     title: str
-    titles: RaggedTable
-    title_tokens: int
 
-    def to_device(self, batch: Batch, device: torch.device) -> ClickInputs:
+    def begin(self, engine: Engine) -> None:
         """See `Task`."""
-        return click_inputs(batch, self.titles, self.title_tokens, device)
+        self.module.titles.prepare(f"{self.title}: frozen layers")
+
+    def to_device(self, batch: Batch) -> ClickInputs:
+        """See `Task`."""
+        return self.module.titles.inputs(batch)
 
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""
@@ -151,13 +156,14 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
     data = DataSet.open(config)
     stored = TeacherCache(folder(config, "cache"), cache.expected(config, data))
 
-    def task() -> Stage2Task:
+    def task() -> Any:
         source = stage1.run_folder(config, data).path
         student, spec = trained_model(source, "stage1", data)
         student = with_fresh_user_encoder(student, spec, config.seed)
         freeze(student.news_encoder, config.stage2.trainable_layers)
         news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
-        module = Stage2Module(student, news, config.stage2, config.model.news_dim)
+        titles = ClickTitles(data.titles(), config.data.title_tokens, student.news_encoder, config.stage2, engine)
+        module = Stage2Module(student, titles, news, config.stage2, config.model.news_dim)
         loader = click_loader(
             config,
             data,
@@ -166,15 +172,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
             engine,
             columns=lambda info, blocks: stored.columns("train", info, blocks),
         )
-        return Stage2Task(
-            student,
-            module,
-            loader,
-            config.stage2,
-            config.seed,
-            f"stage2 ({config.student.layers} layers)",
-            data.titles(),
-            config.data.title_tokens,
-        )
+        title = f"stage2 ({config.student.layers} layers)"
+        return Stage2Task(student, module, loader, config.stage2, config.seed, title)
 
     train_model(engine, config, run_folder(config, data), task, redo)

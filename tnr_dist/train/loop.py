@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -46,8 +47,11 @@ class Task(Protocol):
     train: TrainConfig
     seed: int
 
-    def to_device(self, batch: Batch, device: torch.device) -> Any:
-        """Arrays of the loader as what the module takes."""
+    def begin(self, engine: Engine) -> None:
+        """What is computed once before the first step, with the module on the engine's device."""
+
+    def to_device(self, batch: Batch) -> Any:
+        """Arrays of the loader as what the module takes, on the engine's device."""
 
     def plm_parameters(self) -> set[nn.Parameter]:
         """Parameters that learn at `lr`; the others at `head_lr`."""
@@ -124,6 +128,7 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
         save_checkpoint(checkpoints, engine, step, fields, config.log.keep)
         engine.barrier()
 
+    task.begin(engine)
     engine.module.train()
     clock = _Clock(time.monotonic())
     with Bar(task.title, total, "steps", enabled=rank == 0) as bar:
@@ -137,7 +142,7 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
             torch.manual_seed(int(np.random.SeedSequence([task.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
             for group in engine.optimizer.param_groups:
                 group["lr"] = learning_rate(step, total, settings, group["base_lr"])
-            parts = engine.forward(task.to_device(batch, engine.device))
+            parts = engine.forward(task.to_device(batch))
             engine.backward(parts["loss"])
             norm = engine.step()
             step += 1
@@ -162,7 +167,6 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
                 )
             if config.log.checkpoint_every and step % config.log.checkpoint_every == 0 and step < total:
                 save()
-        batches.close()
     engine.module.eval()
     figures = task.validate(engine)
     seconds = earlier + time.monotonic() - began
@@ -176,11 +180,9 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
 def _batches(loader: Loader, step: int, total: int) -> Iterator[Batch]:
     while step < total:
         epoch, start = divmod(step, loader.steps)
-        for batch in loader.epoch(epoch, start):
+        for batch in itertools.islice(loader.epoch(epoch, start), total - step):
             yield batch
             step += 1
-            if step == total:
-                return
 
 
 def _record(

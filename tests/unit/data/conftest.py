@@ -11,6 +11,7 @@ from tnr_dist.data.shards import Block, SplitIndex, index_to_dict, write_shard
 from tnr_dist.data.source import ShardSource
 
 NEWS = 500
+TEACHERS = 2
 
 
 def random_block(rng: np.random.Generator, first_row: int, impressions: int) -> Block:
@@ -82,6 +83,16 @@ class Split:
             for c in np.flatnonzero(i["clicked"])
         }
 
+    def columns(self, info, blocks):
+        """Columns that say where they come from: users (shard, history row, teacher), logits (shard, position)."""
+        shard = [s.name for s in self.index.shards].index(info.name)
+        rows = sum(len(block["history_offsets"]) - 1 for block in blocks.values())
+        flat = sum(len(block["candidate_news"]) for block in blocks.values())
+        users = np.empty((rows, TEACHERS, 3), np.float32)
+        users[..., 0], users[..., 1], users[..., 2] = shard, np.arange(rows)[:, None], np.arange(TEACHERS)
+        logits = (shard * 10_000 + np.arange(flat))[:, None] + np.arange(TEACHERS) / 4
+        return {"teacher_users": users, "teacher_logits": logits.astype(np.float32)}
+
 
 def make_split(folder: Path, seed: int, sizes: list[list[int]]) -> Split:
     """`sizes`: impressions of each block of each shard."""
@@ -99,23 +110,21 @@ def make_split(folder: Path, seed: int, sizes: list[list[int]]) -> Split:
     return Split(folder, index, blocks)
 
 
+@pytest.fixture(scope="session")
+def splits(tmp_path_factory):
+    """make_split for property tests: the same arguments give the same folder, which a test must not change."""
+    made = {}
+
+    def make(seed: int, sizes: list[list[int]]) -> Split:
+        key = (seed, str(sizes))
+        if key not in made:
+            made[key] = make_split(tmp_path_factory.mktemp("split"), seed, sizes)
+        return made[key]
+
+    return make
+
+
 @pytest.fixture
 def split(tmp_path) -> Split:
-    """Five uneven shards, about 150 samples."""
+    """Five uneven shards, about 100 samples; a test may damage them."""
     return make_split(tmp_path / "train", 7, [[20, 5, 11], [3], [31, 17], [1, 1], [25]])
-
-
-def index_columns(split: Split, teachers: int = 2, dim: int = 3):
-    """Columns that say where they come from: users (shard, history row, .), logits shard * 10,000 + flat position."""
-
-    def columns(info, blocks):
-        shard = [s.name for s in split.index.shards].index(info.name)
-        rows = sum(len(block["history_offsets"]) - 1 for block in blocks.values())
-        flat = sum(len(block["candidate_news"]) for block in blocks.values())
-        users = np.zeros((rows, teachers, dim), np.float32)
-        users[..., 0], users[..., 1] = shard, np.arange(rows)[:, None]
-        users[..., 2] = np.arange(teachers)
-        logits = (shard * 10_000 + np.arange(flat))[:, None] + np.arange(teachers) / 4
-        return {"teacher_users": users, "teacher_logits": logits.astype(np.float32)}
-
-    return columns

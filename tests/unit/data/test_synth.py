@@ -15,7 +15,7 @@ from tnr_dist.data.grammar_frames import FORMS, TONES
 from tnr_dist.data.synth import oracle_scores, synthesize
 from tnr_dist.errors import InputError
 
-SIZES = {"news": 1500, "users": 400, "impressions": 3000, "dev_impressions": 1500, "test_impressions": 300}
+SIZES = {"news": 1500, "users": 400, "impressions": 3000, "dev_impressions": 800, "test_impressions": 300}
 
 
 def rows(path: Path) -> list[list[str]]:

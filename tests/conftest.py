@@ -1,0 +1,58 @@
+"""Fixtures of the whole suite: one small prepared data set, ranks as forked processes, a tiny PLM."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_plm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT-shaped PLM of 3 layers and random weights with a real vocabulary, as a Hugging Face folder."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("plm")
+    words = "a b c d e f g h i j k l m n o p q r s t u v w x y z".split()
+    pieces = [f"##{letter}" for letter in words] + list("0123456789.,:;'\"!?-$%&()")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *pieces]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def raw_mind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated MIND-format files: 300 news, 200 users, 600 train impressions, with bodies."""
+    from tnr_dist.data.synth import synthesize
+
+    folder = tmp_path_factory.mktemp("raw") / "mind"
+    synthesize(folder, news=300, users=200, impressions=600, dev_impressions=150, test_impressions=50, bodies=True, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(raw_mind: Path, tiny_plm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`raw_mind` prepared with `tiny_plm`'s tokenizer, in blocks of 64 impressions."""
+    from tnr_dist.data.prepare import PrepareOptions, prepare
+
+    folder = tmp_path_factory.mktemp("prepared") / "data"
+    options = PrepareOptions(
+        input=str(raw_mind), corpus=str(raw_mind / "corpus.tsv"), plm=str(tiny_plm), title_tokens=24, body_tokens=40, block_size=64
+    )
+    prepare(options, folder, processes=1)
+    return folder

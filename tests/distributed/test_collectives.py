@@ -1,0 +1,62 @@
+"""What the training step relies on between ranks."""
+
+import numpy as np
+import torch
+
+from tests.ranks import on_ranks
+from tnr_dist.engines.ddp import DDPEngine
+
+
+def _gather_rows(sizes):
+    engine = DDPEngine("cpu", 1)
+    rank = engine.environment.rank
+    torch.manual_seed(0)
+    everything = torch.randn(sum(sizes), 3, dtype=torch.float64)
+    start = sum(sizes[:rank])
+    mine = everything[start : start + sizes[rank]].clone().requires_grad_()
+    gathered = engine.all_gather_rows(mine, sizes)
+    # Every rank asks something else of the rows; the gradient is the sum of what all ask.
+    weight = torch.arange(1.0, gathered.numel() + 1, dtype=torch.float64).reshape(gathered.shape) * (rank + 1)
+    (gathered * weight).sum().backward()
+    return torch.equal(gathered, everything), mine.grad.numpy(), start
+
+
+def test_gather_rows_and_its_gradient():
+    for sizes in ([2, 3], [4, 0], [1, 1, 5]):
+        total = sum(range(1, len(sizes) + 1))
+        expected = np.arange(1.0, sum(sizes) * 3 + 1).reshape(-1, 3) * total
+        for rank, (equal, grad, start) in enumerate(on_ranks(len(sizes), _gather_rows, sizes)):
+            assert equal
+            np.testing.assert_allclose(grad, expected[start : start + sizes[rank]])
+
+
+def _gather_arrays():
+    engine = DDPEngine("cpu", 1)
+    rank = engine.environment.rank
+    return engine.gather(np.arange(rank * 2, dtype=np.int64)), engine.gather(np.full((rank, 2), rank, np.float32))
+
+
+def test_gather_arrays_of_any_length():
+    for flat, matrix in on_ranks(3, _gather_arrays):
+        assert [part.tolist() for part in flat] == [[], [0, 1], [0, 1, 2, 3]]
+        assert [part.shape for part in matrix] == [(0, 2), (1, 2), (2, 2)]
+
+
+def _no_meeting():
+    import datetime
+    import os
+
+    from tnr_dist.engines import ddp
+    from tnr_dist.errors import InputError
+
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = "1"  # nobody is rank 0
+    ddp._TIMEOUT = datetime.timedelta(seconds=1)
+    try:
+        DDPEngine("cpu", 1)
+    except InputError as error:
+        return str(error)
+
+
+def test_ranks_that_do_not_meet_say_so():
+    for message in on_ranks(2, _no_meeting):
+        assert "did not meet" in message

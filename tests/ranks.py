@@ -1,0 +1,53 @@
+"""Run a function on n gloo ranks, forked from this process: a tenth of the time that spawning takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def _rank(rank: int, world: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...], out: Any) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    try:
+        out.put((rank, "ok", work(*arguments)))
+    except BaseException:
+        out.put((rank, "error", traceback.format_exc()))
+
+
+def on_ranks(world: int, work: Callable[..., Any], *arguments: Any, timeout: float = 120) -> list[Any]:
+    """What `work(*arguments)` returns on each rank, in rank order; an error of any rank fails the test."""
+    torch.set_num_threads(1)  # a fork of a process with OpenMP threads hangs at the first parallel region
+    context = multiprocessing.get_context("fork")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    out = context.Queue()
+    processes = [context.Process(target=_rank, args=(r, world, port, work, arguments, out)) for r in range(world)]
+    for process in processes:
+        process.start()
+    results = {}
+    try:
+        for _ in processes:
+            rank, state, value = out.get(timeout=timeout)
+            assert state == "ok", f"rank {rank}:\n{value}"
+            results[rank] = value
+    finally:
+        for process in processes:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+    return [results[rank] for rank in range(world)]

@@ -1,0 +1,141 @@
+"""Shards from folders and URLs; stock WebDataset reads them; nothing in index.json is ever run."""
+
+import functools
+import http.server
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tnr_dist.data.loader import ClickLoader, LoaderOptions
+from tnr_dist.data.shards import SplitIndex, index_from_dict, index_to_dict, pack_tar, parse_shard, read_index
+from tnr_dist.data.source import ShardSource, _fast_blocks, expand_braces
+from tnr_dist.errors import InputError
+
+
+@pytest.fixture
+def server(split):
+    """The split's folder over http."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Handler, directory=str(split.folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
+        thread = threading.Thread(target=made.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{made.server_port}"
+        made.shutdown()
+        thread.join()
+
+
+def test_braces():
+    assert expand_braces("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
+    assert expand_braces("{a,b}/{0..1}") == ["a/0", "a/1", "b/0", "b/1"]
+    assert expand_braces("plain") == ["plain"]
+    with pytest.raises(InputError, match="counts down"):
+        expand_braces("{3..1}")
+
+
+def test_braces_expand_as_webdataset_does():
+    shardlists = pytest.importorskip("webdataset.shardlists", reason="webdataset is not installed")
+    for pattern in ("x/shard-{000000..000012}.tar", "{a,b}-{1..3}.tar"):
+        assert expand_braces(pattern) == shardlists.expand_urls(pattern)
+
+
+@pytest.mark.parametrize("kind", ["folder", "braces", "file", "pipe", "http"])
+def test_every_way_of_reading_gives_the_same_batches(split, kind, request):
+    if kind in ("file", "pipe", "http"):
+        pytest.importorskip("webdataset", reason="webdataset is not installed")
+    names = "shard-{000000..000004}.tar"
+    pattern = {
+        "folder": "",
+        "braces": f"{split.folder}/{names}",
+        "file": f"file:{split.folder}/{names}",
+        "pipe": f"pipe:cat {split.folder}/{names}",
+    }.get(kind) if kind != "http" else f"{request.getfixturevalue('server')}/{names}"  # fmt: skip
+    options = LoaderOptions(8, history=5, streams=8)
+    plain = list(ClickLoader(split.index, split.source, options).epoch(0))
+    elsewhere = Path("/nowhere") if pattern else split.folder
+    read = list(ClickLoader(split.index, ShardSource.of(elsewhere, split.index, pattern), options).epoch(0))
+    assert len(read) == len(plain)
+    for a, b in zip(read, plain, strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], strict=True)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "http"])
+def test_what_a_url_does_not_give_is_named(split, kind, request):
+    pytest.importorskip("webdataset", reason="webdataset is not installed")
+    (split.folder / "shard-000001.tar").unlink()
+    base = f"pipe:cat 2>/dev/null {split.folder}" if kind == "pipe" else request.getfixturevalue("server")
+    source = ShardSource.of(split.folder, split.index, base + "/shard-{000000..000004}.tar")
+    source.read(split.index.shards[0])
+    with pytest.raises(InputError, match=r"shard-000001\.tar: .*(cannot be read|truncated)"):
+        source.read(split.index.shards[1])
+
+
+def test_a_pattern_must_name_every_shard(split):
+    with pytest.raises(InputError, match=r"1 shards of the index are not among them, first shard-000004\.tar"):
+        ShardSource.of(split.folder, split.index, "/x/shard-{000000..000003}.tar")
+    with pytest.raises(InputError, match="names no shard"):
+        ShardSource.of(split.folder, split.index, "/x/part-{0..3}.tar")
+
+
+def test_the_index_cannot_run_a_command(split, tmp_path, monkeypatch):
+    """`pipe:` is for the configuration: a shard's name from index.json is only ever a file of the folder."""
+    monkeypatch.chdir(tmp_path)
+    bad = replace(split.index.shards[0], name="pipe:touch owned; echo shard-000000.tar")
+    index = index_from_dict(index_to_dict(SplitIndex("train", True, [bad])), "index.json")
+    for folder in (split.folder, Path()):
+        with pytest.raises(InputError, match="missing"):
+            ShardSource.of(folder, index).read(index.shards[0])
+    assert not (tmp_path / "owned").exists()
+    for name in ("pipe:cat /etc/passwd", "../shard-000000.tar", "http://x/shard-000000.tar"):
+        with pytest.raises(InputError, match="leaves its folder"):
+            index_from_dict(index_to_dict(SplitIndex("train", True, [replace(bad, name=name)])), "index.json")
+
+
+def test_a_stock_webdataset_pipeline_sees_the_same_arrays(split):
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    urls = f"{split.folder}/shard-{{000000..{len(split.index.shards) - 1:06d}}}.tar"
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
+    blocks = [block for shard in split.blocks for block in shard]
+    assert [s["__key__"] for s in samples] == [line["key"] for info in split.index.shards for line in info.blocks]
+    for sample, block in zip(samples, blocks, strict=True):
+        assert {key.removesuffix(".npy") for key in sample if not key.startswith("__")} == block.keys()
+        for field, values in block.items():
+            np.testing.assert_array_equal(sample[f"{field}.npy"], values)
+
+
+def test_the_fast_reader_equals_the_general_one(split):
+    for info in split.index.shards:
+        data = split.source.read(info)
+        fast, general = _fast_blocks(data), parse_shard(data, "x")
+        assert fast is not None and list(fast) == list(general)
+        for key, block in general.items():
+            assert list(fast[key]) == list(block)
+            for field in block:
+                np.testing.assert_array_equal(fast[key][field], block[field], strict=True)
+
+
+def test_the_fast_reader_leaves_what_it_does_not_know(split):
+    data = split.source.read(split.index.shards[0])
+    block = split.blocks[0][0]
+    assert _fast_blocks(b"") is None and _fast_blocks(b"not\0a tar" * 200) is None
+    assert _fast_blocks(pack_tar([("k.row", block["row"])])) is None  # fields are missing
+    assert _fast_blocks(pack_tar([("k.row", np.zeros((2, 2)))])) is None
+    for cut in range(0, len(data), 97):  # never a part of an array
+        found = _fast_blocks(data[:cut])
+        if found is not None:
+            whole = parse_shard(data, "x")
+            assert all(len(found[key][f]) == len(whole[key][f]) for key in found for f in found[key])
+
+
+def test_read_index_round_trip(split):
+    assert read_index(split.folder.parent, "train") == split.index
+    assert json.loads((split.folder / "index.json").read_text())["samples"] == len(split.samples())

@@ -1,0 +1,233 @@
+"""The whole chain on one rank with a tiny PLM: complete runs are skipped, changed inputs redo what follows."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tnr_dist.cache.teachers import TeacherCache
+from tnr_dist.cli import main
+from tnr_dist.config import load_config
+from tnr_dist.data.shards import read_index, read_shard
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.errors import InputError
+from tnr_dist.models.recommender import load_recommender
+from tnr_dist.stages import cache, pipeline, stage2
+from tnr_dist.stages.common import DataSet
+
+TRAINING = {
+    "post_train": "{batch_size: 16, max_steps: 3, negatives: 3, lr: 1e-3, body_tokens: 40, held_out: 0.1}",
+    "stage1": "{batch_size: 16, max_steps: 3, negatives: 3, lr: 1e-3, body_tokens: 40, held_out: 0.1}",
+    "finetune": "{teachers: 2, batch_size: 32, max_steps: 4, lr: 1e-3}",
+    "stage2": "{batch_size: 32, max_steps: 4, lr: 1e-3}",
+}
+
+
+@pytest.fixture(scope="session")
+def chain_yaml(prepared: Path, raw_mind: Path, tiny_plm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration file over the small prepared data; outputs go where `output=` says."""
+    folder = tmp_path_factory.mktemp("chain")
+    lines = [
+        "threads: 1",
+        "precision: fp32",
+        f"data: {{dir: {prepared}, input: {raw_mind}, corpus: {raw_mind / 'corpus.tsv'}, title_tokens: 24, body_tokens: 40, history: 10}}",
+        f"plm: {{name: {tiny_plm}}}",
+        "model: {news_dim: 16, query_dim: 8}",
+        *(f"{name}: {value}" for name, value in TRAINING.items()),
+        "log: {every: 1, checkpoint_every: 2}",
+        "rows:",
+        "  - {name: teacher, method: teacher}",
+        "  - {name: Tiny-1, method: tiny-newsrec, layers: 1}",
+        "  - {name: FT-1, method: finetune, layers: 1}",
+        f"output: {folder / 'run'}",
+    ]
+    path = folder / "chain.yaml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def chain(path: Path, *overrides: str) -> None:
+    config = load_config(path, overrides)
+    engine = DDPEngine("cpu", 1)
+    pipeline.run_chain(config, engine)
+
+
+@pytest.fixture(scope="session")
+def finished(chain_yaml: Path) -> Path:
+    """The chain run once; tests that change it copy it first."""
+    chain(chain_yaml)
+    return Path(load_config(chain_yaml).output)
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def ids(output: Path) -> dict[str, str]:
+    return {p.parent.name: json.loads(p.read_text())["id"] for p in (output / "seed-0").glob("*/complete.json")}
+
+
+def test_run_folders_keep_the_contract(finished):
+    run = finished / "seed-0" / "stage2-1"
+    results = json.loads((run / "results.json").read_text())
+    for key in ("stage", "split", "auc", "mrr", "ndcg5", "ndcg10", "impressions", "model", "seed", "seconds"):
+        assert key in results
+    assert results["stage"] == "stage2" and 0 <= results["auc"] <= 1 and results["model"]["layers"] == 1
+    model, _ = load_recommender(run / "model.safetensors")
+    assert results["model"]["parameters"] == sum(p.numel() for p in model.parameters())
+    assert load_config(run / "config.yaml").student.layers == 1
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [1, 2, 3, 4]
+    for key in ("train/loss", "train/loss_distill", "train/loss_emb_news", "train/loss_emb_user", "train/loss_target",
+                "train/omega", "train/teacher_weight_0", "train/teacher_weight_1", "train/teacher_entropy", "optim/lr",
+                "optim/grad_norm", "perf/samples_per_s", "perf/data_wait_pct"):  # fmt: skip
+        assert key in records[-1]
+    assert (run / "checkpoints" / "2" / "state.json").is_file()
+    weights = records[-1]["train/teacher_weight_0"] + records[-1]["train/teacher_weight_1"]
+    assert weights == pytest.approx(1, abs=1e-5)
+    assert records[0]["train/omega"] == pytest.approx(1, abs=1e-5) and records[-1]["train/omega"] != records[0]["train/omega"]
+
+
+def test_frozen_weights_did_not_move(finished, tiny_plm):
+    from tnr_dist.models.plm import load_plm
+
+    plm, _ = load_plm(str(tiny_plm))
+    teacher, _ = load_recommender(finished / "seed-0" / "teacher-0" / "model.safetensors")
+    trained = teacher.news_encoder.encoder
+    assert torch.equal(plm.state_dict()["layers.0.ffn_in.weight"], trained.state_dict()["layers.0.ffn_in.weight"])
+    assert not torch.equal(plm.state_dict()["layers.2.ffn_in.weight"], trained.state_dict()["layers.2.ffn_in.weight"])
+
+
+def test_second_run_does_nothing(copy, chain_yaml, capsys):
+    before = ids(copy)
+    chain(chain_yaml, f"output={copy}")
+    assert ids(copy) == before
+    assert pipeline.is_complete(load_config(chain_yaml, [f"output={copy}"]))
+    assert "complete, skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("deleted", "redone"),
+    [
+        ("teacher-1", {"teacher-1", "cache", "stage2-1"}),
+        ("stage1-1", {"stage1-1", "stage2-1"}),
+        ("finetune-1", {"finetune-1"}),
+        ("post-train", {"post-train", "teacher-0", "teacher-1", "cache", "stage1-1", "stage2-1"}),
+    ],
+)
+def test_a_deleted_stage_redoes_what_follows(copy, chain_yaml, deleted, redone):
+    before = ids(copy)
+    shutil.rmtree(copy / "seed-0" / deleted)
+    assert not pipeline.is_complete(load_config(chain_yaml, [f"output={copy}"]))
+    chain(chain_yaml, f"output={copy}")
+    after = ids(copy)
+    assert set(after) == set(before)
+    assert {name for name in after if after[name] != before[name]} == redone
+    assert pipeline.is_complete(load_config(chain_yaml, [f"output={copy}"]))
+
+
+def test_the_same_seed_gives_the_same_model(copy, chain_yaml):
+    model = copy / "seed-0" / "stage2-1" / "model.safetensors"
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    shutil.rmtree(copy / "seed-0" / "stage2-1")
+    chain(chain_yaml, f"output={copy}")
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == digest
+
+
+def test_a_changed_setting_is_refused_by_the_stage_and_named(copy, chain_yaml):
+    config = load_config(chain_yaml, [f"output={copy / 'seed-0'}", "student.layers=1", "stage2.beta2=0.5"])
+    with pytest.raises(InputError, match=r"made otherwise \(.*stage2"):
+        stage2.run(config, DDPEngine("cpu", 1))
+
+
+def seed_config(output: Path, chain_yaml: Path, *overrides: str):
+    return load_config(chain_yaml, [f"output={output / 'seed-0'}", "student.layers=1", *overrides])
+
+
+def test_cache_holds_what_the_teachers_say(finished, chain_yaml):
+    config = seed_config(finished, chain_yaml)
+    data = DataSet.open(config)
+    stored = TeacherCache(finished / "seed-0" / "cache", cache.expected(config, data))
+    news = stored.news_vectors().float()
+    index = read_index(data.folder, "train")
+    info = index.shards[0]
+    blocks = read_shard(data.folder / "train" / info.name, info)
+    columns = stored.columns("train", info, blocks)
+    key, block = next(iter(blocks.items()))
+    titles = data.titles()
+    for number in range(2):
+        model, _ = load_recommender(finished / "seed-0" / f"teacher-{number}" / "model.safetensors")
+        model.eval()
+        from tnr_dist.models.packed import Packed
+
+        with torch.no_grad():
+            exact = model.encode_news(Packed.gather(titles.values, titles.offsets, np.arange(len(titles))))
+        assert (news[number] - exact).abs().max() <= stored.facts["news"]["max_rounding_error"] + 1e-5
+        # One impression by hand, from the stored vectors.
+        i = len(block["row"]) // 2
+        h = block["impression_history"][i]
+        clicked = block["history_news"][block["history_offsets"][h] : block["history_offsets"][h + 1]][-10:]
+        low, high = block["candidate_offsets"][i], block["candidate_offsets"][i + 1]
+        with torch.no_grad():
+            if len(clicked):
+                rows = news[number][clicked.astype(int)].unsqueeze(0)
+                user = model.encode_users(rows, torch.ones(rows.shape[:2], dtype=torch.bool))[0]
+            else:
+                user = torch.zeros(16)
+            logits = news[number][block["candidate_news"][low:high].astype(int)] @ user
+        np.testing.assert_allclose(columns["teacher_logits"][low:high, number], logits, rtol=1e-4, atol=1e-5)
+        from tnr_dist.cache.teachers import from_stored
+
+        np.testing.assert_allclose(from_stored(columns["teacher_users"])[h, number].float(), user, atol=0.02, rtol=0.01)
+
+
+@pytest.mark.parametrize("damage", ["other teacher", "other data", "side shard", "news", "no cache", "not json"])
+def test_a_wrong_cache_is_refused(copy, chain_yaml, damage, monkeypatch):
+    folder = copy / "seed-0" / "cache"
+    shutil.rmtree(copy / "seed-0" / "stage2-1")
+    facts = json.loads((folder / "cache.json").read_text())
+    if damage == "other teacher":
+        facts["teachers"][1]["sha256"] = "0" * 64
+    if damage == "other data":
+        facts["data"] = "0" * 64
+    (folder / "cache.json").write_text(json.dumps(facts) if damage != "not json" else "{")
+    if damage == "side shard":
+        shard = next((folder / "train").glob("*.tar"))
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(bytes(data))
+    if damage == "news":
+        (folder / "news.safetensors").write_bytes(b"x" * 100)
+    if damage == "no cache":
+        (folder / "cache.json").unlink()
+    says = {"other teacher": "other teachers", "other data": "other data", "side shard": "damaged", "news": "damaged",
+            "no cache": "no teacher cache", "not json": "not a JSON"}  # fmt: skip
+    with pytest.raises(InputError, match=says[damage]) as error:
+        stage2.run(seed_config(copy, chain_yaml), DDPEngine("cpu", 1))
+    assert "\n" not in str(error.value)
+    assert not (copy / "seed-0" / "stage2-1" / "complete.json").exists()
+
+
+def test_predict_writes_a_valid_submission(copy, chain_yaml, capsys, monkeypatch):
+    def tnr(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["tnr", *arguments])
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    out = f"output={copy / 'seed-0'}"
+    common = (str(chain_yaml), out, "student.layers=1", "evaluate.split=test")
+    assert tnr("predict", *common) == 0
+    archive = copy / "seed-0" / "stage2-1" / "prediction.zip"
+    assert tnr("predict", *common, "--check", str(archive)) == 0
+    assert "valid, 50 impressions" in capsys.readouterr().out
+    assert tnr("predict", str(chain_yaml), "evaluate.split=dev", "--check", str(archive)) == 2
+    assert tnr("evaluate", *common) == 2  # test has no labels
+    assert "no labels" in capsys.readouterr().err

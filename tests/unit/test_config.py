@@ -1,0 +1,88 @@
+import pytest
+
+from tnr_dist.config import Config, load_config, to_dict, to_yaml
+from tnr_dist.errors import InputError
+
+
+def write(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_yaml_then_overrides(tmp_path):
+    config = load_config(write(tmp_path, "seed: 3\nstage2: {lr: 1e-3, betas: [0.5, 0.6]}\n"), ["seed=5", "stage2.beta2=1"])
+    assert (config.seed, config.stage2.lr, config.stage2.betas, config.stage2.beta2) == (5, 1e-3, [0.5, 0.6], 1.0)
+
+
+def test_defaults_are_the_papers():
+    config = Config()
+    assert (config.model.news_dim, config.model.query_dim, config.data.history, config.data.negatives) == (256, 200, 50, 4)
+    assert (config.post_train.negatives, config.post_train.batch_size, config.post_train.lr) == (9, 32, 1e-6)
+    assert (config.finetune.lr, config.finetune.batch_size, config.finetune.teachers) == (5e-5, 128, 4)
+    assert (config.stage1.temperature, config.stage1.beta1, config.stage2.temperature, config.stage2.beta2) == (1, 1, 1, 0.1)
+    assert (config.post_train.trainable_layers, config.finetune.trainable_layers, config.stage2.omega) == (3, 2, 1)
+
+
+def test_resolved_yaml_reads_back(tmp_path):
+    config = load_config(write(tmp_path, "rows: [{name: A, layers: 2}]\n"), ["data.dir=x: y", "finetune.lr=1e-7"])
+    assert to_dict(load_config(write(tmp_path, to_yaml(config)))) == to_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("stage2.ler=1", "did you mean 'stage2.lr'"),
+        ("sed=1", "did you mean 'seed'"),
+        ("lr=1", "did you mean 'post_train.lr'"),
+        ("data.lr=1", "did you mean"),
+        ("stage2.lr=fast", "stage2.lr='fast' is a str; expected a number"),
+        ("seed=1.5", "seed=1.5 is a float; expected a whole number"),
+        ("seed=true", "expected a whole number"),
+        ("stage2.learn_omega=1", "expected true or false"),
+        ("stage2=1", "group of keys"),
+        ("seed", "expected key=value"),
+        ("engine=mpi", "one of ddp"),
+        ("stage2.lr=.nan", "finite number"),
+        ("stage2.lr=-1", "must be greater than 0"),
+        ("ranks=0", "must be greater than 0"),
+        ("finetune.betas=[1]", "two numbers"),
+        ("model.dropout=1", "below 1"),
+        ("seed=[", "not valid YAML"),
+        ("evaluate.split=valid", "one of train, dev, test"),
+    ],
+)
+def test_bad_overrides(override, says):
+    with pytest.raises(InputError) as error:
+        load_config(None, [override])
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("stage_2: {lr: 1}", "did you mean 'stage2'"),
+        ("stage2: 3", "expected a group of keys"),
+        ("rows: [{nam: x}]", "did you mean"),
+        ("seed: 1\nseed: 2", "stands twice"),
+        ("[1, 2]", "expected a mapping"),
+        ("a: [", "not valid YAML"),
+        ("1: 2", "is not text"),
+    ],
+)
+def test_bad_files(tmp_path, text, says):
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as error:
+        load_config(path)
+    assert says in str(error.value) and "c.yaml" in str(error.value)
+
+
+def test_rows_need_names(tmp_path):
+    with pytest.raises(InputError, match="a name of its own"):
+        load_config(write(tmp_path, "rows: [{name: x}, {name: x}]"))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match="no such configuration file"):
+        load_config(tmp_path / "none.yaml")

@@ -1,0 +1,132 @@
+"""Interrupted at any step and resumed equals uninterrupted, bit for bit."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tnr_dist.config import load_config
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.errors import InputError, Preempted
+from tnr_dist.models.recommender import load_recommender
+from tnr_dist.stages import finetune
+from tnr_dist.train import loop
+from tnr_dist.train.checkpoint import sorted_steps
+from tnr_dist.train.tracking import read_metrics
+
+STEPS = 7
+
+
+def config(prepared, tiny_plm, output, *overrides):
+    return load_config(
+        None,
+        [
+            f"output={output}", f"data.dir={prepared}", f"plm.name={tiny_plm}", "threads=1", "precision=fp32",
+            "model.news_dim=16", "model.query_dim=8", "data.history=10", "data.title_tokens=24", "finetune.init=plm",
+            "finetune.layers=2", "finetune.batch_size=48", f"finetune.max_steps={STEPS}", "finetune.lr=1e-3",
+            "finetune.schedule=linear", "finetune.warmup=0.3", "finetune.amsgrad=true", "log.every=1",
+            "log.checkpoint_every=3", *overrides,
+        ],
+    )  # fmt: skip
+
+
+def train(settings):
+    finetune.run(settings, DDPEngine("cpu", 1))
+
+
+def weights(output: Path):
+    return load_recommender(output / "finetune-2" / "model.safetensors")[0].state_dict()
+
+
+@pytest.fixture(scope="module")
+def whole(prepared, tiny_plm, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    train(config(prepared, tiny_plm, output))
+    return output
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_stopped_by_a_signal(whole, prepared, tiny_plm, tmp_path, stop_at, monkeypatch):
+    """TERM in the middle of a step: a checkpoint after it, Preempted, and the same weights in the end."""
+    settings = config(prepared, tiny_plm, tmp_path)
+    original = loop._record
+
+    def record(engine, parts, norm, step, *rest):
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(engine, parts, norm, step, *rest)
+
+    monkeypatch.setattr(loop, "_record", record)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(Preempted, match=f"stopped at step {stop_at} of {STEPS}"):
+            train(settings)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    monkeypatch.undo()
+    assert sorted_steps(tmp_path / "finetune-2" / "checkpoints")[-1] == stop_at
+    train(settings)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(tmp_path)[name]), name
+    losses = [[r["train/loss"] for r in read_metrics(o / "finetune-2" / "metrics.jsonl")] for o in (whole, tmp_path)]
+    assert losses[0] == losses[1] and len(losses[0]) == STEPS
+
+
+def interrupted(prepared, tiny_plm, output, monkeypatch, at=6):
+    settings = config(prepared, tiny_plm, output, "log.keep=5")
+    original = loop._record
+
+    def record(engine, parts, norm, step, *rest):
+        if step == at:
+            raise RuntimeError("power cut")
+        return original(engine, parts, norm, step, *rest)
+
+    monkeypatch.setattr(loop, "_record", record)
+    with pytest.raises(RuntimeError):
+        train(settings)
+    monkeypatch.undo()
+    return settings
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, prepared, tiny_plm, tmp_path, monkeypatch, capsys):
+    settings = interrupted(prepared, tiny_plm, tmp_path, monkeypatch, at=7)
+    folder = tmp_path / "finetune-2" / "checkpoints"
+    assert sorted_steps(folder) == [3, 6]
+    newest = folder / "6" / "optimizer.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(bytes(data))
+    train(settings)
+    assert "is not used" in capsys.readouterr().err
+    assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(whole).items())
+
+
+def test_other_settings_do_not_continue_a_checkpoint(prepared, tiny_plm, tmp_path, monkeypatch):
+    interrupted(prepared, tiny_plm, tmp_path, monkeypatch)
+    with pytest.raises(InputError, match="other settings"):
+        train(config(prepared, tiny_plm, tmp_path, "finetune.lr=2e-3"))
+
+
+def test_a_finished_run_is_not_overwritten(whole, prepared, tiny_plm):
+    train(config(prepared, tiny_plm, whole))  # the same: nothing to do
+    with pytest.raises(InputError, match=r"finetune\.lr"):
+        train(config(prepared, tiny_plm, whole, "finetune.lr=2e-3"))
+
+
+def test_keeps_the_newest_checkpoints_only(whole):
+    assert sorted_steps(whole / "finetune-2" / "checkpoints") == [3, 6]
+
+
+def test_a_foreign_folder_is_left_alone(prepared, tiny_plm, tmp_path):
+    (tmp_path / "finetune-2").mkdir()
+    (tmp_path / "finetune-2" / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="not a run"):
+        train(config(prepared, tiny_plm, tmp_path))
+    assert (tmp_path / "finetune-2" / "thesis.tex").read_text() == "x"
+
+
+def test_nan_is_an_error(prepared, tiny_plm, tmp_path):
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train(config(prepared, tiny_plm, tmp_path, "finetune.lr=1e30"))

@@ -1,0 +1,108 @@
+"""`tnr bench prepare`: raw files to shards, and a corpus to tokens, on data of MINDlarge's shape."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from tnr_dist.data.prepare import PrepareOptions, prepare
+from tnr_dist.data.synth import synthesize
+
+# MINDlarge; a smaller scale has fewer users and impressions, but all of the news: their number does not grow with use.
+_NEWS, _USERS = 130_379, 711_222
+_TRAIN, _DEV, _TEST = 2_232_748, 376_471, 2_370_727  # impressions
+_BODY_WORDS = 360  # about 512 tokens
+
+
+class PeakMemory:
+    """Samples the memory of this process and its children; `peak` in bytes, pages shared by processes counted each time."""
+
+    def __init__(self, every: float = 0.05) -> None:
+        self.peak, self._every = 0, every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(self._every):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:  # ended meanwhile
+                    continue
+            self.peak = max(self.peak, total)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def run(scale: float = 1 / 16, input: str | None = None, corpus_articles: int = 6_000) -> dict[str, Any]:
+    """Prepare MINDlarge-shaped data of `scale` (or the folder `input`), then a corpus of `corpus_articles` articles.
+
+    `seconds` is the whole of `tnr data prepare` (hashing the sources, both passes, titles and abstracts to tokens);
+    `impressions` are those of all splits. `peak_gib` is of the process tree. `corpus_*` are the same for articles with
+    bodies of about 512 tokens; 0 articles leave them out.
+    """
+    with tempfile.TemporaryDirectory(prefix="tnr-bench-") as name:
+        folder = Path(name)
+        if input is None:
+            users, train, dev, test = (max(round(n * scale), 1) for n in (_USERS, _TRAIN, _DEV, _TEST))
+            synthesize(
+                folder / "raw", news=_NEWS, users=users, impressions=train, dev_impressions=dev, test_impressions=test
+            )
+        options = PrepareOptions(input=input or str(folder / "raw"))
+        with PeakMemory() as memory:
+            start = time.perf_counter()
+            manifest = prepare(options, folder / "prepared")
+            seconds = time.perf_counter() - start
+        splits = manifest["counts"]["splits"]
+        impressions = sum(split["impressions"] for split in splits.values())
+        result = {
+            "impressions": impressions,
+            "seconds": seconds,
+            "impressions_per_s": impressions / seconds,
+            "peak_gib": memory.peak / 2**30,
+            "news": manifest["counts"]["news"],
+            "news_per_s": manifest["counts"]["news"] / seconds,
+            "candidates": sum(split["candidates"] for split in splits.values()),
+            "scale": scale if input is None else None,
+            "processes": os.cpu_count(),
+        }
+        if corpus_articles:
+            result |= _corpus(folder, corpus_articles)
+        return result
+
+
+def _corpus(folder: Path, articles: int) -> dict[str, Any]:
+    synthesize(
+        folder / "articles", news=articles, users=10, impressions=10, dev_impressions=10, test_impressions=10,
+        bodies=True, body_words=_BODY_WORDS,
+    )  # fmt: skip
+    options = PrepareOptions(corpus=str(folder / "articles" / "corpus.tsv"))
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        counts = prepare(options, folder / "corpus")["counts"]["corpus"]
+        seconds = time.perf_counter() - start
+    return {
+        "corpus_articles": counts["articles"],
+        "corpus_seconds": seconds,
+        "corpus_articles_per_s": counts["articles"] / seconds,
+        "corpus_tokens_per_s": (counts["title_tokens"] + counts["body_tokens"]) / seconds,
+        "corpus_tokens_per_article": counts["body_tokens"] / counts["kept"],
+        "corpus_peak_gib": memory.peak / 2**30,
+    }
