@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tnr_dist.data.mind import check_text, chunks_of, parse_tsv
+from tnr_dist.data.mind import check_no_empty_line, check_text, chunks_of, parse_tsv
 from tnr_dist.data.tokens import TableWriter, batched, gather_rows, read_table, token_dtype
 from tnr_dist.data.words import hash_strings
 from tnr_dist.errors import InputError
@@ -67,6 +67,7 @@ def read_corpus(path: Path, size: int = 1 << 24) -> Iterator[pa.Table]:
     for chunk in chunks_of(path, size, str(path)):
         data = chunk.read()
         check_text(data, str(path), chunk.first_line)
+        check_no_empty_line(data, str(path), chunk.first_line)
         lines = np.arange(chunk.lines) + chunk.first_line
         table = parse_tsv(data, head if named else _COLUMNS, str(path), lines)
         if named and chunk.first_line == 1:

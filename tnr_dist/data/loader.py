@@ -29,10 +29,11 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from tnr_dist.data.plan import LoaderOptions, Plan
 from tnr_dist.data.shards import ShardInfo, SplitIndex
 from tnr_dist.data.source import ShardSource
 from tnr_dist.data.windows import (
@@ -54,54 +55,6 @@ __all__ = ["Batch", "ClickLoader", "Columns", "LoaderOptions", "last_clicked"]
 _CHUNK_SAMPLES = 8192  # gathered at once: one NumPy call a stream then serves many steps
 _CHUNK_BYTES = 4 << 20  # ... or fewer, with teacher columns
 _QUEUED_CHUNKS = 3
-
-
-@dataclass(frozen=True)
-class LoaderOptions:
-    """What the batches depend on."""
-
-    global_batch: int
-    history: int = 50
-    negatives: int = 4
-    few_negatives: Literal["repeat", "mask"] = "repeat"
-    seed: int = 0
-    streams: int = 16
-    window_shards: int = 2
-    on_bad_shard: Literal["stop", "skip"] = "stop"
-
-
-class _Plan:
-    """An epoch's cut into streams and windows; holds numbers only, no data."""
-
-    def __init__(self, index: SplitIndex, options: LoaderOptions, epoch: int) -> None:
-        counts = np.array([shard.samples for shard in index.shards], np.int64)
-        self.order = np.random.default_rng([options.seed, epoch, 1]).permutation(len(counts))
-        ends = np.concatenate([[0], np.cumsum(counts[self.order])])
-        total, batch, streams = int(ends[-1]), options.global_batch, options.streams
-        cuts = [batch * s // streams for s in range(streams + 1)]
-        self.quota = np.diff(cuts)
-        self.bounds = [total * cut // batch for cut in cuts]
-        self.steps = -(-total // batch)
-        self.windows: list[list[list[tuple[int, int, int]]]] = []  # stream -> window -> (shard, from, to)
-        self.window_ends: list[np.ndarray] = []  # stream -> samples up to the end of each window
-        for s in range(streams):
-            low, high = self.bounds[s], self.bounds[s + 1]
-            first = int(np.searchsorted(ends, low, side="right")) - 1
-            pieces = []
-            for k in range(first, len(counts)):
-                start, stop = max(low, int(ends[k])), min(high, int(ends[k + 1]))
-                if start >= high:
-                    break
-                if stop > start:
-                    pieces.append((int(self.order[k]), start - int(ends[k]), stop - int(ends[k])))
-            size = options.window_shards
-            windows = [pieces[i : i + size] for i in range(0, len(pieces), size)]
-            self.windows.append(windows)
-            self.window_ends.append(np.cumsum([sum(b - a for _, a, b in w) for w in windows]).astype(np.int64))
-
-    def window_at(self, stream: int, position: int) -> int:
-        """The window that holds sample `position` of a stream."""
-        return int(np.searchsorted(self.window_ends[stream], position, side="right"))
 
 
 @dataclass(frozen=True)
@@ -258,7 +211,7 @@ class _EpochReader:
 
     def __init__(self, loader: ClickLoader, epoch: int, start: int, pool: ThreadPoolExecutor | None) -> None:
         self.loader, self.options, self.epoch, self.start, self.pool = loader, loader.options, epoch, start, pool
-        self.plan = _Plan(loader.index, loader.options, epoch)
+        self.plan = Plan(loader.index, loader.options, epoch)
         self._lock = threading.Lock()
         # Boundary shards are wanted by two streams, small data sets by all: these are kept until the last has them.
         self._wanted: Counter[int] = Counter()

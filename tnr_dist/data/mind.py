@@ -148,7 +148,7 @@ def _same_name(a: Path, b: Path) -> bool:
 
 
 def check_text(data: bytes, where: str, first_line: int = 1) -> None:
-    """Raise InputError for what no line may hold: NUL bytes, carriage returns inside it, nothing at all."""
+    """Raise InputError for what no line may hold: NUL bytes, carriage returns inside it."""
     if b"\0" in data:
         at = data.index(b"\0")
         raise InputError(f"{where}, line {first_line + data.count(NEWLINE, 0, at)}: a NUL byte; not a text file")
@@ -159,6 +159,10 @@ def check_text(data: bytes, where: str, first_line: int = 1) -> None:
             at = int(returns[np.argmax(after != 10)])
             line = first_line + data.count(NEWLINE, 0, at)
             raise InputError(f"{where}, line {line}: a carriage return inside the line; replace it by a space")
+
+
+def check_no_empty_line(data: bytes, where: str, first_line: int = 1) -> None:
+    """Raise InputError for an empty line: the parser would skip it, and row numbers would be wrong."""
     if data.startswith((b"\n", b"\r\n")) or b"\n\n" in data or b"\n\r\n" in data:
         lines = data.split(NEWLINE)
         line = next(number for number, text in enumerate(lines) if not text.rstrip(b"\r"))
@@ -219,6 +223,7 @@ def read_news(source: Source) -> pa.Table:
             f"{source}, line 1: {width} tab-separated columns; expected at least id, category, subcategory, title, abstract"
         )
     check_text(data, str(source))
+    check_no_empty_line(data, str(source))
     columns = (NEWS_COLUMNS + [f"extra{i}" for i in range(width)])[:width]
     table = parse_tsv(data, columns, str(source)).select(NEWS_COLUMNS[:5])
     check_unique_ids(table["id"], str(source))
@@ -339,6 +344,7 @@ def scan_chunk(chunk: Chunk, where: str) -> Rows:
     per_row = np.diff(np.searchsorted(tabs, bounds))
     wrong = np.flatnonzero(per_row != len(BEHAVIOUR_COLUMNS) - 1)
     if len(wrong):
+        check_no_empty_line(text, where, chunk.first_line)
         raise InputError(
             f"{where}, line {chunk.first_line + wrong[0]}: {per_row[wrong[0]] + 1} tab-separated columns, "
             f"expected {len(BEHAVIOUR_COLUMNS)} (truncated row?)"

