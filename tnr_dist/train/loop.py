@@ -31,6 +31,10 @@ class Loader(Protocol):
     def steps(self) -> int:
         """Steps of an epoch, the same on all ranks."""
 
+    @property
+    def skipped_samples(self) -> int:
+        """Samples of this rank that were skipped so far, because their shard is damaged (data.on_bad_shard=skip)."""
+
     def fingerprint(self) -> str:
         """Identifies the sequence of batches."""
 
@@ -152,6 +156,7 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
             clock.steps += 1
             note = ""
             if step % config.log.every == 0 or step == total:
+                parts["skipped_samples"] = torch.tensor(float(task.loader.skipped_samples), device=engine.device)
                 record = _record(engine, parts, norm, step, task.loader.steps, samples, clock)
                 _check_finite(record, task.title)
                 note = f"loss {record['train/loss']:.4f}"
@@ -174,7 +179,10 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
         if figures:
             metrics.write({"step": step, "samples": samples, **figures})
         metrics.close()
-    return {"steps": step, "samples": int(samples), "seconds": round(seconds, 2), "ranks": world, **figures}
+    skipped = int(engine.all_reduce(torch.tensor([float(task.loader.skipped_samples)], device=engine.device)).item())
+    if skipped and rank == 0:
+        say(f"{task.title}: {skipped:,} samples of damaged shards were skipped")
+    return {"steps": step, "skipped_samples": skipped, "samples": int(samples), "seconds": round(seconds, 2), "ranks": world, **figures}
 
 
 def _batches(loader: Loader, step: int, total: int) -> Iterator[Batch]:
