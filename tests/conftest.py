@@ -41,7 +41,9 @@ def raw_mind(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tnr_dist.data.synth import synthesize
 
     folder = tmp_path_factory.mktemp("raw") / "mind"
-    synthesize(folder, news=300, users=200, impressions=600, dev_impressions=150, test_impressions=50, bodies=True, seed=3)
+    synthesize(
+        folder, news=300, users=200, impressions=600, dev_impressions=150, test_impressions=50, bodies=True, seed=3
+    )
     return folder
 
 
@@ -52,7 +54,12 @@ def prepared(raw_mind: Path, tiny_plm: Path, tmp_path_factory: pytest.TempPathFa
 
     folder = tmp_path_factory.mktemp("prepared") / "data"
     options = PrepareOptions(
-        input=str(raw_mind), corpus=str(raw_mind / "corpus.tsv"), plm=str(tiny_plm), title_tokens=24, body_tokens=40, block_size=64
+        input=str(raw_mind),
+        corpus=str(raw_mind / "corpus.tsv"),
+        plm=str(tiny_plm),
+        title_tokens=24,
+        body_tokens=40,
+        block_size=64,
     )
     prepare(options, folder, processes=1)
     return folder

@@ -213,11 +213,19 @@ def finetune(config: ConfigArgument, overrides: OverridesArgument = None, print_
 
 
 @app.command("cache")
-def cache(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+def cache(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    print_config: PrintConfig = False,
+    shard_range: Annotated[
+        str, typer.Option(help="A:B: only the shards A to B - 1 (the same as cache.shard_range=A:B).")
+    ] = "",
+) -> None:
     """Compute the teachers' vectors and logits once."""
     from tnr_dist.stages import cache as stage
 
-    _stage(config, overrides, print_config, stage.run)
+    extra = [f"cache.shard_range={shard_range}"] if shard_range else []
+    _stage(config, [*(overrides or []), *extra], print_config, stage.run)
 
 
 @app.command("stage2")
@@ -315,6 +323,38 @@ def report(config: ConfigArgument, overrides: OverridesArgument = None, print_co
     pipeline.report(resolved)
 
 
+@app.command("bench")
+def bench(
+    name: Annotated[str, typer.Argument(help="prepare, loader, cache or metrics.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="The benchmark's own settings, for example scale=0.25."),
+    ] = None,
+    json_only: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")
+    ] = False,
+    save: Annotated[Path | None, typer.Option(help="Also write the object to this file.")] = None,
+) -> None:
+    """Measure one part of the system beside its best alternative, in one run."""
+    import json
+
+    from tnr_dist.bench.common import run_benchmark
+    from tnr_dist.files import write_json
+
+    figures = run_benchmark(name, settings or [])
+    if save is not None:
+        write_json(save, figures)
+    if json_only:
+        print(json.dumps(figures))
+        return
+    for key, value in figures.items():
+        if isinstance(value, list):
+            for row in value:
+                print(f"{key}: {row}")
+        else:
+            print(f"{key}: {value:,.4g}" if isinstance(value, float) else f"{key}: {value}")
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one line."""
     # Two processes a machine and more: tokenizers' own threads would only fight the ranks.
@@ -330,10 +370,9 @@ def main() -> None:
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
-        import click
-
-        if isinstance(error, click.exceptions.ClickException):
-            _fail(error.format_message(), 2)
+        # Typer brings its own copy of click, so usage errors are known by what they offer, not by their class.
+        if hasattr(error, "format_message"):
+            _fail(f"{error.format_message()} (see tnr --help)", 2)
         if os.environ.get("TNR_TRACEBACK"):
             raise
         _fail(f"{type(error).__name__}: {error} (set TNR_TRACEBACK=1 for the traceback)", 1)

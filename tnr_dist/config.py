@@ -170,6 +170,7 @@ class CacheConfig:
 
     dtype: Literal["bf16", "fp32"] = "bf16"
     splits: list[str] = field(default_factory=lambda: ["train"])
+    shard_range: str = ""  # A:B: only the shards A to B - 1, for a job array
 
 
 @dataclass

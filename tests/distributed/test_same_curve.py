@@ -35,10 +35,17 @@ def curve(output, name):
     return np.array([r["train/loss"] for r in records if "train/loss" in r]), records
 
 
-@pytest.mark.parametrize(("ranks", "dedupe", "cache"), [(2, "local", 0), (2, "global", 0), (2, "global", 1), (4, "global", 1), (1, "global", 1)])
+@pytest.mark.parametrize(
+    ("ranks", "dedupe", "cache"),
+    [(2, "local", 0), (2, "global", 0), (2, "global", 1), (4, "global", 1), (1, "global", 1)],
+)
 def test_finetune(prepared, tiny_plm, tmp_path, ranks, dedupe, cache):
-    run(finetune, settings(prepared, tiny_plm, tmp_path / "one", "finetune.dedupe=local", "finetune.frozen_cache_gib=0"))
-    config = settings(prepared, tiny_plm, tmp_path / "many", f"finetune.dedupe={dedupe}", f"finetune.frozen_cache_gib={cache}")
+    run(
+        finetune, settings(prepared, tiny_plm, tmp_path / "one", "finetune.dedupe=local", "finetune.frozen_cache_gib=0")
+    )
+    config = settings(
+        prepared, tiny_plm, tmp_path / "many", f"finetune.dedupe={dedupe}", f"finetune.frozen_cache_gib={cache}"
+    )
     on_ranks(ranks, run, finetune, config)
     one, many = curve(tmp_path / "one", "finetune-2")[0], curve(tmp_path / "many", "finetune-2")[0]
     np.testing.assert_allclose(one, many, atol=1e-5)

@@ -11,16 +11,28 @@ def write(tmp_path, text):
 
 
 def test_yaml_then_overrides(tmp_path):
-    config = load_config(write(tmp_path, "seed: 3\nstage2: {lr: 1e-3, betas: [0.5, 0.6]}\n"), ["seed=5", "stage2.beta2=1"])
+    config = load_config(
+        write(tmp_path, "seed: 3\nstage2: {lr: 1e-3, betas: [0.5, 0.6]}\n"), ["seed=5", "stage2.beta2=1"]
+    )
     assert (config.seed, config.stage2.lr, config.stage2.betas, config.stage2.beta2) == (5, 1e-3, [0.5, 0.6], 1.0)
 
 
 def test_defaults_are_the_papers():
     config = Config()
-    assert (config.model.news_dim, config.model.query_dim, config.data.history, config.data.negatives) == (256, 200, 50, 4)
+    assert (config.model.news_dim, config.model.query_dim, config.data.history, config.data.negatives) == (
+        256,
+        200,
+        50,
+        4,
+    )
     assert (config.post_train.negatives, config.post_train.batch_size, config.post_train.lr) == (9, 32, 1e-6)
     assert (config.finetune.lr, config.finetune.batch_size, config.finetune.teachers) == (5e-5, 128, 4)
-    assert (config.stage1.temperature, config.stage1.beta1, config.stage2.temperature, config.stage2.beta2) == (1, 1, 1, 0.1)
+    assert (config.stage1.temperature, config.stage1.beta1, config.stage2.temperature, config.stage2.beta2) == (
+        1,
+        1,
+        1,
+        0.1,
+    )
     assert (config.post_train.trainable_layers, config.finetune.trainable_layers, config.stage2.omega) == (3, 2, 1)
 
 

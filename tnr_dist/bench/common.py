@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import subprocess
 import threading
 import time
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
+
+from tnr_dist.errors import InputError
+
+NAMES = ("prepare", "loader", "cache", "metrics")
+
+
+def run_benchmark(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Run `tnr_dist.bench.NAME.run(**settings)`; its figures and the surroundings they were measured in.
+
+    Raises InputError for an unknown benchmark, an unknown setting or a value of the wrong type.
+    """
+    if name not in NAMES:
+        raise InputError(f"tnr bench {name}: unknown; one of {', '.join(NAMES)}")
+    run = importlib.import_module(f"tnr_dist.bench.{name}").run
+    parameters = typing.get_type_hints(run)
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or key not in parameters or key == "return":
+            known = ", ".join(k for k in parameters if k != "return")
+            raise InputError(f"tnr bench {name}: unknown setting {setting!r}; {known} can be set as key=value")
+        kinds = [kind for kind in typing.get_args(parameters[key]) or (parameters[key],) if kind is not type(None)]
+        try:
+            values[key] = kinds[0](text)
+        except ValueError:
+            raise InputError(f"tnr bench {name}: {key}={text!r} is not {kinds[0].__name__}") from None
+    where = surroundings()
+    return {**run(**values), **where}
 
 
 def surroundings() -> dict[str, Any]:
@@ -37,8 +68,12 @@ def commit() -> str:
     """The source's commit, with `+` when files differ from it; empty outside a checkout."""
     here = Path(__file__).parent
     try:
-        found = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        )
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return found.stdout.strip() + ("+" if dirty.stdout.strip() else "")

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-import psutil
 
+from tnr_dist.bench.common import PeakMemory
 from tnr_dist.cache.teachers import FORMAT_VERSION, TeacherCache
 from tnr_dist.data.loader import ClickLoader, Columns, LoaderOptions
 from tnr_dist.data.shards import Block, SplitIndex, index_to_dict, pack_tar, read_index, write_shard
@@ -58,7 +56,7 @@ def run(samples: int = 1_000_000, batch: int = 128, folder: Path | None = None) 
             return ClickLoader(index, source, LoaderOptions(size), workers=1, columns=extra)
 
         rows = []
-        with _Peak() as peak:
+        with PeakMemory() as peak:
             for extra in (None, columns):
                 for size in sorted({64, batch, 1024}):
                     made = loader(size, extra)
@@ -240,35 +238,3 @@ def _rates(work: Callable[[int], int]) -> tuple[float, float]:
         cpu = max(cpu, samples / (time.process_time() - used))
         wall = max(wall, samples / (time.perf_counter() - started))
     return cpu, wall
-
-
-class _Peak:
-    """Largest resident memory of this process and its children while the block runs."""
-
-    def __init__(self) -> None:
-        self.gib = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak", daemon=True)
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while True:
-            total = 0
-            for process in (me, *me.children(recursive=True)):
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.gib = max(self.gib, total / 2**30)
-            if self._stop.wait(0.1):
-                return
-
-    def __enter__(self) -> _Peak:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import psutil
-
+from tnr_dist.bench.common import PeakMemory
 from tnr_dist.data.prepare import PrepareOptions, prepare
 from tnr_dist.data.synth import synthesize
 
@@ -19,36 +16,6 @@ from tnr_dist.data.synth import synthesize
 _NEWS, _USERS = 130_379, 711_222
 _TRAIN, _DEV, _TEST = 2_232_748, 376_471, 2_370_727  # impressions
 _BODY_WORDS = 360  # about 512 tokens
-
-
-class PeakMemory:
-    """Samples the memory of this process and its children; `peak` in bytes, pages shared by processes counted each time."""
-
-    def __init__(self, every: float = 0.05) -> None:
-        self.peak, self._every = 0, every
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(self._every):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.Error:  # ended meanwhile
-                    continue
-            self.peak = max(self.peak, total)
-
-    def __enter__(self) -> PeakMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def run(scale: float = 1 / 16, input: str | None = None, corpus_articles: int = 6_000) -> dict[str, Any]:
@@ -76,7 +43,7 @@ def run(scale: float = 1 / 16, input: str | None = None, corpus_articles: int = 
             "impressions": impressions,
             "seconds": seconds,
             "impressions_per_s": impressions / seconds,
-            "peak_gib": memory.peak / 2**30,
+            "peak_gib": memory.gib,
             "news": manifest["counts"]["news"],
             "news_per_s": manifest["counts"]["news"] / seconds,
             "candidates": sum(split["candidates"] for split in splits.values()),
@@ -104,5 +71,5 @@ def _corpus(folder: Path, articles: int) -> dict[str, Any]:
         "corpus_articles_per_s": counts["articles"] / seconds,
         "corpus_tokens_per_s": (counts["title_tokens"] + counts["body_tokens"]) / seconds,
         "corpus_tokens_per_article": counts["body_tokens"] / counts["kept"],
-        "corpus_peak_gib": memory.peak / 2**30,
+        "corpus_peak_gib": memory.gib,
     }

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tnr_dist.cache.teachers import FORMAT_VERSION, from_stored, to_stored
 from tnr_dist.config import Config
 from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_shard
 from tnr_dist.engines.base import Engine, choose_precision
-from tnr_dist.evaluation.scoring import block_scores, encode_table, user_vectors
+from tnr_dist.errors import InputError
+from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
 from tnr_dist.files import atomic_path, file_hash, read_json, write_json
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.progress import Bar, say
@@ -29,7 +30,7 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     inputs = {"data": data.id}
     for teacher in range(config.finetune.teachers):
         inputs[f"teacher-{teacher}"] = teacher_folder(config, data, teacher).id
-    settings = ("finetune.teachers", "cache", "data.history", "data.title_tokens", "precision")
+    settings = ("finetune.teachers", "cache.dtype", "cache.splits", "data.history", "data.title_tokens", "precision")
     return RunFolder(folder(config, "cache"), "cache", config, settings, inputs, {})
 
 
@@ -49,7 +50,11 @@ def expected(config: Config, data: DataSet) -> dict[str, Any]:
 
 
 def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
-    """Compute the cache of `cache.splits`; finished shards are not made again."""
+    """Compute the cache of `cache.splits`, or the shards of `cache.shard_range` only.
+
+    Finished shards are not made again, so a pass that was killed goes on, and several processes (a job array over shard
+    ranges, or the same range twice) can work in one folder: whoever finds all shards done completes the cache.
+    """
     data = DataSet.open(config)
     place = run_folder(config, data)
     state, why = place.state()
@@ -65,29 +70,63 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
     engine.barrier()
     models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
     news, facts = _news_vectors(config, data, models, engine, place.path)
-    splits: dict[str, dict[str, str]] = {}
+    teachers = [UserVectors(model, vectors) for model, vectors in zip(models, news, strict=True)]
     for split in config.cache.splits:
         index = read_index(data.folder, split)
-        with Bar(f"cache {split}", index.impressions, "impressions", enabled=rank == 0) as bar:
-            for info in index.shards[rank::world]:
-                _shard(config, data, models, news, split, info, place.path / split / info.name)
-                bar.advance(min(info.impressions * world, index.impressions - bar.done))
+        chosen = index.shards[shard_slice(config.cache.shard_range, len(index.shards))]
+        impressions = sum(info.impressions for info in chosen)
+        with Bar(f"cache {split}", impressions, "impressions", enabled=rank == 0) as bar:
+            for info in chosen[rank::world]:
+                source = data.folder / split / info.name
+                write_side_shard(teachers, facts["sha256"], config, source, info, place.path / split / info.name)
+                bar.advance(min(info.impressions * world, impressions - bar.done))
         engine.barrier()
-        if rank == 0:
-            splits[split] = {info.name: file_hash(place.path / split / info.name) for info in index.shards}
     if rank == 0:
-        write_json(
-            place.path / "cache.json",
-            {
-                "format_version": FORMAT_VERSION,
-                **expected(config, data),
-                "dtype": config.cache.dtype,
-                "news": {"sha256": file_hash(place.path / "news.safetensors"), **facts},
-                "splits": splits,
-            },
-        )
-        place.finish()
+        _complete(config, data, place, facts)
     engine.barrier()
+
+
+def shard_slice(text: str, shards: int) -> slice:
+    """`A:B` (from 0, B not included) as a slice; '' is all. Raises InputError for anything else."""
+    if not text:
+        return slice(0, shards)
+    first, colon, last = text.partition(":")
+    if not colon or not first.isdigit() or not last.isdigit() or not int(first) < int(last):
+        raise InputError(
+            f"cache.shard_range={text!r}: expected A:B, the shards from A up to but not including B, such as 0:16"
+        )
+    return slice(int(first), int(last))
+
+
+def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, Any]) -> None:
+    """Write cache.json once every side shard is there; say how many are not."""
+    splits: dict[str, dict[str, str]] = {}
+    missing = 0
+    for split in config.cache.splits:
+        splits[split] = {}
+        for info in read_index(data.folder, split).shards:
+            done = place.path / split / info.name.replace(".tar", ".json")
+            if not done.exists():
+                missing += 1
+                continue
+            mark = read_json(done)
+            if mark["news"] != facts["sha256"]:
+                raise InputError(f"{done}: made with other news vectors; delete {place.path} and run `tnr cache` again")
+            splits[split][info.name] = mark["sha256"]
+    if missing:
+        say(f"{place.path}: {missing:,} side shards are still to be made (by other shard ranges)")
+        return
+    write_json(
+        place.path / "cache.json",
+        {
+            "format_version": FORMAT_VERSION,
+            **expected(config, data),
+            "dtype": config.cache.dtype,
+            "news": facts,
+            "splits": splits,
+        },
+    )
+    place.finish()
 
 
 def _teacher(config: Config, data: DataSet, number: int, engine: Engine) -> Recommender:
@@ -116,6 +155,7 @@ def _news_vectors(
             with atomic_path(tensor_file) as temporary:
                 save_file({"news": stored.contiguous()}, temporary)
             facts = {
+                "sha256": file_hash(tensor_file),
                 "shape": list(stored.shape),
                 "max_rounding_error": float(error.max()),
                 "relative_rounding_error": float(error.norm() / exact.cpu().norm()),
@@ -123,35 +163,36 @@ def _news_vectors(
             }
             write_json(facts_file, facts)
         engine.barrier()
-    from safetensors.torch import load_file
-
     return load_file(tensor_file)["news"].float().to(engine.device), read_json(facts_file)
 
 
-def _shard(
-    config: Config, data: DataSet, models: list[Recommender], news: Tensor, split: str, info: ShardInfo, out: Path
+def write_side_shard(
+    teachers: list[UserVectors], news_sha256: str, config: Config, source: Path, info: ShardInfo, out: Path
 ) -> None:
-    """Write one side shard, unless it is there and sound."""
+    """Write one side shard and, after it, its mark; a shard whose mark is there is left as it is.
+
+    Both are renamed into place whole, so two processes on one shard only do the work twice.
+    """
     done = out.with_suffix(".json")
-    if done.exists() and out.exists() and read_json(done)["sha256"] == file_hash(out):
+    if done.exists() and out.exists() and out.stat().st_size == read_json(done)["bytes"]:
         return
     members: list[tuple[str, np.ndarray]] = []
-    for key, block in read_shard(data.folder / split / info.name, info).items():
-        users, logits = teacher_columns(models, news, block, config.data.history)
+    for key, block in read_shard(source, info).items():
+        users, logits = teacher_columns(teachers, block, config.data.history)
         members.append((f"{key}.teacher_users", to_stored(users, config.cache.dtype)))
         members.append((f"{key}.teacher_logits", logits.cpu().numpy()))
     packed = pack_tar(members)
     with atomic_path(out) as temporary:
         temporary.write_bytes(packed)
-    write_json(done, {"sha256": hashlib.sha256(packed).hexdigest()})
+    write_json(done, {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed), "news": news_sha256})
 
 
 @torch.no_grad()
-def teacher_columns(models: list[Recommender], news: Tensor, block: Block, history: int) -> tuple[Tensor, Tensor]:
+def teacher_columns(users: list[UserVectors], block: Block, history: int) -> tuple[Tensor, Tensor]:
     """User vectors [H, M, D] and logits of all candidates [candidates, M] of a block, float32.
 
-    `news` [M, news, D]: as stored, so that the logits are those of the vectors that stage 2 sees.
+    From the news vectors as stored, so that the logits are those of the vectors that stage 2 sees.
     """
-    users = [user_vectors(model, news[i], block, history) for i, model in enumerate(models)]
-    logits = [block_scores(users[i], news[i], block) for i in range(len(models))]
-    return torch.stack(users, 1), torch.stack(logits, 1)
+    vectors = [teacher.of(block, history) for teacher in users]
+    logits = [block_scores(vector, teacher.news, block) for vector, teacher in zip(vectors, users, strict=True)]
+    return torch.stack(vectors, 1), torch.stack(logits, 1)

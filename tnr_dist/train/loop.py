@@ -182,7 +182,14 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
     skipped = int(engine.all_reduce(torch.tensor([float(task.loader.skipped_samples)], device=engine.device)).item())
     if skipped and rank == 0:
         say(f"{task.title}: {skipped:,} samples of damaged shards were skipped")
-    return {"steps": step, "skipped_samples": skipped, "samples": int(samples), "seconds": round(seconds, 2), "ranks": world, **figures}
+    return {
+        "steps": step,
+        "skipped_samples": skipped,
+        "samples": int(samples),
+        "seconds": round(seconds, 2),
+        "ranks": world,
+        **figures,
+    }
 
 
 def _batches(loader: Loader, step: int, total: int) -> Iterator[Batch]:

@@ -10,9 +10,22 @@ def test_alone():
 
 
 def test_torchrun():
-    env = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "n", "MASTER_PORT": "5"}
+    env = {
+        "RANK": "3",
+        "WORLD_SIZE": "4",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "n",
+        "MASTER_PORT": "5",
+    }
     place = detect(env)
-    assert (place.rank, place.local_rank, place.master_addr, place.master_port, place.launcher) == (3, 1, "n", 5, "torchrun")
+    assert (place.rank, place.local_rank, place.master_addr, place.master_port, place.launcher) == (
+        3,
+        1,
+        "n",
+        5,
+        "torchrun",
+    )
 
 
 def test_srun_but_not_sbatch():

@@ -89,11 +89,17 @@ def test_run_folders_keep_the_contract(finished):
     assert (run / "checkpoints" / "2" / "state.json").is_file()
     weights = records[-1]["train/teacher_weight_0"] + records[-1]["train/teacher_weight_1"]
     assert weights == pytest.approx(1, abs=1e-5)
-    assert records[0]["train/omega"] == pytest.approx(1, abs=1e-5) and records[-1]["train/omega"] != records[0]["train/omega"]
+    assert (
+        records[0]["train/omega"] == pytest.approx(1, abs=1e-5)
+        and records[-1]["train/omega"] != records[0]["train/omega"]
+    )
 
 
 def test_only_the_last_layers_train(finished):
-    states = [load_recommender(finished / "seed-0" / name / "model.safetensors")[0].state_dict() for name in ("post-train", "teacher-0")]
+    states = [
+        load_recommender(finished / "seed-0" / name / "model.safetensors")[0].state_dict()
+        for name in ("post-train", "teacher-0")
+    ]
     encoder = "news_encoder.encoder."
     moved = {key for key in states[0] if key.startswith(encoder) and not torch.equal(states[0][key], states[1][key])}
     layers = {key.removeprefix(encoder).split(".")[1] for key in moved}

@@ -1,0 +1,185 @@
+"""Exit codes and one-line errors, as a user meets them."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import yaml
+
+from tnr_dist.cli import main
+
+
+@pytest.fixture
+def tnr(monkeypatch, capsys):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["tnr", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path, prepared, tiny_plm):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"output: {tmp_path / 'run'}\nthreads: 1\nprecision: fp32\ndata: {{dir: {prepared}, history: 10, title_tokens: 24}}\n"
+        f"plm: {{name: {tiny_plm}}}\nmodel: {{news_dim: 16, query_dim: 8}}\n"
+        "finetune: {init: plm, layers: 1, batch_size: 32, max_steps: 2}\n"
+        "post_train: {batch_size: 16, max_steps: 1, negatives: 3, body_tokens: 40}\n"
+    )
+    return path
+
+
+def one_line(err):
+    lines = [line for line in err.splitlines() if line.startswith("tnr:")]
+    return len(lines) == 1 and "Traceback" not in err
+
+
+def test_help_names_every_command(tnr):
+    code, out, _ = tnr("--help")
+    assert code == 0
+    for name in (
+        "data",
+        "post-train",
+        "stage1",
+        "finetune",
+        "cache",
+        "stage2",
+        "evaluate",
+        "predict",
+        "run",
+        "report",
+        "bench",
+    ):
+        assert name in out
+
+
+def test_print_config_is_the_resolved_tree(tnr, config):
+    code, out, _ = tnr("stage2", config, "stage2.lr=0.5", "--print-config")
+    assert code == 0 and yaml.safe_load(out)["stage2"]["lr"] == 0.5
+
+
+def test_a_stage_runs_and_runs_again(tnr, config, tmp_path):
+    assert tnr("finetune", config)[0] == 0
+    code, _, err = tnr("finetune", config)
+    assert code == 0 and "complete, skipped" in err
+    code, out, _ = tnr("evaluate", config, f"evaluate.run={tmp_path / 'run' / 'finetune-1'}")
+    assert code == 0 and out.startswith("AUC ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["stage2"], ["data", "prepare"], ["stage2", "c.yaml", "--wrong"], ["bench", "x"]]
+)
+def test_usage_errors(tnr, arguments):
+    code, out, err = tnr(*arguments)
+    assert code == 2 and one_line(err) and not out
+
+
+def malformed(case, tmp_path, config, prepared):
+    """Arguments of a command that must fail, and what its one line must say."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    news = "N1\tnews\tx\tA title\tAn abstract\tu\t[]\t[]\nN2\tnews\tx\tOther title\t\tu\t[]\t[]\n"
+    behaviors = "1\tU1\t11/15/2019 8:55:22 AM\tN1\tN1-0 N2-1\n"
+    run = [
+        "data",
+        "prepare",
+        "--input",
+        raw,
+        "--output",
+        tmp_path / "out",
+        "--plm",
+        yaml.safe_load(config.read_text())["plm"]["name"],
+    ]
+    says = ""
+    if case == "missing file":
+        says = "behaviors.tsv"
+        behaviors = None
+    elif case == "truncated row":
+        says, behaviors = "behaviors.tsv, line 2: 3 tab-separated columns", behaviors + "2\tU2\t11/15/2019 8:55:22 AM\n"
+    elif case == "duplicate news id":
+        says, news = "N1", news + "N1\tnews\tx\tAgain\t\tu\t[]\t[]\n"
+    elif case == "empty split":
+        says, behaviors = "empty", ""
+    elif case == "unknown key":
+        run, says = ["stage2", config, "stage2.ler=1"], "did you mean 'stage2.lr'"
+    elif case == "wrong type":
+        run, says = ["stage2", config, "stage2.lr=fast"], "expected a number"
+    elif case == "corrupt tar":
+        copy = shutil.copytree(prepared, tmp_path / "data")
+        shard = sorted((copy / "train").glob("*.tar"))[0]
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(bytes(data))
+        run, says = ["finetune", config, f"data.dir={copy}"], f"{shard.name}: damaged"
+    elif case == "corrupt weights":
+        plm = shutil.copytree(yaml.safe_load(config.read_text())["plm"]["name"], tmp_path / "plm")
+        weights = plm / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+        run, says = ["finetune", config, f"plm.name={plm}"], "model.safetensors"
+    elif case == "wrong tokenizer":
+        plm = shutil.copytree(yaml.safe_load(config.read_text())["plm"]["name"], tmp_path / "plm")
+        words = (plm / "vocab.txt").read_text().split("\n")
+        (plm / "vocab.txt").write_text("\n".join(words[:5] + words[:4:-1]))
+        run, says = ["finetune", config, f"plm.name={plm}"], "prepared with the tokenizer of"
+    elif case == "not prepared":
+        run, says = ["finetune", config, f"data.dir={raw}"], "not a prepared data set"
+    elif case == "stage before its input":
+        run, says = ["stage2", config], "run that stage first"
+    elif case == "no labels":
+        run, says = ["evaluate", config, "evaluate.split=test", f"evaluate.run={tmp_path}"], "no labels"
+    elif case == "ranks do not divide streams":
+        run, says = ["finetune", config, "data.streams=0"], "data.streams"
+    if news is not None:
+        (raw / "news.tsv").write_text(news)
+    if behaviors is not None:
+        (raw / "behaviors.tsv").write_text(behaviors)
+    return run, says
+
+
+CASES = ["missing file", "truncated row", "duplicate news id", "empty split", "unknown key", "wrong type", "corrupt tar",
+         "corrupt weights", "wrong tokenizer", "not prepared", "stage before its input", "no labels",
+         "ranks do not divide streams"]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_malformed_input_is_one_line_and_leaves_nothing(case, tmp_path, config, prepared, tnr):
+    arguments, says = malformed(case, tmp_path, config, prepared)
+    code, _, err = tnr(*arguments)
+    assert code == 2 and one_line(err) and says in err, err
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "run").rglob("complete.json"))
+    assert not [p for p in tmp_path.rglob("*.tmp")]
+
+
+def test_traceback_on_request(tnr, monkeypatch):
+    from tnr_dist import cli
+
+    monkeypatch.setattr(cli, "_configure", lambda *a: 1 / 0)
+    code, _, err = tnr("stage2", "c.yaml")
+    assert code == 1 and "ZeroDivisionError" in err and one_line(err)
+    monkeypatch.setenv("TNR_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        tnr("stage2", "c.yaml")
+
+
+def test_data_commands(tnr, tmp_path, prepared):
+    code, out, _ = tnr("data", "stats", prepared)
+    assert code == 0 and "600" in out
+    code, out, _ = tnr("data", "verify", prepared)
+    assert code == 0 and "error" not in out
+    code, _, _ = tnr("data", "synth", "--output", tmp_path / "s", "--news", 300, "--users", 50, "--impressions", 80)
+    assert code == 0
+    first = hashlib.sha256((tmp_path / "s" / "train" / "behaviors.tsv").read_bytes()).hexdigest()
+    tnr("data", "synth", "--output", tmp_path / "t", "--news", 300, "--users", 50, "--impressions", 80)
+    assert hashlib.sha256((tmp_path / "t" / "train" / "behaviors.tsv").read_bytes()).hexdigest() == first
+    assert json.loads((tmp_path / "s" / "synth.json").read_text())["oracle"]
