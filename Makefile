@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
-DEMO := tnr run configs/demo.yaml launch.ranks=2
+DEMO := tnr run configs/demo.yaml
 
 .PHONY: venv demo test test-slow lint clean
 

@@ -150,6 +150,9 @@ class Stage2Config(ClickTrainConfig):
     beta2: float = 0.1
     omega: float = 1.0  # initial value
     learn_omega: bool = True
+    # identity: the student of stage 1 and the finetuned teachers come from one space, so the projections start as the
+    # map between them; random: as a fresh dense layer, which first pulls the student away from what stage 1 taught.
+    projection_init: Literal["identity", "random"] = "identity"
     share_projection: bool = False  # one projection for news and user of a teacher, as in the published code
     use_distill: bool = True
     use_embedding: bool = True
@@ -240,6 +243,8 @@ _Loader.add_implicit_resolver(
 def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue  # `<<: *anchor`, which construct_mapping resolves
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)

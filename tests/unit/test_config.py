@@ -90,6 +90,11 @@ def test_bad_files(tmp_path, text, says):
     assert says in str(error.value) and "c.yaml" in str(error.value)
 
 
+def test_anchors_and_merges(tmp_path):
+    config = load_config(write(tmp_path, "post_train: &m {lr: 1e-3, negatives: 3}\nstage1: {<<: *m, lr: 2e-3}\n"))
+    assert (config.stage1.lr, config.stage1.negatives, config.post_train.lr) == (2e-3, 3, 1e-3)
+
+
 def test_rows_need_names(tmp_path):
     with pytest.raises(InputError, match="a name of its own"):
         load_config(write(tmp_path, "rows: [{name: x}, {name: x}]"))

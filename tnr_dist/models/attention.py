@@ -120,12 +120,15 @@ def bucket_attention(
 ) -> Tensor:
     """`ragged_attention` in plain torch for any device: one dense attention per bucket."""
     outputs = []
-    for number, bucket in enumerate(plan.buckets):
-        parts = tuple(x[bucket.start : bucket.stop] for x in (q, k, v))
+    # `split`, not slices: its gradient is one concatenation, a slice's is a zero-filled tensor of all tokens a bucket.
+    sizes = [bucket.stop - bucket.start for bucket in plan.buckets]
+    for number, (bucket, *parts) in enumerate(
+        zip(plan.buckets, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
+    ):
         mask, slots = None, None
         if bucket.lengths is not None:
             rows, slots, mask = plan.padded_index(number, q.device)
-            parts = tuple(x.index_select(0, rows) for x in parts)
+            parts = [x.index_select(0, rows) for x in parts]
         shape = bucket.count, bucket.length
         q_, k_, v_ = (x.unflatten(0, shape).transpose(1, 2) for x in parts)
         bias = None if bias_table is None else bias_table[:, : bucket.length, : bucket.length]

@@ -243,7 +243,10 @@ def report(config: Config) -> None:
     split = config.evaluate.split
     count = baselines[next(iter(baselines))]["impressions"]
     seeds = f"{config.seeds} seeds, mean ± deviation" if config.seeds > 1 else f"seed {config.seed}"
-    Console().print(results_table(table, f"{split}: {count:,} impressions, {seeds}"))
+    console = Console()
+    # In a log file there is no width to fit: names must not be cut.
+    console = console if console.is_terminal else Console(width=120)
+    console.print(results_table(table, f"{split}: {count:,} impressions, {seeds}"))
     say(f"pictures and tables: {out}")
 
 

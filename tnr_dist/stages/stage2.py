@@ -34,13 +34,20 @@ from tnr_dist.train.runfolder import RunFolder
 
 
 class Projection(nn.Module):
-    """W^(ti), b^(ti) of all M teachers: weight [M, D, D], bias [M, D], drawn as `nn.Linear` draws them."""
+    """W^(ti), b^(ti) of all M teachers: weight [M, D, D], bias [M, D].
 
-    def __init__(self, teachers: int, dim: int) -> None:
+    The paper does not say how they start: as the identity, or (`random`) drawn as `nn.Linear` draws them.
+    """
+
+    def __init__(self, teachers: int, dim: int, init: str) -> None:
         super().__init__()
-        bound = dim**-0.5
-        self.weight = nn.Parameter(torch.empty(teachers, dim, dim).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(teachers, dim).uniform_(-bound, bound))
+        if init == "identity":
+            self.weight = nn.Parameter(torch.eye(dim).repeat(teachers, 1, 1))
+            self.bias = nn.Parameter(torch.zeros(teachers, dim))
+        else:
+            bound = dim**-0.5
+            self.weight = nn.Parameter(torch.empty(teachers, dim, dim).uniform_(-bound, bound))
+            self.bias = nn.Parameter(torch.empty(teachers, dim).uniform_(-bound, bound))
 
     def forward(self, vectors: Tensor) -> Tensor:
         """[U, M, D] to [U, M, D]."""
@@ -58,8 +65,11 @@ class Stage2Module(nn.Module):
         teachers = teacher_news.shape[1]
         self.news_projection = self.user_projection = None
         if settings.use_embedding:
-            self.news_projection = Projection(teachers, dim)
-            self.user_projection = self.news_projection if settings.share_projection else Projection(teachers, dim)
+            init = settings.projection_init
+            self.news_projection = Projection(teachers, dim, init)
+            self.user_projection = (
+                self.news_projection if settings.share_projection else Projection(teachers, dim, init)
+            )
         weighted = settings.use_distill or settings.use_embedding
         self.omega = Omega(settings.omega, fixed=not (settings.learn_omega and weighted))
         self._table = [teacher_news]  # in a list: neither saved with checkpoints nor reduced

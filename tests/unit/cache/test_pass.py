@@ -1,0 +1,125 @@
+"""The teachers' pass: killed, shared over shard ranges, run twice at a time; the result is the same."""
+
+import hashlib
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.ranks import on_ranks
+from tnr_dist.cache.teachers import from_stored, to_stored
+from tnr_dist.config import load_config
+from tnr_dist.data.shards import read_index
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.errors import InputError
+from tnr_dist.stages import cache, finetune, post_train
+
+
+def settings(prepared, tiny_plm, output, *overrides):
+    common = [
+        f"output={output}", f"data.dir={prepared}", f"plm.name={tiny_plm}", "threads=1", "precision=fp32",
+        "model.news_dim=16", "model.query_dim=8", "data.history=10", "data.title_tokens=24", "finetune.teachers=2",
+        "finetune.batch_size=64", "finetune.max_steps=1", "post_train.batch_size=16", "post_train.max_steps=1",
+        "post_train.negatives=3", "post_train.body_tokens=40",
+    ]  # fmt: skip
+    return load_config(None, [*common, *overrides])
+
+
+@pytest.fixture(scope="module")
+def teachers(prepared, tiny_plm, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("teachers")
+    config = settings(prepared, tiny_plm, output)
+    engine = DDPEngine("cpu", 1)
+    post_train.run(config, engine)
+    finetune.run(config, engine)
+    return output
+
+
+@pytest.fixture
+def fresh(teachers, tmp_path) -> Path:
+    return Path(shutil.copytree(teachers, tmp_path / "run"))
+
+
+def digests(output: Path) -> dict[str, str]:
+    folder = output / "cache"
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*.tar")) + [folder / "news.safetensors"]}
+
+
+def work(config):
+    engine = DDPEngine("cpu", 1)
+    cache.run(config, engine)
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def whole(teachers, prepared, tiny_plm, tmp_path_factory) -> dict[str, str]:
+    output = Path(shutil.copytree(teachers, tmp_path_factory.mktemp("whole") / "run"))
+    work(settings(prepared, tiny_plm, output))
+    assert (output / "cache" / "cache.json").is_file()
+    return digests(output)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_make_the_same_cache(fresh, whole, prepared, tiny_plm, ranks):
+    on_ranks(ranks, work, settings(prepared, tiny_plm, fresh))
+    assert digests(fresh) == whole
+
+
+def test_killed_at_any_shard_goes_on_without_redoing_one(fresh, whole, prepared, tiny_plm, monkeypatch):
+    config = settings(prepared, tiny_plm, fresh)
+    original, made = cache.teacher_columns, []
+
+    def columns(*arguments):
+        made.append(1)
+        if len(made) in (2, 5):
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(cache, "teacher_columns", columns)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            work(config)
+        assert not (fresh / "cache" / "cache.json").exists()
+        assert not list((fresh / "cache").rglob("*.tmp"))
+    work(config)
+    assert digests(fresh) == whole
+    blocks = sum(len(info.blocks) for info in read_index(prepared, "train").shards)
+    per_shard = max(len(info.blocks) for info in read_index(prepared, "train").shards)
+    assert len(made) <= blocks + 2 * per_shard  # at most the interrupted shards were begun again
+
+
+def test_shard_ranges_complete_together(fresh, whole, prepared, tiny_plm, capsys):
+    shards = len(read_index(prepared, "train").shards)
+    assert shards >= 3
+    work(settings(prepared, tiny_plm, fresh, "cache.shard_range=0:1"))
+    assert not (fresh / "cache" / "cache.json").exists() and "still to be made" in capsys.readouterr().err
+    work(settings(prepared, tiny_plm, fresh, f"cache.shard_range=1:{shards}"))
+    assert digests(fresh) == whole
+    assert json.loads((fresh / "cache" / "complete.json").read_text())["stage"] == "cache"
+
+
+def test_two_processes_on_the_same_shards(fresh, whole, prepared, tiny_plm):
+    config = settings(prepared, tiny_plm, fresh)
+    threads = [threading.Thread(target=on_ranks, args=(1, work, config)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert digests(fresh) == whole and not list((fresh / "cache").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("text", ["3", "2:2", "a:b", "-1:2", "1:"])
+def test_bad_ranges(text):
+    with pytest.raises(InputError, match="shard_range"):
+        cache.shard_slice(text, 4)
+
+
+def test_bf16_is_rounded_to_nearest():
+    values = torch.tensor([1.0, 1.00390625, -3.14159, 1e-30, 65504.0])
+    stored = to_stored(values, "bf16")
+    assert stored.dtype == "uint16"
+    assert torch.equal(from_stored(stored), values.to(torch.bfloat16))
+    assert torch.equal(from_stored(to_stored(values, "fp32")), values)
