@@ -23,6 +23,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="Prepare, generate, check and count data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
+_DATA_READY = "TNR_DATA_READY"  # set for the ranks that `tnr run` starts itself, after it has prepared the data
+
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML), for example configs/demo.yaml.")]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, for example stage2.lr=1e-4.")
@@ -292,13 +294,14 @@ def run(config: ConfigArgument, overrides: OverridesArgument = None, print_confi
             say(f"{resolved.output}: every stage is complete, nothing to do")
             pipeline.report(resolved)
             return
+        os.environ[_DATA_READY] = "1"
         code = _ranks(resolved)
         if code:
             raise typer.Exit(code)
         if code == 0:
             pipeline.report(resolved)
             return
-    else:
+    elif _DATA_READY not in os.environ:
         pipeline.ensure_data(resolved)
     from tnr_dist.engines.base import make_engine
 

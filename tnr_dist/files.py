@@ -30,7 +30,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.is_file():
-            # mkstemp's 0600 would hide results from the group; give what a plain open() would have given.
+            # The name must not be on disk before the content is.
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)

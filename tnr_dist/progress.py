@@ -51,17 +51,19 @@ class Bar:
         if not self.enabled:
             return
         if self._rich is not None and self._task is not None:
-            self._rich.update(self._task, advance=n, rate=f"{self.rate():,.0f} {self.unit}/s", note=note)
+            self._rich.update(self._task, advance=n, rate=self._rate(), note=note)
         elif time.monotonic() - self._last >= self.every:
             self._last = time.monotonic()
             left = (self.total - self.done) / max(self.rate(), 1e-9)
-            say(
-                f"{self.title}: {self.done:,}/{self.total:,} {self.rate():,.0f} {self.unit}/s, {left:,.0f} s left {note}"
-            )
+            say(f"{self.title}: {self.done:,}/{self.total:,} {self._rate()}, {left:,.0f} s left {note}")
 
     def rate(self) -> float:
         """Units per second since the bar was opened."""
         return self.done / max(time.monotonic() - self._start, 1e-9)
+
+    def _rate(self) -> str:
+        rate = self.rate()
+        return f"{rate:,.{0 if rate >= 100 else 1 if rate >= 10 else 2}f} {self.unit}/s"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -35,7 +35,9 @@ def score(config):
     config.evaluate.split = "test"
     archive = evaluate.predict(config, engine)
     engine.close()
-    return {k: out[k] for k in ("auc", "mrr", "ndcg5", "ndcg10", "impressions")}, hashlib.sha256(archive.read_bytes()).hexdigest()
+    return {k: out[k] for k in ("auc", "mrr", "ndcg5", "ndcg10", "impressions")}, hashlib.sha256(
+        archive.read_bytes()
+    ).hexdigest()
 
 
 def test_any_number_of_ranks(trained):

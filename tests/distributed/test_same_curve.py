@@ -24,9 +24,12 @@ def settings(prepared, tiny_plm, output, *overrides):
     return load_config(None, [*common, *overrides])
 
 
+STAGES = {"finetune": finetune, "post-train": post_train, "stage1": stage1}
+
+
 def run(stage, config):
     engine = DDPEngine("cpu", 1)
-    stage.run(config, engine)
+    STAGES[stage].run(config, engine)
     engine.close()
 
 
@@ -41,12 +44,13 @@ def curve(output, name):
 )
 def test_finetune(prepared, tiny_plm, tmp_path, ranks, dedupe, cache):
     run(
-        finetune, settings(prepared, tiny_plm, tmp_path / "one", "finetune.dedupe=local", "finetune.frozen_cache_gib=0")
+        "finetune",
+        settings(prepared, tiny_plm, tmp_path / "one", "finetune.dedupe=local", "finetune.frozen_cache_gib=0"),
     )
     config = settings(
         prepared, tiny_plm, tmp_path / "many", f"finetune.dedupe={dedupe}", f"finetune.frozen_cache_gib={cache}"
     )
-    on_ranks(ranks, run, finetune, config)
+    on_ranks(ranks, run, "finetune", config)
     one, many = curve(tmp_path / "one", "finetune-2")[0], curve(tmp_path / "many", "finetune-2")[0]
     np.testing.assert_allclose(one, many, atol=1e-5)
     assert len(one) == 4
@@ -58,8 +62,8 @@ def test_finetune(prepared, tiny_plm, tmp_path, ranks, dedupe, cache):
 def test_matching_stages(prepared, tiny_plm, tmp_path):
     for ranks, name in ((1, "one"), (2, "two")):
         config = settings(prepared, tiny_plm, tmp_path / name)
-        on_ranks(ranks, run, post_train, config)
-        on_ranks(ranks, run, stage1, config)
+        on_ranks(ranks, run, "post-train", config)
+        on_ranks(ranks, run, "stage1", config)
     for stage in ("post-train", "stage1-1"):
         (one, records), (two, again) = curve(tmp_path / "one", stage), curve(tmp_path / "two", stage)
         np.testing.assert_allclose(one, two, atol=1e-5)

@@ -13,7 +13,11 @@ from types import FrameType
 
 # glibc gives every freed block above 32 MiB back to the kernel and faults it in again: a training step on the CPU
 # allocates hundreds of them. Kept by the process they cost nothing (measured: 15 % of a step). A user's own value wins.
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "8589934592", "MALLOC_TOP_PAD_": "67108864"}
+_ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "67108864",
+}
 _GRACE = 30.0  # seconds the others get to end after one rank has failed or all were told to stop
 
 

@@ -82,7 +82,7 @@ class RunFolder:
                     f"{self.path}: holds an unfinished run of other settings; choose another output or delete it"
                 )
             state = "stale"
-        elif state == "open" and not begun.is_file() and self.path.is_dir() and any(self.path.iterdir()):
+        elif state == "open" and not begun.is_file() and self._occupied():
             if not redo:
                 raise InputError(f"{self.path}: exists and is not a run of {self.stage}; choose another output")
             state = "stale"
@@ -91,6 +91,10 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(begun, identity)
         write_text(self.path / "config.yaml", to_yaml(self.config))
+
+    def _occupied(self) -> bool:
+        # A hidden name is another process of the same stage that is writing begun.json right now.
+        return self.path.is_dir() and any(not path.name.startswith(".") for path in self.path.iterdir())
 
     def finish(self, **facts: Any) -> None:
         """Mark the run complete; `facts` (seconds, steps, ...) are kept with it."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,10 @@ def fresh(teachers, tmp_path) -> Path:
 
 def digests(output: Path) -> dict[str, str]:
     folder = output / "cache"
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*.tar")) + [folder / "news.safetensors"]}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*.tar")) + [folder / "news.safetensors"]
+    }
 
 
 def work(config):
@@ -103,11 +106,9 @@ def test_shard_ranges_complete_together(fresh, whole, prepared, tiny_plm, capsys
 
 def test_two_processes_on_the_same_shards(fresh, whole, prepared, tiny_plm):
     config = settings(prepared, tiny_plm, fresh)
-    threads = [threading.Thread(target=on_ranks, args=(1, work, config)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(on_ranks, 1, work, config) for _ in range(2)]:
+            done.result()
     assert digests(fresh) == whole and not list((fresh / "cache").rglob("*.tmp"))
 
 

@@ -1,0 +1,19 @@
+"""The kernels' tests: compiled where there is a GPU, else in Triton's interpreter; the same tests either way."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+# Before anything imports Triton: it decides at a kernel's definition whether it is interpreted.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where the kernels run: the GPU if there is one, else the CPU, interpreted."""
+    pytest.importorskip("triton", reason="Triton is not installed (pip install triton)")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tnr_dist.kernels.projection_mse import projection_mse, projection_mse_reference
+from tnr_dist.losses.stage2 import news_coefficients, news_embedding_loss, project, user_embedding_loss
+
+NAMES = ("loss", "weight", "bias", "student", "coefficients")
+
+
+def sample(device: torch.device, rows: int, teachers: int, size: int, out: int) -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(rows)
+    inputs = {
+        "teachers": torch.randn(rows, teachers, size, generator=g),
+        "weight": torch.randn(teachers, size, out, generator=g) / size**0.5,
+        "bias": torch.randn(teachers, out, generator=g),
+        "student": torch.randn(rows, out, generator=g),
+        "coefficients": torch.rand(rows, teachers, generator=g) / max(rows, 1),
+    }
+    return {key: value.to(device) for key, value in inputs.items()}
+
+
+def everything(form: Any, inputs: dict[str, Tensor], dtypes: dict[str, torch.dtype], **options: Any) -> list[Tensor]:
+    """The loss and the gradients of -3 times it."""
+    leaves = {key: value.detach().to(dtypes.get(key, dtypes["all"])) for key, value in inputs.items()}
+    for key in NAMES[1:]:
+        leaves[key].requires_grad_()
+    loss = form(**leaves, **options)
+    (-3.0 * loss).backward()
+    return [loss, *(leaves[key].grad for key in NAMES[1:])]
+
+
+def close(got: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:
+    """Equal up to `tolerance` of each tensor's largest element: sums over many terms have no smaller error."""
+    for name, a, b in zip(NAMES, got, wanted, strict=True):
+        error = float((a.double() - b.double()).abs().max() / b.abs().max()) if b.numel() else 0.0
+        assert error <= tolerance, f"{name}: {error}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "teachers", "size", "out"), [(1, 1, 16, 16), (150, 4, 48, 80), (67, 3, 20, 33), (33, 2, 256, 256)]
+)
+def test_equals_the_plain_form_in_float64(device: torch.device, rows: int, teachers: int, size: int, out: int) -> None:
+    inputs = sample(device, rows, teachers, size, out)
+    got = everything(projection_mse, inputs, {"all": torch.float32}, kernels="triton")
+    close(got, everything(projection_mse_reference, inputs, {"all": torch.float64}), 2e-6)
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_bfloat16_tables(device: torch.device, weights: torch.dtype) -> None:
+    """Against float64 arithmetic on what bfloat16 holds: only the products' operands are rounded."""
+    inputs = sample(device, 130, 4, 256, 256)
+    for key in ("teachers", "weight", "student"):
+        inputs[key] = inputs[key].bfloat16().float()
+    dtypes = {"all": torch.float32, "teachers": torch.bfloat16, "weight": weights, "student": torch.bfloat16}
+    got = everything(projection_mse, inputs, dtypes, kernels="triton")
+    assert [x.dtype for x in got] == [torch.float32, weights, torch.float32, torch.bfloat16, torch.float32]
+    close(got, everything(projection_mse_reference, inputs, {"all": torch.float64}), 2**-7)
+
+
+def test_rows_are_split_over_programs(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than one program of the weight gradient takes, in parts that do not come out even."""
+    monkeypatch.setattr("tnr_dist.kernels.projection_mse._PROGRAMS", 6)
+    inputs = sample(device, 500, 2, 16, 16)
+    got = everything(projection_mse, inputs, {"all": torch.float32}, kernels="triton")
+    close(got, everything(projection_mse_reference, inputs, {"all": torch.float64}), 2e-6)
+
+
+def test_a_transposed_table(device: torch.device) -> None:
+    inputs = sample(device, 70, 3, 32, 32)
+    plain = everything(projection_mse, inputs, {"all": torch.float32}, kernels="triton")
+    inputs["teachers"] = inputs["teachers"].transpose(0, 1).contiguous().transpose(0, 1)
+    assert not inputs["teachers"].is_contiguous()
+    close(everything(projection_mse, inputs, {"all": torch.float32}, kernels="triton"), plain, 0.0)
+
+
+def test_equals_the_embedding_losses(device: torch.device) -> None:
+    inputs = sample(device, 21, 3, 32, 32)
+    g = torch.Generator().manual_seed(5)
+    slots, slot_mask = (
+        torch.randint(21, (6, 9), generator=g).to(device),
+        (torch.rand(6, 9, generator=g) < 0.8).to(device),
+    )
+    teacher_weights, weights = (
+        torch.rand(6, 3, generator=g).softmax(1).to(device),
+        torch.rand(6, generator=g).to(device),
+    )
+    inputs["coefficients"] = news_coefficients(teacher_weights, slots, slot_mask, weights, 6.0, 21, 32)
+    projected = project(inputs["weight"], inputs["bias"], inputs["teachers"])
+    wanted = news_embedding_loss(projected, inputs["student"], teacher_weights, slots, slot_mask, weights, 6.0)
+    torch.testing.assert_close(projection_mse(**inputs, kernels="triton"), wanted)
+    users = {**inputs, "teachers": inputs["teachers"][:6], "student": inputs["student"][:6]}
+    users["coefficients"] = teacher_weights * weights.unsqueeze(1) / (32 * 6.0)
+    wanted = user_embedding_loss(projected[:6], users["student"], teacher_weights, weights, 6.0)
+    torch.testing.assert_close(projection_mse(**users, kernels="triton"), wanted)
+
+
+def test_no_rows(device: torch.device) -> None:
+    got = everything(projection_mse, sample(device, 0, 2, 16, 16), {"all": torch.float32}, kernels="triton")
+    assert [float(x.detach().sum()) for x in got] == [0.0] * 5
+
+
+def test_registered_as_an_operator(device: torch.device) -> None:
+    inputs = sample(device, 9, 2, 16, 32)
+    inputs.pop("coefficients")
+    inputs = {key: value.requires_grad_(key != "teachers") for key, value in inputs.items()}
+    torch.library.opcheck(torch.ops.tnr_dist.projection_squares.default, (*inputs.values(), torch.float32))
+
+
+def test_autocast_decides_the_product(device: torch.device) -> None:
+    inputs = sample(device, 40, 2, 64, 64)
+    exact = projection_mse(**inputs, kernels="triton")
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        rounded = projection_mse(**inputs, kernels="triton")
+        wanted = projection_mse_reference(**inputs)
+    assert rounded.dtype == torch.float32
+    assert rounded != exact
+    torch.testing.assert_close(rounded, wanted, rtol=2**-7, atol=0)

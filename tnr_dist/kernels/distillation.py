@@ -1,0 +1,297 @@
+"""The second stage's loss of each sample in one pass over the teachers' logits [B, M, C].
+
+Teachers' cross-entropies, their weights, blended soft labels, distillation and target loss, and in the backward pass the
+gradients to the student's scores and to omega: everything is recomputed from the inputs, nothing but them is saved.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tnr_dist.kernels.dispatch import Kernel, power_of_two, use_triton
+
+if TYPE_CHECKING:
+    import triton.language as tl
+
+
+class Distillation(NamedTuple):
+    """`distill` and `target`: scalars, this rank's share of the global means; `teacher_weights`: [B, M] float32."""
+
+    distill: Tensor
+    target: Tensor
+    teacher_weights: Tensor
+
+
+def distillation_reference(
+    teacher_logits: Tensor,
+    omega: Tensor | float,
+    student_scores: Tensor,
+    weights: Tensor,
+    count: float,
+    candidate_mask: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Distillation:
+    """`distillation` by the functions of `tnr_dist.losses`, one per equation."""
+    # Here, not above: losses stand above kernels, and may themselves be computed by this module's kernel.
+    from tnr_dist.losses.click import click_loss
+    from tnr_dist.losses.stage2 import distillation_loss
+    from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
+
+    teacher_logits = teacher_logits.detach()
+    teacher = teacher_weights(teacher_cross_entropy(teacher_logits, candidate_mask), omega)
+    distill = distillation_loss(teacher_logits, teacher, student_scores, temperature, weights, count, candidate_mask)
+    return Distillation(distill, click_loss(student_scores, weights, count, candidate_mask), teacher)
+
+
+def distillation(
+    teacher_logits: Tensor,
+    omega: Tensor | float,
+    student_scores: Tensor,
+    weights: Tensor,
+    count: float,
+    candidate_mask: Tensor | None = None,
+    temperature: float = 1.0,
+    kernels: str = "auto",
+) -> Distillation:
+    """Distillation loss, target loss and teachers' weights of the second stage.
+
+    w_i       = softmax_i(-omega * CE(y_hat^(ti), y))
+    L_distill = T2^2 * CE(sum_i w_i y_hat^(ti) / T2, y_hat^(s) / T2)
+    L_target  = CE(y_hat^(s), y)
+
+    Args:
+        teacher_logits: [B, M, C] scores of the candidates by each teacher, the click at index 0; any strides. They are
+            constants: no gradient flows to them.
+        omega: positive factor, a number or a tensor of shape (1,); its gradient comes from the distillation loss and,
+            through `teacher_weights`, from whatever is computed with them.
+        student_scores: [B, C].
+        weights: [B] weight of each sample, 0 for a slot without one; a constant.
+        count: samples in the global batch.
+        candidate_mask: [B, C] bool, True for a candidate that exists; None if all do.
+        temperature: T2 > 0.
+        kernels: 'auto', 'triton' or 'torch' (`dispatch.use_triton`).
+
+    Returns:
+        Both losses and the weights.
+
+    Raises:
+        InputError: if `kernels` is 'triton' and Triton cannot run on these tensors.
+
+    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equations of w_i, L_distill^(2) and L^(2).
+    """
+    if not use_triton(kernels, student_scores, "distillation"):
+        return distillation_reference(
+            teacher_logits, omega, student_scores, weights, count, candidate_mask, temperature
+        )
+    if not isinstance(omega, Tensor):
+        omega = torch.full((1,), omega, dtype=torch.float32, device=student_scores.device)
+    losses, teacher = _forward(
+        teacher_logits.detach(), omega, student_scores, weights.detach(), candidate_mask, 1.0 / count, temperature
+    )
+    return Distillation(losses[0], losses[1], teacher)
+
+
+@Kernel
+def distillation_kernel(
+    logits,  # [B, M, C]
+    omega,  # [1]
+    student,  # [B, C]
+    weights,  # [B]
+    mask,  # [B, C] bool, or None
+    losses,  # [programs, 2] out, forward: distillation and target loss of each program's samples
+    teacher,  # [B, M] out, forward
+    grad_losses,  # [2] gradients of the two losses, backward
+    grad_teacher,  # [B, M] backward
+    grad_student,  # [B, C] out, backward
+    grad_omega,  # [programs] out, backward: each program's part
+    samples,
+    teachers,
+    candidates,
+    logits_b,  # strides of logits
+    logits_m,
+    logits_c,
+    scale,  # 1 / count
+    temperature,
+    MASKED: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    BB: tl.constexpr,
+    BM: tl.constexpr,
+    BC: tl.constexpr,
+):
+    """Losses and teachers' weights of BB samples, or their gradients, with all that leads to them computed anew."""
+    pid = tl.program_id(0)
+    b, m, c = pid * BB + tl.arange(0, BB), tl.arange(0, BM), tl.arange(0, BC)
+    in_batch, is_teacher = b < samples, (m < teachers)[None, :]
+    at, slot = b[:, None] * candidates + c[None, :], in_batch[:, None] & (c < candidates)[None, :]
+    keep = slot
+    if MASKED:
+        keep = slot & (tl.load(mask + at, mask=slot, other=0) != 0)
+    first = keep & (c == 0)[None, :]
+    has_click = tl.max(first.to(tl.int32), axis=1) > 0
+    low = -3.0e38  # finite: the difference of two of them is 0, not NaN
+    exists = keep[:, None, :] & (m < teachers)[None, :, None]
+    here = b.to(tl.int64)[:, None, None] * logits_b + m[None, :, None] * logits_m + c[None, None, :] * logits_c
+    y = tl.load(logits + here, mask=exists, other=0.0).to(tl.float32)
+    s = tl.load(student + at, mask=keep, other=0.0).to(tl.float32)
+    share = tl.load(weights + b, mask=in_batch, other=0.0).to(tl.float32) * scale
+
+    # CE_i = log sum_c exp(y_ic) - y_i0, 0 for a sample whose click is masked
+    kept = tl.where(exists, y, low)
+    top = tl.max(kept, axis=2)
+    total = tl.sum(tl.where(exists, tl.exp(kept - top[:, :, None]), 0.0), axis=2)
+    clicked = has_click[:, None] & is_teacher
+    log_total = top + tl.log(tl.where(clicked, total, 1.0))
+    ce = tl.where(clicked, log_total - tl.sum(tl.where(first[:, None, :], y, 0.0), axis=2), 0.0)
+    # w_i = exp(-omega * CE_i) / sum_j exp(-omega * CE_j)
+    a = tl.where(is_teacher, -tl.load(omega).to(tl.float32) * ce, low)
+    w = tl.exp(a - tl.max(a, axis=1)[:, None])
+    w = w / tl.sum(w, axis=1)[:, None]
+    # p = softmax(sum_i w_i y_i / T)
+    blend = tl.where(keep, tl.sum(w[:, :, None] * y, axis=1) / temperature, low)
+    p = tl.where(keep, tl.exp(blend - tl.max(blend, axis=1)[:, None]), 0.0)
+    mass = tl.sum(p, axis=1)
+    p = p / tl.where(mass > 0, mass, 1.0)[:, None]
+    # log q = log softmax(s / T)
+    x = tl.where(keep, s / temperature, low)
+    top_x = tl.max(x, axis=1)
+    q = tl.where(keep, tl.exp(x - top_x[:, None]), 0.0)
+    sum_q = tl.sum(q, axis=1)
+    sum_q = tl.where(sum_q > 0, sum_q, 1.0)
+    log_q = tl.where(keep, x - (top_x + tl.log(sum_q))[:, None], 0.0)
+    # r = softmax(s), the student without temperature
+    z = tl.where(keep, s, low)
+    top_z = tl.max(z, axis=1)
+    r = tl.where(keep, tl.exp(z - top_z[:, None]), 0.0)
+    sum_r = tl.sum(r, axis=1)
+    sum_r = tl.where(sum_r > 0, sum_r, 1.0)
+
+    at_teacher, of_teacher = b[:, None] * teachers + m[None, :], in_batch[:, None] & is_teacher
+    if BACKWARD:
+        to_distill = tl.load(grad_losses).to(tl.float32) * share
+        to_target = tl.load(grad_losses + 1).to(tl.float32) * share
+        # d L_distill / d s = T * (q - p);  d L_target / d s = r - (1, 0, ..., 0)
+        from_distill = temperature * (q / sum_q[:, None] - p)
+        from_target = tl.where(has_click[:, None], r / sum_r[:, None] - tl.where(first, 1.0, 0.0), 0.0)
+        ds = to_distill[:, None] * from_distill + to_target[:, None] * from_target
+        tl.store(grad_student + at, ds.to(grad_student.dtype.element_ty), mask=slot)
+        # d L_distill / d blend_c = T * p_c * (sum_k p_k log q_k - log q_c)
+        mean_log_q = tl.sum(p * log_q, axis=1)
+        dblend = (to_distill * temperature)[:, None] * p * (mean_log_q[:, None] - log_q)
+        # dw_i = sum_c dblend_c * y_ic + what comes from outside;  d w_i / d omega = -w_i * (CE_i - sum_j w_j CE_j)
+        outside = tl.load(grad_teacher + at_teacher, mask=of_teacher, other=0.0).to(tl.float32)
+        dw = tl.sum(dblend[:, None, :] * y, axis=2) + outside
+        mean_ce = tl.sum(w * ce, axis=1)
+        domega = -tl.sum(w * (ce - mean_ce[:, None]) * dw, axis=1)
+        tl.store(grad_omega + pid, tl.sum(tl.where(in_batch, domega, 0.0), axis=0))
+    else:
+        tl.store(teacher + at_teacher, w, mask=of_teacher)
+        # L_distill = -T^2 * sum_c p_c * log q_c;  L_target = log sum_c exp(s_c) - s_0
+        distill = -temperature * temperature * tl.sum(p * log_q, axis=1)
+        nll = top_z + tl.log(sum_r) - tl.sum(tl.where(first, s, 0.0), axis=1)
+        tl.store(losses + pid * 2, tl.sum(share * distill, axis=0))
+        tl.store(losses + pid * 2 + 1, tl.sum(share * tl.where(has_click, nll, 0.0), axis=0))
+
+
+def _blocks(shape: torch.Size) -> dict[str, int]:
+    """Block sizes for logits [B, M, C]: about 2,048 of them to a program, so that they stay in registers."""
+    samples, teachers, candidates = shape
+    bm, bc = power_of_two(teachers), power_of_two(candidates)
+    return {"BB": max(1, min(32, 2048 // (bm * bc), power_of_two(max(samples, 1)))), "BM": bm, "BC": bc}
+
+
+@torch.library.custom_op("tnr_dist::distillation", mutates_args=())
+def _forward(
+    logits: Tensor,
+    omega: Tensor,
+    student: Tensor,
+    weights: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """Losses [2] and teachers' weights [B, M]."""
+    samples, teachers, candidates = logits.shape
+    student, weights, mask = student.contiguous(), weights.contiguous(), None if mask is None else mask.contiguous()
+    blocks = _blocks(logits.shape)
+    programs = -(-samples // blocks["BB"])
+    losses = student.new_empty(programs, 2, dtype=torch.float32)
+    teacher = student.new_empty(samples, teachers, dtype=torch.float32)
+    sizes = (samples, teachers, candidates, *logits.stride(), scale, temperature)
+    distillation_kernel[(programs,)](
+        logits, omega, student, weights, mask, losses, teacher, None, None, None, None, *sizes,
+        MASKED=mask is not None, BACKWARD=False, **blocks, num_warps=4,
+    )  # fmt: skip
+    return losses.sum(0), teacher
+
+
+@torch.library.custom_op("tnr_dist::distillation_backward", mutates_args=())
+def _backward(
+    grad_losses: Tensor,
+    grad_teacher: Tensor,
+    logits: Tensor,
+    omega: Tensor,
+    student: Tensor,
+    weights: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """Gradients to omega and to the student's scores [B, C]."""
+    samples, teachers, candidates = logits.shape
+    student, weights, mask = student.contiguous(), weights.contiguous(), None if mask is None else mask.contiguous()
+    blocks = _blocks(logits.shape)
+    programs = -(-samples // blocks["BB"])
+    grad_student = torch.empty_like(student)
+    grad_omega = student.new_empty(programs, dtype=torch.float32)
+    sizes = (samples, teachers, candidates, *logits.stride(), scale, temperature)
+    distillation_kernel[(programs,)](
+        logits, omega, student, weights, mask, None, None, grad_losses.contiguous(), grad_teacher.contiguous(),
+        grad_student, grad_omega, *sizes, MASKED=mask is not None, BACKWARD=True, **blocks, num_warps=4,
+    )  # fmt: skip
+    return grad_omega.sum().to(omega.dtype).reshape(omega.shape), grad_student
+
+
+@_forward.register_fake
+def _(logits: Tensor, omega: Tensor, student: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return student.new_empty(2, dtype=torch.float32), student.new_empty(logits.shape[:2], dtype=torch.float32)
+
+
+@_backward.register_fake
+def _(
+    grad_losses: Tensor, grad_teacher: Tensor, logits: Tensor, omega: Tensor, student: Tensor, *_: Any
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(omega), torch.empty_like(student, memory_format=torch.contiguous_format)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.scale, ctx.temperature = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradients(ctx: Any, grad_losses: Tensor, grad_teacher: Tensor) -> tuple[Tensor | None, ...]:
+    grad_omega, grad_student = _backward(grad_losses, grad_teacher, *ctx.saved_tensors, ctx.scale, ctx.temperature)
+    return None, grad_omega, grad_student, None, None, None, None
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
+    """(function, signature, constants, warps, stages) of each kernel at the real sizes: M = 4 and 5 or 64 candidates."""
+    common = {"omega": "*fp32", "weights": "*fp32", "mask": "*i1", "scale": "fp32", "temperature": "fp32"}
+    sizes = ("samples", "teachers", "candidates", "logits_b", "logits_m", "logits_c")
+    common |= dict.fromkeys(sizes, "i32")
+    outputs = dict.fromkeys(("losses", "teacher"), "*fp32")
+    gradients = dict.fromkeys(("grad_losses", "grad_teacher", "grad_omega"), "*fp32")
+    cases = []
+    for dtype, candidates in (("*fp32", 5), ("*bf16", 64)):
+        blocks = _blocks(torch.Size((128, 4, candidates)))
+        inputs = {"logits": dtype, "student": dtype, **common}
+        forward = {"MASKED": True, "BACKWARD": False, **blocks, **dict.fromkeys((*gradients, "grad_student"))}
+        backward = {"MASKED": True, "BACKWARD": True, **blocks, **dict.fromkeys(outputs)}
+        cases.append((distillation_kernel.jit, inputs | outputs, forward, 4, 1))
+        cases.append((distillation_kernel.jit, inputs | gradients | {"grad_student": dtype}, backward, 4, 1))
+    return cases

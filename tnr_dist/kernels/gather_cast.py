@@ -1,0 +1,158 @@
+# mypy: allow-untyped-defs
+"""Rows of a cached table by index, cast on the way: one pass, where torch writes the gathered rows twice.
+
+Serves the tables that stay on the device: teachers' news vectors (bfloat16, [V, M, D]), and the frozen layers' states
+of every title's tokens, a ragged table [N, D].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tnr_dist.kernels.dispatch import Kernel, power_of_two, use_triton
+
+if TYPE_CHECKING:
+    import triton.language as tl
+
+# Elements of a program: 16 bytes a thread and load, two loads a thread.
+_ELEMENTS = 2048
+
+
+def gather_cast(table: Tensor, index: Tensor, dtype: torch.dtype, kernels: str = "auto") -> Tensor:
+    """table[index] in another dtype.
+
+    Args:
+        table: [V, ...], float32, bfloat16 or float16; its rows may lie apart.
+        index: [U] int32 or int64, in [0, V); the kernel, unlike torch, does not check it.
+        dtype: of the result.
+        kernels: "auto", "triton" or "torch".
+
+    Returns:
+        [U, ...]. Gradients flow to the table, summed in float32.
+    """
+    rows_are_whole = table[:1].is_contiguous()
+    if not rows_are_whole or not use_triton(kernels, table, "gather_cast"):
+        return gather_cast_reference(table, index, dtype)
+    out: Tensor = _GatherCast.apply(table, index, dtype)  # type: ignore[no-untyped-call]
+    return out
+
+
+def gather_cast_reference(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    """`gather_cast` in plain torch."""
+    return table.index_select(0, index).to(dtype)
+
+
+def gather_cast_ragged(
+    values: Tensor, starts: Tensor, lengths: np.ndarray, dtype: torch.dtype, kernels: str = "auto"
+) -> Tensor:
+    """Whole sequences of a ragged table, one after another: values[starts[u] : starts[u] + lengths[u]] for every u.
+
+    Args:
+        values: [N, ...], the rows of all sequences of the table.
+        starts: [U] int64, first row of each wanted sequence.
+        lengths: [U] int64 on the host, summing to T.
+        dtype: of the result.
+        kernels: "auto", "triton" or "torch".
+
+    Returns:
+        [T, ...].
+    """
+    return gather_cast(values, ragged_index(starts, lengths), dtype, kernels)
+
+
+def ragged_index(starts: Tensor, lengths: np.ndarray) -> Tensor:
+    """[T] int64: the table's row of every token of the wanted sequences; without a synchronisation."""
+    stops = np.cumsum(lengths, dtype=np.int64)
+    total = int(stops[-1]) if len(stops) else 0
+    counts, begins = torch.from_numpy(np.stack([lengths, stops - lengths])).to(starts.device, non_blocking=True)
+    shift = torch.repeat_interleave(starts - begins, counts, output_size=total)
+    return shift + torch.arange(total, device=starts.device)
+
+
+@Kernel
+def gather_kernel(
+    table,  # [V, W], rows `stride` apart
+    index,  # [U]
+    out,  # [U, W]
+    count,  # U
+    stride,
+    W: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """out[u, w] = cast(table[index[u], w]) for ROWS x COLUMNS of them."""
+    parts: tl.constexpr = (W + COLUMNS - 1) // COLUMNS
+    row = (tl.program_id(0) // parts).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = (tl.program_id(0) % parts) * COLUMNS + tl.arange(0, COLUMNS)
+    source = tl.load(index + row, mask=row < count, other=0).to(tl.int64)
+    keep = (row < count)[:, None] & (column < W)[None, :]
+    x = tl.load(table + source[:, None] * stride + column[None, :], mask=keep, other=0.0).to(tl.float32)
+    tl.store(out + row[:, None] * W + column[None, :], x.to(out.dtype.element_ty), mask=keep)
+
+
+@Kernel
+def scatter_kernel(
+    grad,  # [U, W]
+    index,  # [U]
+    sums,  # [V, W] float32
+    count,  # U
+    W: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """sums[v, w] += sum over u with index[u] = v of grad[u, w]."""
+    parts: tl.constexpr = (W + COLUMNS - 1) // COLUMNS
+    row = (tl.program_id(0) // parts).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = (tl.program_id(0) % parts) * COLUMNS + tl.arange(0, COLUMNS)
+    target = tl.load(index + row, mask=row < count, other=0).to(tl.int64)
+    keep = (row < count)[:, None] & (column < W)[None, :]
+    g = tl.load(grad + row[:, None] * W + column[None, :], mask=keep, other=0.0).to(tl.float32)
+    tl.atomic_add(sums + target[:, None] * W + column[None, :], g, mask=keep)
+
+
+def _blocks(width: int) -> dict[str, int]:
+    """Compile-time sizes for rows of `width` elements."""
+    columns = min(power_of_two(width), 1024)
+    return {"W": width, "ROWS": max(1, _ELEMENTS // columns), "COLUMNS": columns}
+
+
+def _grid(count: int, blocks: dict[str, int]) -> tuple[int]:
+    return (-(-count // blocks["ROWS"]) * -(-blocks["W"] // blocks["COLUMNS"]),)
+
+
+class _GatherCast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+        out = torch.empty((len(index), *table.shape[1:]), dtype=dtype, device=table.device)
+        index = index.contiguous()
+        if out.numel():
+            blocks = _blocks(table[0].numel())
+            gather_kernel[_grid(len(index), blocks)](table, index, out, len(index), table.stride(0), **blocks)
+        ctx.save_for_backward(index)
+        ctx.shape, ctx.dtype = table.shape, table.dtype
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        (index,) = ctx.saved_tensors
+        sums = torch.zeros(ctx.shape, dtype=torch.float32, device=grad.device)
+        if grad.numel():
+            blocks = _blocks(grad[0].numel())
+            scatter_kernel[_grid(len(index), blocks)](grad.contiguous(), index, sums, len(index), **blocks)
+        return sums.to(ctx.dtype), None, None
+
+
+def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
+    """(kernel, signature, constants, num_warps, num_stages): teachers' vectors [V, 4, 256], states of 384 and 768."""
+    cases: list[tuple[Any, dict[str, str], dict[str, Any], int, int]] = []
+    for width in (4 * 256, 384, 768):
+        for source, target in (("*bf16", "*fp32"), ("*fp32", "*bf16"), ("*bf16", "*bf16")):
+            types = {"table": source, "index": "*i64", "out": target, "count": "i32", "stride": "i32:16"}
+            cases.append((gather_kernel.jit, types, _blocks(width), 4, 1))
+        types = {"grad": "*bf16", "index": "*i64", "sums": "*fp32", "count": "i32"}
+        cases.append((scatter_kernel.jit, types, _blocks(width), 4, 1))
+    return cases
