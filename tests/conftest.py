@@ -18,7 +18,7 @@ def tiny_plm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertConfig, BertModel
 
     folder = tmp_path_factory.mktemp("plm")
-    words = "a b c d e f g h i j k l m n o p q r s t u v w x y z".split()
+    words = list("abcdefghijklmnopqrstuvwxyz")
     pieces = [f"##{letter}" for letter in words] + list("0123456789.,:;'\"!?-$%&()")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *pieces]
     (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")

@@ -1,5 +1,3 @@
-import os
-
 import pytest
 
 from tnr_dist.errors import InputError
@@ -14,7 +12,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(RuntimeError), atomic_path(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
-    assert read_json(path) == {"a": 1} and os.listdir(tmp_path) == ["a.json"]
+    assert read_json(path) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_folders_appear_whole(tmp_path):
@@ -22,7 +20,7 @@ def test_folders_appear_whole(tmp_path):
         temporary.mkdir()
         (temporary / "x").write_text("1")
         raise RuntimeError
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
     with atomic_path(tmp_path / "d") as temporary:
         temporary.mkdir()
         (temporary / "x").write_text("1")

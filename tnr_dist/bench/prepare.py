@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -18,12 +19,14 @@ _TRAIN, _DEV, _TEST = 2_232_748, 376_471, 2_370_727  # impressions
 _BODY_WORDS = 360  # about 512 tokens
 
 
-def run(scale: float = 1 / 16, input: str | None = None, corpus_articles: int = 6_000) -> dict[str, Any]:
+def run(
+    scale: float = 1 / 16, input: str | None = None, corpus_articles: int = 6_000, splits: str = "train,dev,test"
+) -> dict[str, Any]:
     """Prepare MINDlarge-shaped data of `scale` (or the folder `input`), then a corpus of `corpus_articles` articles.
 
     `seconds` is the whole of `tnr data prepare` (hashing the sources, both passes, titles and abstracts to tokens);
     `impressions` are those of all splits. `peak_gib` is of the process tree. `corpus_*` are the same for articles with
-    bodies of about 512 tokens; 0 articles leave them out.
+    bodies of about 512 tokens; 0 articles leave them out. `splits` chooses which generated splits are prepared.
     """
     with tempfile.TemporaryDirectory(prefix="tnr-bench-") as name:
         folder = Path(name)
@@ -32,13 +35,15 @@ def run(scale: float = 1 / 16, input: str | None = None, corpus_articles: int = 
             synthesize(
                 folder / "raw", news=_NEWS, users=users, impressions=train, dev_impressions=dev, test_impressions=test
             )
+            for split in {"train", "dev", "test"} - set(splits.split(",")):
+                shutil.rmtree(folder / "raw" / split)
         options = PrepareOptions(input=input or str(folder / "raw"))
         with PeakMemory() as memory:
             start = time.perf_counter()
             manifest = prepare(options, folder / "prepared")
             seconds = time.perf_counter() - start
-        splits = manifest["counts"]["splits"]
-        impressions = sum(split["impressions"] for split in splits.values())
+        counts = manifest["counts"]["splits"].values()
+        impressions = sum(split["impressions"] for split in counts)
         result = {
             "impressions": impressions,
             "seconds": seconds,
@@ -46,7 +51,8 @@ def run(scale: float = 1 / 16, input: str | None = None, corpus_articles: int = 
             "peak_gib": memory.gib,
             "news": manifest["counts"]["news"],
             "news_per_s": manifest["counts"]["news"] / seconds,
-            "candidates": sum(split["candidates"] for split in splits.values()),
+            "candidates": sum(split["candidates"] for split in counts),
+            "splits": ",".join(manifest["counts"]["splits"]),
             "scale": scale if input is None else None,
             "processes": os.cpu_count(),
         }

@@ -6,7 +6,7 @@ For a token i of a sequence s and a head, with keep_ij drawn anew by every call 
     S_ij = q_i . k_j / sqrt(head_dim) + b_ij          P_i = softmax over j in s of S_i
     O_i  = sum_j P_ij keep_ij / (1 - p) v_j
 
-A tile is a run of whole sequences of at most `BLOCK` tokens ("closed": its keys are its own rows, masked to the block
+A tile is a run of whole sequences of at most 64 tokens ("closed": its keys are its own rows, masked to the block
 diagonal), or a cut of one longer sequence ("open": a loop over the sequence's key tiles with an online softmax, as in
 FlashAttention: Dao et al. 2022). Only O and the log-sum-exp are kept for the backward pass; the dropout mask is
 computed again from a counter (Philox4x32 with 7 rounds: Salmon et al. 2011).
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from tnr_dist.models.attention import Plan
 
-#: Tokens of a tile: the rows of one wgmma, and four titles of 16 tokens.
-BLOCK = 64
 # The bias gradient is summed by atomics into this many copies of the table at most, so that tiles seldom collide ...
 _COPIES = 16
 # ... as long as all copies together have at most this many elements.
@@ -48,30 +46,31 @@ class Tiles:
         closed: [n, 4] int32: first row, end row, and the same again as the keys' range.
         opened: [m, 4] int32: first row, end row, first row and end row of the sequence.
         starts: [T] int32: the first row of each token's sequence.
-        longest: length of the longest sequence.
+        block: rows of a tile at most.
     """
 
     closed: Tensor
     opened: Tensor
     starts: Tensor
-    longest: int
+    block: int
 
     @classmethod
-    def of(cls, lengths: np.ndarray, device: torch.device | str) -> Tiles:
-        """Cut sequences of `lengths` [U] (on the host, any order, 0 allowed) into tiles of up to `BLOCK` rows."""
+    def of(cls, lengths: np.ndarray, device: torch.device | str, dtype: torch.dtype) -> Tiles:
+        """Tiles for sequences of `lengths` [U] (on the host, any order, 0 allowed) and tensors of `dtype`."""
+        block = _block(dtype)
         lengths = np.asarray(lengths, dtype=np.int64)
         offsets = [0, *np.cumsum(lengths).tolist()]
         closed, opened = [], []
         i = 0
         while i < len(lengths):
             start = offsets[i]
-            j = bisect_right(offsets, start + BLOCK, lo=i) - 1
+            j = bisect_right(offsets, start + block, lo=i) - 1
             if j > i:
                 closed.append((start, offsets[j], start, offsets[j]))
                 i = j
             else:
                 stop = offsets[i + 1]
-                opened += [(row, min(row + BLOCK, stop), start, stop) for row in range(start, stop, BLOCK)]
+                opened += [(row, min(row + block, stop), start, stop) for row in range(start, stop, block)]
                 i += 1
         # One small copy to the device, whatever the number of tokens.
         table = np.asarray(closed + opened, dtype=np.int32).reshape(-1, 4)
@@ -79,7 +78,7 @@ class Tiles:
         flat = torch.from_numpy(np.concatenate([table.ravel(), sequences.ravel()])).to(device, non_blocking=True)
         tiles, (first, length) = flat[: table.size].view(-1, 4), flat[table.size :].view(2, -1)
         starts = torch.repeat_interleave(first, length, output_size=offsets[-1])
-        return cls(tiles[: len(closed)], tiles[len(closed) :], starts, int(lengths.max(initial=0)))
+        return cls(tiles[: len(closed)], tiles[len(closed) :], starts, block)
 
 
 def ragged_attention(
@@ -101,7 +100,7 @@ def ragged_attention(
             with S >= the longest sequence. Added to the scores; gradients flow to it.
         dropout_p: dropout of the attention probabilities, drawn from the device's generator.
         kernels: "auto", "triton" or "torch".
-        tiles: `Tiles.of(lengths, q.device)` where the caller keeps it for several layers.
+        tiles: `Tiles.of(lengths, q.device, q.dtype)` where the caller keeps it for several layers.
 
     Returns:
         [T, heads, head_dim] in the dtype of v.
@@ -110,7 +109,7 @@ def ragged_attention(
         return ragged_attention_reference(q, k, v, lengths, bias_table, dropout_p)
     if not len(q):
         return torch.zeros_like(v)
-    tiles = Tiles.of(lengths, q.device) if tiles is None else tiles
+    tiles = Tiles.of(lengths, q.device, q.dtype) if tiles is None else tiles
     # The seed stays on the device: no synchronisation, and it follows the generator's saved state and CUDA graphs.
     seed = torch.randint(2**62, (1,), device=q.device) if dropout_p > 0 else tiles.starts
     out: Tensor = _RaggedAttention.apply(q, k, v, bias_table, tiles, seed, dropout_p)  # type: ignore[no-untyped-call]
@@ -148,12 +147,18 @@ def ragged_attention_reference(
 def cuda_backend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias_table: Tensor | None, dropout_p: float) -> Tensor:
     """`ragged_attention` with the signature of `tnr_dist.models.attention.BACKENDS`; tiles are kept with the plan."""
     kept = _TILES.setdefault(plan, {})
-    if q.device not in kept:
-        kept[q.device] = Tiles.of(plan.lengths, q.device)
-    return ragged_attention(q, k, v, plan.lengths, bias_table, dropout_p, "triton", kept[q.device])
+    key = q.device, _block(q.dtype)
+    if key not in kept:
+        kept[key] = Tiles.of(plan.lengths, q.device, q.dtype)
+    return ragged_attention(q, k, v, plan.lengths, bias_table, dropout_p, "triton", kept[key])
 
 
-_TILES: WeakKeyDictionary[Plan, dict[torch.device, Tiles]] = WeakKeyDictionary()
+_TILES: WeakKeyDictionary[Plan, dict[tuple[torch.device, int], Tiles]] = WeakKeyDictionary()
+
+
+def _block(dtype: torch.dtype) -> int:
+    """Rows of a tile: those of one wgmma (and four titles of 16 tokens); float32 products would spill at 64."""
+    return 32 if dtype == torch.float32 else 64
 
 
 def _square(bias: Tensor, length: int) -> Tensor:
@@ -425,7 +430,7 @@ def _options(q: Tensor, dropout_p: float, bias: Tensor | None) -> dict[str, Any]
         "H": q.shape[1],
         "D": q.shape[2],
         "WIDTH": max(16, power_of_two(q.shape[2])),
-        "BLOCK": BLOCK,
+        "BLOCK": _block(q.dtype),
         "BIAS": bias is not None,
         "DROPOUT": dropout_p > 0,
         "UPCAST": interpreted(),
@@ -507,7 +512,7 @@ def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int
         for closed in (True, False):
             for with_bias in (True, False):
                 constants = {
-                    "H": 12, "D": head_dim, "WIDTH": head_dim, "BLOCK": BLOCK, "CLOSED": closed, "BIAS": with_bias,
+                    "H": 12, "D": head_dim, "WIDTH": head_dim, "BLOCK": _block(dtype), "CLOSED": closed, "BIAS": with_bias,
                     "DROPOUT": True, "UPCAST": False, "PRECISION": "ieee" if dtype == torch.float32 else "tf32",
                 }  # fmt: skip
                 types = dict.fromkeys(["q", "k", "v", "out", "dout", "dq", "dk", "dv"], kind)

@@ -47,7 +47,7 @@ def digests(output: Path) -> dict[str, str]:
     folder = output / "cache"
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*.tar")) + [folder / "news.safetensors"]
+        for p in [*sorted(folder.rglob("*.tar")), folder / "news.safetensors"]
     }
 
 

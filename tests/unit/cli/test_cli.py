@@ -158,7 +158,7 @@ def test_malformed_input_is_one_line_and_leaves_nothing(case, tmp_path, config, 
     assert code == 2 and one_line(err) and says in err, err
     assert not (tmp_path / "out").exists()
     assert not list((tmp_path / "run").rglob("complete.json"))
-    assert not [p for p in tmp_path.rglob("*.tmp")]
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_traceback_on_request(tnr, monkeypatch):

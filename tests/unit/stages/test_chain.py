@@ -162,7 +162,7 @@ def test_cache_holds_what_the_teachers_say(finished, chain_yaml):
     info = index.shards[0]
     blocks = read_shard(data.folder / "train" / info.name, info)
     columns = stored.columns("train", info, blocks)
-    key, block = next(iter(blocks.items()))
+    _key, block = next(iter(blocks.items()))
     titles = data.titles()
     for number in range(2):
         model, _ = load_recommender(finished / "seed-0" / f"teacher-{number}" / "model.safetensors")
