@@ -328,7 +328,7 @@ def report(config: ConfigArgument, overrides: OverridesArgument = None, print_co
 
 @app.command("bench")
 def bench(
-    name: Annotated[str, typer.Argument(help="prepare, loader, cache or metrics.")],
+    name: Annotated[str, typer.Argument(help="prepare, loader, cache, metrics, teacher-pass, inference or step.")],
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="The benchmark's own settings, for example scale=0.25."),

@@ -18,7 +18,7 @@ import psutil
 
 from tnr_dist.errors import InputError
 
-NAMES = ("prepare", "loader", "cache", "metrics")
+NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step")
 
 
 def run_benchmark(name: str, settings: Sequence[str]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def run_benchmark(name: str, settings: Sequence[str]) -> dict[str, Any]:
     """
     if name not in NAMES:
         raise InputError(f"tnr bench {name}: unknown; one of {', '.join(NAMES)}")
-    run = importlib.import_module(f"tnr_dist.bench.{name}").run
+    run = importlib.import_module(f"tnr_dist.bench.{name.replace('-', '_')}").run
     parameters = typing.get_type_hints(run)
     values: dict[str, Any] = {}
     for setting in settings:
@@ -38,7 +38,7 @@ def run_benchmark(name: str, settings: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"tnr bench {name}: unknown setting {setting!r}; {known} can be set as key=value")
         kinds = [kind for kind in typing.get_args(parameters[key]) or (parameters[key],) if kind is not type(None)]
         try:
-            values[key] = kinds[0](text)
+            values[key] = text.lower() in ("1", "true", "yes") if kinds[0] is bool else kinds[0](text)
         except ValueError:
             raise InputError(f"tnr bench {name}: {key}={text!r} is not {kinds[0].__name__}") from None
     where = surroundings()

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,8 +95,6 @@ def _compile(
     warps: int,
     stages: int,
 ) -> Report:
-    import time
-
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

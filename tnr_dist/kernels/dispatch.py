@@ -24,6 +24,8 @@ AUTO: dict[str, bool] = {
     "distillation": False,
     "projection_mse": False,
     "additive_pooling": False,
+    "ragged_attention": False,
+    "gather_cast": False,
 }
 
 
@@ -36,7 +38,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
-        functools.update_wrapper(self, function)
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
 
     @functools.cached_property
     def jit(self) -> Any:
@@ -54,6 +56,10 @@ class Kernel:
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., Any]:
         """The launcher for `grid`; an empty grid launches nothing (Triton refuses one)."""
         return self.jit[grid] if all(grid) else _nothing
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Only another kernel calls one, and that calls its Triton function."""
+        raise TypeError(f"{self.__name__} is launched as {self.__name__}[grid](...)")
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -119,12 +125,15 @@ def product_dtype(*operands: Tensor) -> torch.dtype:
     device = operands[0].device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
-    return min((operand.dtype for operand in operands), key=lambda dtype: dtype.itemsize)
+    narrowest = operands[0].dtype  # a loop, not min(key=...): torch.compile breaks its graph there
+    for operand in operands[1:]:
+        narrowest = operand.dtype if operand.dtype.itemsize < narrowest.itemsize else narrowest
+    return narrowest
 
 
 def product_precision() -> str:
     """How Triton multiplies float32 matrices: as torch is set to ('tf32' only where torch may use it too)."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 def power_of_two(n: int) -> int:

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs
 """The second stage's loss of each sample in one pass over the teachers' logits [B, M, C].
 
 Teachers' cross-entropies, their weights, blended soft labels, distillation and target loss, and in the backward pass the

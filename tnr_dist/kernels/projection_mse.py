@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs
 """Weighted squared distance between the student's vectors and all teachers' projected ones: stage 2's embedding losses.
 
 A matrix product with the squared difference in its epilogue: the projected vectors [U, M, D'] exist in registers only,
@@ -227,7 +228,7 @@ def _constants(teachers: Tensor, weight: Tensor, dtype: torch.dtype) -> dict[str
         student = {"BU": 64, "BE": min(be, 64), "BK": min(bd, 64), "num_warps": 4, "num_stages": 3}
         projection = {
             "BU": 64,
-            "BD": min(bd, 256),
+            "BD": min(bd, 128),
             "BE": min(be, 64),
             "BK": min(bd, 64),
             "num_warps": 8,

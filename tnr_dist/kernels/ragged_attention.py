@@ -6,18 +6,16 @@ For a token i of a sequence s and a head, with keep_ij drawn anew by every call 
     S_ij = q_i . k_j / sqrt(head_dim) + b_ij          P_i = softmax over j in s of S_i
     O_i  = sum_j P_ij keep_ij / (1 - p) v_j
 
-A tile is a run of whole sequences of at most 64 tokens ("closed": its keys are its own rows, masked to the block
-diagonal), or a cut of one longer sequence ("open": a loop over the sequence's key tiles with an online softmax, as in
-FlashAttention: Dao et al. 2022). Only O and the log-sum-exp are kept for the backward pass; the dropout mask is
-computed again from a counter (Philox4x32 with 7 rounds: Salmon et al. 2011).
+A tile is a run of whole sequences of at most 64 tokens in all (32 in float32; "closed": its keys are its own rows,
+masked to the block diagonal), or a cut of one longer sequence ("open": a loop over the sequence's key tiles with an
+online softmax, as in FlashAttention: Dao et al. 2022). Only O and the log-sum-exp are kept for
+the backward pass; the dropout mask is computed again from a counter (Philox4x32, 7 rounds: Salmon et al. 2011).
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from bisect import bisect_right
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -26,59 +24,19 @@ import torch
 from torch import Tensor
 
 from tnr_dist.kernels.dispatch import interpreted, power_of_two, product_precision, use_triton
+from tnr_dist.kernels.tiles import Tiles, block_rows
 
 if TYPE_CHECKING:
     import triton.language as tl
 
     from tnr_dist.models.attention import Plan
 
+#: Largest head the kernels are made for; torch serves the rest.
+MAX_HEAD_DIM = 64
 # The bias gradient is summed by atomics into this many copies of the table at most, so that tiles seldom collide ...
 _COPIES = 16
 # ... as long as all copies together have at most this many elements.
 _COPIES_ELEMENTS = 1 << 22
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """How the packed rows of a batch are cut into tiles; the same for all layers.
-
-    Attributes:
-        closed: [n, 4] int32: first row, end row, and the same again as the keys' range.
-        opened: [m, 4] int32: first row, end row, first row and end row of the sequence.
-        starts: [T] int32: the first row of each token's sequence.
-        block: rows of a tile at most.
-    """
-
-    closed: Tensor
-    opened: Tensor
-    starts: Tensor
-    block: int
-
-    @classmethod
-    def of(cls, lengths: np.ndarray, device: torch.device | str, dtype: torch.dtype) -> Tiles:
-        """Tiles for sequences of `lengths` [U] (on the host, any order, 0 allowed) and tensors of `dtype`."""
-        block = _block(dtype)
-        lengths = np.asarray(lengths, dtype=np.int64)
-        offsets = [0, *np.cumsum(lengths).tolist()]
-        closed, opened = [], []
-        i = 0
-        while i < len(lengths):
-            start = offsets[i]
-            j = bisect_right(offsets, start + block, lo=i) - 1
-            if j > i:
-                closed.append((start, offsets[j], start, offsets[j]))
-                i = j
-            else:
-                stop = offsets[i + 1]
-                opened += [(row, min(row + block, stop), start, stop) for row in range(start, stop, block)]
-                i += 1
-        # One small copy to the device, whatever the number of tokens.
-        table = np.asarray(closed + opened, dtype=np.int32).reshape(-1, 4)
-        sequences = np.stack([offsets[:-1], lengths]).astype(np.int32)
-        flat = torch.from_numpy(np.concatenate([table.ravel(), sequences.ravel()])).to(device, non_blocking=True)
-        tiles, (first, length) = flat[: table.size].view(-1, 4), flat[table.size :].view(2, -1)
-        starts = torch.repeat_interleave(first, length, output_size=offsets[-1])
-        return cls(tiles[: len(closed)], tiles[len(closed) :], starts, block)
 
 
 def ragged_attention(
@@ -94,18 +52,18 @@ def ragged_attention(
     """softmax(q k^T / sqrt(head_dim) + bias) v within each sequence of a packed batch.
 
     Args:
-        q: [T, heads, head_dim], head_dim <= 128; k, v: the same shape. float32, bfloat16 or float16.
+        q: [T, heads, head_dim]; k, v: the same shape. float32, bfloat16 or float16.
         lengths: [U] int64 on the host, summing to T.
         bias_table: [heads, S, S] (row = query, column = key), or [heads, 2 S - 1] by distance (key - query + S - 1),
             with S >= the longest sequence. Added to the scores; gradients flow to it.
         dropout_p: dropout of the attention probabilities, drawn from the device's generator.
-        kernels: "auto", "triton" or "torch".
+        kernels: "auto", "triton" or "torch" (which also serves head_dim > `MAX_HEAD_DIM`).
         tiles: `Tiles.of(lengths, q.device, q.dtype)` where the caller keeps it for several layers.
 
     Returns:
         [T, heads, head_dim] in the dtype of v.
     """
-    if not use_triton(kernels, q, "ragged_attention") or q.shape[-1] > 128:
+    if not use_triton(kernels, q, "ragged_attention") or q.shape[-1] > MAX_HEAD_DIM:
         return ragged_attention_reference(q, k, v, lengths, bias_table, dropout_p)
     if not len(q):
         return torch.zeros_like(v)
@@ -147,18 +105,13 @@ def ragged_attention_reference(
 def cuda_backend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias_table: Tensor | None, dropout_p: float) -> Tensor:
     """`ragged_attention` with the signature of `tnr_dist.models.attention.BACKENDS`; tiles are kept with the plan."""
     kept = _TILES.setdefault(plan, {})
-    key = q.device, _block(q.dtype)
+    key = q.device, block_rows(q.dtype)
     if key not in kept:
         kept[key] = Tiles.of(plan.lengths, q.device, q.dtype)
     return ragged_attention(q, k, v, plan.lengths, bias_table, dropout_p, "triton", kept[key])
 
 
 _TILES: WeakKeyDictionary[Plan, dict[tuple[torch.device, int], Tiles]] = WeakKeyDictionary()
-
-
-def _block(dtype: torch.dtype) -> int:
-    """Rows of a tile: those of one wgmma (and four titles of 16 tokens); float32 products would spill at 64."""
-    return 32 if dtype == torch.float32 else 64
 
 
 def _square(bias: Tensor, length: int) -> Tensor:
@@ -424,24 +377,26 @@ def _row_major(x: Tensor) -> Tensor:
     return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
 
 
-def _options(q: Tensor, dropout_p: float, bias: Tensor | None) -> dict[str, Any]:
+def _options(q: Tensor, dropout_p: float, bias: Tensor | None, tiles: Tiles) -> dict[str, Any]:
     """Compile-time arguments of both kernels."""
     return {
         "H": q.shape[1],
         "D": q.shape[2],
         "WIDTH": max(16, power_of_two(q.shape[2])),
-        "BLOCK": _block(q.dtype),
+        "BLOCK": tiles.block,
         "BIAS": bias is not None,
         "DROPOUT": dropout_p > 0,
         "UPCAST": interpreted(),
         "PRECISION": product_precision() if q.dtype == torch.float32 else "tf32",
-        **_launch(q.shape[2], q.dtype),
     }
 
 
-def _launch(head_dim: int, dtype: torch.dtype) -> dict[str, int]:
-    """Warps and pipeline stages by size, such that nothing spills on sm_90 (tests/kernels/test_aot.py)."""
-    return {"num_warps": 4 if dtype != torch.float32 and head_dim <= 64 else 8, "num_stages": 2}
+def _launch(dtype: torch.dtype, closed: bool, bias: bool, backward: bool) -> dict[str, int]:
+    """Warps and pipeline stages with which nothing spills on sm_90 (tests/kernels/test_aot.py)."""
+    if dtype == torch.float32:
+        return {"num_warps": 8, "num_stages": 2}
+    warps = 8 if bias or (backward and not closed) else 4
+    return {"num_warps": warps, "num_stages": 1 if backward else 2}
 
 
 def _strides(bias: Tensor | None) -> tuple[int, int, int, int]:
@@ -462,13 +417,13 @@ class _RaggedAttention(torch.autograd.Function):
         q, k, v = _row_major(q), _row_major(k), _row_major(v)
         out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
         lse = torch.empty((q.shape[1], len(q)), dtype=torch.float32, device=q.device)
-        options = _options(q, dropout_p, bias)
+        options = _options(q, dropout_p, bias, tiles)
         for table, closed in ((tiles.closed, True), (tiles.opened, False)):
             if len(table):
                 _kernels()[0][(len(table) * q.shape[1],)](
                     q, k, v, q if bias is None else bias, out, lse, table, tiles.starts, seed,
                     q.stride(0), k.stride(0), v.stride(0), *_strides(bias), len(q), q.shape[2] ** -0.5, dropout_p,
-                    CLOSED=closed, **options,
+                    CLOSED=closed, **options, **_launch(q.dtype, closed, bias is not None, False),
                 )  # fmt: skip
         ctx.save_for_backward(q, k, v, bias, out, lse, seed)
         ctx.tiles, ctx.dropout_p, ctx.options = tiles, dropout_p, options
@@ -493,36 +448,39 @@ class _RaggedAttention(torch.autograd.Function):
                     table, ctx.tiles.starts, seed, q.stride(0), k.stride(0), v.stride(0), *_strides(bias), *grads,
                     len(q), q.shape[2] ** -0.5, ctx.dropout_p,
                     CLOSED=closed, BIAS_GRAD=sums is not None, **ctx.options,
+                    **_launch(q.dtype, closed, bias is not None, True),
                 )  # fmt: skip
         dbias = None if sums is None else sums.sum(0).to(ctx.saved_tensors[3].dtype)
         return dq, dk, dv, dbias, None, None, None
 
 
 def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
-    """(kernel, signature, constants, num_warps, num_stages) at the real sizes: 12 heads of 32 (MiniLM) and 64 (BERT)."""
+    """(kernel, signature, constants, num_warps, num_stages) at the real sizes, with dropout.
+
+    12 heads of 32 without a bias (MiniLM), of 64 without and with one, frozen or trained (BERT, UniLMv2).
+    """
     forward, backward = _kernels()
-    integers = ["stride_q", "stride_k", "stride_v"]
-    bias = ["origin", "stride_h", "stride_i", "stride_j", "copies", "grad_copy", "grad_h", "grad_i", "grad_j", "T"]
+    bf16, fp32 = torch.bfloat16, torch.float32
+    cases = [(32, bf16, False, False), (64, bf16, False, False), (64, bf16, True, False), (64, bf16, True, True)]
+    cases += [(64, fp32, True, True)]
     signatures: list[tuple[Any, dict[str, str], dict[str, Any], int, int]] = []
-    for head_dim, dtype, kind in (
-        (32, torch.bfloat16, "*bf16"),
-        (64, torch.bfloat16, "*bf16"),
-        (64, torch.float32, "*fp32"),
-    ):
-        for closed in (True, False):
-            for with_bias in (True, False):
-                constants = {
-                    "H": 12, "D": head_dim, "WIDTH": head_dim, "BLOCK": _block(dtype), "CLOSED": closed, "BIAS": with_bias,
-                    "DROPOUT": True, "UPCAST": False, "PRECISION": "ieee" if dtype == torch.float32 else "tf32",
-                }  # fmt: skip
-                types = dict.fromkeys(["q", "k", "v", "out", "dout", "dq", "dk", "dv"], kind)
-                types |= {"lse": "*fp32", "bias": "*fp32", "dbias": "*fp32", "tiles": "*i32", "starts": "*i32"}
-                types["seed"] = "*i64"
-                arguments = {f"{name}_ptr": kind_ for name, kind_ in types.items()}
-                arguments |= dict.fromkeys(integers, "i32:16") | dict.fromkeys(bias, "i32")
-                arguments |= {"scale": "fp32", "dropout_p": "fp32"}
-                launch = _launch(head_dim, dtype)
-                for kernel, extra in ((forward, {}), (backward, {"BIAS_GRAD": with_bias})):
-                    signature = {name: arguments[name] for name in kernel.arg_names if name in arguments}
-                    signatures.append((kernel, signature, constants | extra, launch["num_warps"], launch["num_stages"]))
+    for (head_dim, dtype, bias, bias_grad), closed in itertools.product(cases, (True, False)):
+        types = dict.fromkeys(["q", "k", "v", "out", "dout", "dq", "dk", "dv"], "*bf16" if dtype == bf16 else "*fp32")
+        types |= dict.fromkeys(["lse", "bias", "dbias"], "*fp32")
+        types |= {"tiles": "*i32", "starts": "*i32", "seed": "*i64"}
+        arguments = {f"{name}_ptr": kind for name, kind in types.items()}
+        arguments |= dict.fromkeys(["stride_q", "stride_k", "stride_v"], "i32:16")
+        arguments |= dict.fromkeys(["origin", "stride_h", "stride_i", "stride_j", "T"], "i32")
+        arguments |= dict.fromkeys(["copies", "grad_copy", "grad_h", "grad_i", "grad_j"], "i32")
+        arguments |= {"scale": "fp32", "dropout_p": "fp32"}
+        constants = {
+            "H": 12, "D": head_dim, "WIDTH": head_dim, "BLOCK": block_rows(dtype), "CLOSED": closed, "BIAS": bias,
+            "DROPOUT": True, "UPCAST": False, "PRECISION": "ieee" if dtype == fp32 else "tf32",
+        }  # fmt: skip
+        for kernel, extra in ((forward, {}), (backward, {"BIAS_GRAD": bias_grad})):
+            if kernel is forward and bias_grad and dtype == bf16:
+                continue  # the same as without
+            signature = {name: arguments[name] for name in kernel.arg_names if name in arguments}
+            launch = _launch(dtype, closed, bias, kernel is backward)
+            signatures.append((kernel, signature, constants | extra, launch["num_warps"], launch["num_stages"]))
     return signatures

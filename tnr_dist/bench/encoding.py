@@ -1,0 +1,80 @@
+"""News vectors a second: ours packed, and transformers' padded, sorted and compiled forms of the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from tnr_dist.bench.titles import PADDED, padded, transformers_bert
+from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.evaluation.scoring import length_chunks
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.transformer import Encoder
+
+_BATCH = 64
+
+
+def device() -> torch.device:
+    """The GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(enabled: bool) -> torch.autocast:
+    """bf16 autocast on the benchmark's device."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=enabled)
+
+
+def packed_pass(encoder: Encoder, table: RaggedTable, bf16: bool = True) -> Callable[[], None]:
+    """Our encoder over all titles: length-sorted chunks, no padding."""
+    encoder = encoder.to(device()).eval()
+    batches = [Packed.gather(table.values, table.offsets, rows).to(device()) for rows in length_chunks(table, PADDED)]
+
+    @torch.inference_mode()
+    def run() -> None:
+        with autocast(bf16):
+            for batch in batches:
+                encoder(batch)
+
+    return run
+
+
+def transformers_pass(
+    encoder: Encoder, table: RaggedTable, *, bf16: bool, sort: bool, compiled: bool = False
+) -> Callable[[], None]:
+    """transformers' BertModel (SDPA) over all titles in batches of 64, padded to 30 or, sorted, to the batch's longest."""
+    model = transformers_bert(encoder).to(device()).eval()
+    run_model = torch.compile(model, dynamic=sort) if compiled else model
+    rows = np.argsort(table.lengths, kind="stable") if sort else np.arange(len(table))
+    batches = []
+    for start in range(0, len(rows), _BATCH):
+        part = rows[start : start + _BATCH]
+        length = int(table.lengths[part].max()) if sort else PADDED
+        ids, mask = padded(table, part, length)
+        batches.append((ids.to(device()), mask.to(device()).long()))
+
+    @torch.inference_mode()
+    def run() -> None:
+        with autocast(bf16):
+            for ids, mask in batches:
+                run_model(input_ids=ids, attention_mask=mask)
+
+    return run
+
+
+def matmul_tflops() -> float:
+    """Measured ceiling: a large bf16 matrix product on this device, TFLOP/s."""
+    from tnr_dist.bench.titles import best_seconds
+
+    n = 8192 if device().type == "cuda" else 2048
+    a = torch.randn(n, n, device=device()).to(torch.bfloat16)
+    return 2 * n**3 / best_seconds(lambda: a @ a, repeats=5, warm=2) / 1e12
+
+
+def encoder_flops(encoder: Encoder, tokens: int, lengths: np.ndarray) -> float:
+    """Multiply-adds times 2 of a forward pass: linear layers on `tokens`, attention on the squared lengths."""
+    c = encoder.config
+    linear = 2 * tokens * (4 * c.hidden**2 + 2 * c.hidden * c.intermediate)
+    attention = 4 * float((lengths.astype(np.float64) ** 2).sum()) * c.hidden
+    return c.layers * (linear + attention)

@@ -1,0 +1,248 @@
+"""`tnr bench kernels`: each fused kernel beside its plain torch form, and that under torch.compile, at the real sizes.
+
+A row's time is that of a forward and a backward pass. On CUDA all three are captured in a CUDA graph, as in the training
+step, so that it is the device's time and not the host's. Without a GPU only the plain forms are timed: Triton's
+interpreter says nothing about speed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tnr_dist.progress import say
+
+# Distinct titles of a batch of 128 samples of real MIND, and (by extrapolation) of 1,024; teachers, sizes of the model.
+_TITLES = {128: 2_490, 1024: 9_000}
+_SECONDS = 5.0  # of one form of one row, on a CPU; slow ones are timed fewer times
+_TEACHERS, _DIM, _QUERY, _HISTORY, _NEWS = 4, 256, 200, 50, 101_527
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: `call(kernels, *inputs)` gives the output; gradients are taken to the inputs that require them."""
+
+    kernel: str
+    shape: str
+    dtype: str
+    inputs: tuple[Tensor, ...]
+    call: Callable[..., Tensor]
+
+    def step(self, call: Callable[..., Tensor], inputs: tuple[Tensor, ...] | None = None) -> list[Tensor]:
+        """Output and gradients of a sum with unequal factors."""
+        inputs = self.inputs if inputs is None else inputs
+        leaves = [x for x in inputs if x.requires_grad]
+        out = call(*inputs)
+        if not leaves:
+            return [out]
+        factors = torch.linspace(0.5, 1.5, out.numel(), device=out.device, dtype=out.dtype).view(out.shape)
+        return [out.detach(), *torch.autograd.grad(out, leaves, factors)]
+
+
+def run(batch: int = 0, repeats: int = 20) -> dict[str, Any]:
+    """Measure the kernels that are there.
+
+    Args:
+        batch: samples of the batch (128 or 1024); 0 = both on a GPU, 128 without one.
+        repeats: passes timed, at most; the median counts.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batches = [batch] if batch else list(_TITLES) if device.type == "cuda" else [128]
+    rows = []
+    for size in batches:
+        for case in _cases(size, device):
+            say(f"{case.kernel} {case.shape}")
+            rows.append(_row(case, device, repeats))
+    found: dict[str, Any] = {"rows": rows, "passes": "forward and backward", "batches": batches}
+    if device.type == "cpu":
+        found["note"] = "no GPU: ms and max_error are null; torch_ms and compiled_ms are of this CPU"
+    return found
+
+
+def _row(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Times of the three forms, and how far Triton's is from the plain one in float32, as part of the largest element."""
+
+    def plain(*inputs: Tensor) -> Tensor:
+        return case.call("torch", *inputs)
+
+    def fused(*inputs: Tensor) -> Tensor:
+        return case.call("triton", *inputs)
+
+    torch.compiler.reset()
+    compiled = torch.compile(plain, dynamic=False)
+    row: dict[str, Any] = {"kernel": case.kernel, "shape": case.shape, "dtype": case.dtype, "ms": None}
+    row["torch_ms"] = _milliseconds(lambda: case.step(plain), device, repeats)
+    row["compiled_ms"] = _milliseconds(lambda: case.step(compiled), device, repeats)
+    row["max_error"] = None
+    if device.type == "cuda":
+        row["ms"] = _milliseconds(lambda: case.step(fused), device, repeats)
+        row["max_error"] = max(
+            float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-30))
+            for a, b in zip(case.step(fused), case.step(plain, _widened(case.inputs)), strict=True)
+        )
+    return row
+
+
+def _widened(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The inputs in float32, those that require gradients as leaves of their own."""
+    return tuple(x.detach().float().requires_grad_(x.requires_grad) if x.is_floating_point() else x for x in inputs)
+
+
+def _milliseconds(step: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median time of a call, after some that do not count (compilation, the allocator)."""
+    if device.type == "cpu":
+        step()
+        times: list[float] = []
+        while len(times) < repeats and sum(times) < 1e3 * _SECONDS:
+            began = time.perf_counter()
+            step()
+            times.append(1e3 * (time.perf_counter() - began))
+        return statistics.median(times)
+    # Capture wants a warm-up on a stream of its own.
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    for begin, end in events:
+        begin.record()
+        graph.replay()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(begin.elapsed_time(end) for begin, end in events)
+
+
+def _cases(batch: int, device: torch.device) -> list[Case]:
+    """The rows for one batch size; inputs are drawn on the host, so that they are the same everywhere."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int, dtype: torch.dtype = torch.float32, grad: bool = True, scale: float = 1.0) -> Tensor:
+        x = (scale * torch.randn(*shape, generator=generator)).to(device, dtype)
+        return x.requires_grad_(grad)
+
+    return [
+        _distillation(batch, draw),
+        _projection(_TITLES[batch], draw),
+        _projection(batch, draw),
+        *(_titles(_TITLES[batch], width, draw, device) for width in (384, 768)),
+        _histories(batch, draw, device),
+        *_attention(_TITLES[batch], draw, device),
+        *_gather(_TITLES[batch], draw, device, generator),
+    ]
+
+
+def _lengths(titles: int) -> np.ndarray:
+    """[U] tokens of titles, ascending as the encoder packs them: 16 on average, 30 at most."""
+    return np.sort(np.random.default_rng(0).normal(16, 5, titles).round().clip(5, 30).astype(np.int64))
+
+
+def _distillation(batch: int, draw: Callable[..., Tensor]) -> Case:
+    from tnr_dist.kernels.distillation import distillation
+
+    def call(kernels: str, logits: Tensor, omega: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
+        got = distillation(logits, omega, scores, weights, float(batch), kernels=kernels)
+        return got.distill + 0.1 * got.target + got.teacher_weights.square().sum()
+
+    inputs = (draw(batch, _TEACHERS, 5, grad=False), draw(1), draw(batch, 5), draw(batch, grad=False))
+    return Case("distillation", f"B={batch} M={_TEACHERS} C=5", "float32", inputs, call)
+
+
+def _projection(rows: int, draw: Callable[..., Tensor]) -> Case:
+    from tnr_dist.kernels.projection_mse import projection_mse
+
+    def call(
+        kernels: str, teachers: Tensor, weight: Tensor, bias: Tensor, student: Tensor, coefficients: Tensor
+    ) -> Tensor:
+        return projection_mse(teachers, weight, bias, student, coefficients, kernels)
+
+    inputs = (
+        draw(rows, _TEACHERS, _DIM, dtype=torch.bfloat16, grad=False),
+        draw(_TEACHERS, _DIM, _DIM, scale=_DIM**-0.5),
+        draw(_TEACHERS, _DIM),
+        draw(rows, _DIM),
+        draw(rows, _TEACHERS),
+    )
+    return Case("projection_mse", f"U={rows} M={_TEACHERS} D={_DIM}", "bfloat16", inputs, call)
+
+
+def _pooling_weights(width: int, draw: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    return draw(_QUERY, width, scale=width**-0.5), draw(_QUERY), draw(_QUERY, scale=_QUERY**-0.5)
+
+
+def _titles(titles: int, width: int, draw: Callable[..., Tensor], device: torch.device) -> Case:
+    from tnr_dist.kernels.additive_pooling import additive_pooling
+
+    lengths = _lengths(titles)
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(device)
+
+    longest = int(lengths.max())
+
+    def call(kernels: str, x: Tensor, weight: Tensor, bias: Tensor, query: Tensor) -> Tensor:
+        return additive_pooling(x, weight, bias, query, offsets, longest, kernels)
+
+    inputs = (draw(int(lengths.sum()), width, dtype=torch.bfloat16), *_pooling_weights(width, draw))
+    return Case("additive_pooling", f"U={titles} T={lengths.sum()} d={width}", "bfloat16", inputs, call)
+
+
+def _histories(batch: int, draw: Callable[..., Tensor], device: torch.device) -> Case:
+    from tnr_dist.kernels.additive_pooling import additive_pooling_padded
+
+    filled = np.random.default_rng(1).integers(0, _HISTORY + 1, batch)
+    mask = torch.from_numpy(np.arange(_HISTORY) < filled[:, None]).to(device)
+
+    def call(kernels: str, x: Tensor, weight: Tensor, bias: Tensor, query: Tensor) -> Tensor:
+        return additive_pooling_padded(x, mask, weight, bias, query, kernels)
+
+    inputs = (draw(batch, _HISTORY, _DIM), *_pooling_weights(_DIM, draw))
+    return Case("additive_pooling", f"B={batch} L={_HISTORY} d={_DIM}", "float32", inputs, call)
+
+
+def _attention(titles: int, draw: Callable[..., Tensor], device: torch.device) -> list[Case]:
+    if importlib.util.find_spec("tnr_dist.kernels.ragged_attention") is None:
+        return []
+    from tnr_dist.kernels.ragged_attention import ragged_attention
+    from tnr_dist.kernels.tiles import Tiles
+
+    lengths = _lengths(titles)
+    tokens, heads = int(lengths.sum()), 12
+    tiles = Tiles.of(lengths, device, torch.bfloat16)
+
+    def call(kernels: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return ragged_attention(q, k, v, lengths, kernels=kernels, tiles=tiles)
+
+    return [
+        Case(
+            "ragged_attention",
+            f"U={titles} T={tokens} heads={heads} head_dim={size}",
+            "bfloat16",
+            (*(draw(tokens, heads, size, dtype=torch.bfloat16) for _ in range(3)),),
+            call,
+        )
+        for size in (32, 64)
+    ]
+
+
+def _gather(rows: int, draw: Callable[..., Tensor], device: torch.device, generator: torch.Generator) -> list[Case]:
+    if importlib.util.find_spec("tnr_dist.kernels.gather_cast") is None:
+        return []
+    from tnr_dist.kernels.gather_cast import gather_cast
+
+    def call(kernels: str, table: Tensor, index: Tensor) -> Tensor:
+        return gather_cast(table, index, torch.float32, kernels)
+
+    index = torch.randint(_NEWS, (rows,), generator=generator).to(device)
+    inputs = (draw(_NEWS, _TEACHERS, _DIM, dtype=torch.bfloat16, grad=False), index)
+    return [Case("gather_cast", f"V={_NEWS} U={rows} M={_TEACHERS} D={_DIM}", "bfloat16", inputs, call)]

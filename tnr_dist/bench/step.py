@@ -1,0 +1,236 @@
+"""`tnr bench step`: a stage-2 training step in three forms on the same batch, model and loss.
+
+(a) paper form: every title slot encoded, padded to 30, float32, transformers' BertModel (eager attention, as in the
+    versions of its time), teacher vectors of every slot gathered on the host, the loss per slot;
+(b) stock form: (a) with what stock PyTorch offers: SDPA, bf16 autocast, fused Adam, and torch.compile if it is faster;
+(c) ours. Dropout is off in all three, so that the losses can be compared: `max_loss_difference`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tnr_dist.bench.common import PeakMemory
+from tnr_dist.bench.encoding import device
+from tnr_dist.bench.shapes import history_lengths
+from tnr_dist.bench.titles import PADDED, encoder_of, padded, random_titles, synchronise, transformers_bert
+from tnr_dist.cache.teachers import to_stored
+from tnr_dist.config import Config, Stage2Config
+from tnr_dist.data.loader import Batch
+from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.stage2 import (
+    distillation_loss,
+    news_embedding_loss_per_slot,
+    user_embedding_loss,
+)
+from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
+from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
+from tnr_dist.stages.clicks import ClickTitles
+from tnr_dist.stages.common import freeze
+from tnr_dist.stages.stage2 import Stage2Module
+
+_TEACHERS, _DIM, _HISTORY, _NEGATIVES = 4, 256, 50, 4
+_NEWS = 20_000
+_MICRO = 32  # samples of (a) and (b) at a time: 7,040 padded titles with gradients do not fit beside the rest
+
+
+def make_batch(samples: int, news: int, rng: np.random.Generator) -> Batch:
+    """A batch with MIND's slots: L = 50 clicked of MIND's history lengths, 1 + 4 candidates, Zipf-like news.
+
+    The exponent is set so that a batch of 128 has about 2,490 distinct titles, as real MIND rows were counted to have.
+    """
+    lengths = np.minimum(history_lengths(samples, rng), _HISTORY)
+    popularity = (np.arange(news) + 10.0) ** -0.62
+    popularity /= popularity.sum()
+    history = rng.choice(news, (samples, _HISTORY), p=popularity).astype(np.int32)
+    history[np.arange(_HISTORY) >= lengths[:, None]] = -1
+    return {
+        "history": history,
+        "candidates": rng.choice(news, (samples, 1 + _NEGATIVES), p=popularity).astype(np.int32),
+        "weights": np.ones(samples, np.float32),
+        "count": np.array(samples, np.float32),
+        "teacher_users": to_stored(torch.randn(samples, _TEACHERS, _DIM), "bf16"),
+        "teacher_logits": rng.standard_normal((samples, 1 + _NEGATIVES, _TEACHERS)).astype(np.float32),
+    }
+
+
+class PerSlot(nn.Module):
+    """(a) and (b): stage 2 with every slot's title encoded, around transformers' BertModel."""
+
+    def __init__(self, ours: Stage2Module, attention: str) -> None:
+        super().__init__()
+        news_encoder = ours.student.news_encoder
+        self.bert = transformers_bert(news_encoder.encoder, attention)
+        frozen = news_encoder.encoder.frozen_layers
+        for name, parameter in self.bert.named_parameters():
+            layer = name.split("encoder.layer.")[-1].split(".")[0]
+            parameter.requires_grad_(layer.isdigit() and int(layer) >= frozen)
+        self.pooling, self.dense = news_encoder.pooling, news_encoder.dense
+        self.user_encoder = ours.student.user_encoder
+        self.news_projection, self.user_projection = ours.news_projection, ours.user_projection
+        self.omega, self.settings = ours.omega, ours.settings
+
+    def forward(self, ids: Tensor, mask: Tensor, history_mask: Tensor, teacher_news: Tensor, teacher_users: Tensor,
+                teacher_logits: Tensor, weights: Tensor, count: float) -> Tensor:  # fmt: skip
+        """ids, mask [B, S, 30]; teacher_news [B, S, M, D]: the loss of B samples as a share of `count`."""
+        b, s, length = ids.shape
+        states = self.bert(input_ids=ids.view(b * s, length), attention_mask=mask.view(b * s, length).long())[0]
+        news = self.dense(self.pooling(states, mask.view(b * s, length))).float().view(b, s, -1)
+        history, candidates = news[:, :_HISTORY], news[:, _HISTORY:]
+        users = self.user_encoder(history, history_mask)
+        scores = torch.bmm(candidates, users.unsqueeze(-1)).squeeze(-1)
+        logits = teacher_logits.transpose(1, 2)
+        w = teacher_weights(teacher_cross_entropy(logits), self.omega())
+        slots = torch.cat([history_mask, torch.ones_like(scores, dtype=torch.bool)], 1)
+        projected = self.news_projection(teacher_news.flatten(0, 1)).unflatten(0, (b, s))
+        return (
+            distillation_loss(logits, w, scores, self.settings.temperature, weights, count)
+            + news_embedding_loss_per_slot(projected, news, w, slots, weights, count)
+            + user_embedding_loss(self.user_projection(teacher_users), users, w, weights, count)
+            + self.settings.beta2 * click_loss(scores, weights, count)
+        )
+
+
+def _timed(step: Any, repeats: int, warm: int) -> tuple[float, float]:
+    """(best seconds, loss of the first call)."""
+    first, best = 0.0, float("inf")
+    for number in range(warm + repeats):
+        synchronise()
+        began = time.perf_counter()
+        loss = step()
+        synchronise()
+        if number == 0:
+            first = loss
+        if number >= warm:
+            best = min(best, time.perf_counter() - began)
+    return best, first
+
+
+def _per_slot_step(model: PerSlot, batch: Batch, titles: RaggedTable, teacher_news: Tensor, bf16: bool) -> Any:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, 0.0, fused=bf16)
+    samples = len(batch["weights"])
+    where = device()
+
+    def step() -> float:
+        total = 0.0
+        for start in range(0, samples, _MICRO):
+            part = {k: v[start : start + _MICRO] for k, v in batch.items() if v.ndim}
+            ids = np.concatenate([part["history"], part["candidates"]], 1)
+            rows = np.maximum(ids, 0)
+            tokens, mask = padded(titles, rows.reshape(-1), PADDED)
+            shape = (*ids.shape, PADDED)
+            # An empty slot is a title of padding; one visible token keeps its softmax finite, its vector is masked out.
+            gathered = teacher_news[torch.from_numpy(rows.astype(np.int64))]  # on the host, as the published code
+            users = torch.from_numpy(part["teacher_users"].view(np.int16)).view(torch.bfloat16)
+            inputs = [
+                tokens.view(shape), mask.view(shape), torch.from_numpy(part["history"] >= 0), gathered.float(),
+                users.float(), torch.from_numpy(part["teacher_logits"]), torch.from_numpy(part["weights"]),
+            ]  # fmt: skip
+            with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
+                loss = model(*(x.to(where) for x in inputs), float(samples))
+            loss.backward()
+            total += float(loss.detach())
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return total
+
+    return step
+
+
+def _our_step(module: Stage2Module, engine: DDPEngine, batch: Batch) -> Any:
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 0.0, fused=True)
+
+    def step() -> Tensor:
+        with engine.autocast():
+            loss = module(module.titles.inputs(batch))["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return lambda: float(step())
+
+
+def run(
+    samples: int = 128, layers: int = 4, width: int = 384, trainable: int = 2, repeats: int = 2, compile: bool = False
+) -> dict[str, Any]:
+    """Samples a second of the three forms, best of `repeats` steps of one batch; `shares` is each technique's factor.
+
+    A share is the time of our step without the technique over the time with it. The paper form runs once (it takes most
+    of the time). `compile` adds the stock form under torch.compile, and the better of the two counts.
+    """
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    titles, batch = random_titles(_NEWS), make_batch(samples, _NEWS, rng)
+    encoder = encoder_of(width, layers).set_dropout(0.0)
+    student = Recommender(NewsEncoder(encoder, _DIM), AttentionUserEncoder(_DIM))
+    freeze(student.news_encoder, trainable)
+    teacher_news = torch.randn(_NEWS, _TEACHERS, _DIM).to(torch.bfloat16)
+    engine = DDPEngine("auto", torch.get_num_threads())
+    config = Config()
+
+    def ours(precision: str, settings: Stage2Config, table: RaggedTable = titles) -> Any:
+        engine.use_precision(precision)
+        click_titles = ClickTitles(table, PADDED, student.news_encoder, settings, engine)
+        module = Stage2Module(student, click_titles, teacher_news, settings, _DIM).to(engine.device).train()
+        click_titles.prepare("frozen layers")
+        return module
+
+    plain = Stage2Config(frozen_cache_gib=0.0)
+    results: dict[str, Any] = {}
+    with PeakMemory() as memory:
+        module = ours("bf16", config.stage2)
+        seconds, loss = _timed(_our_step(module, engine, batch), repeats, 1)
+        inputs = module.titles.inputs(batch)
+        results["distinct_titles"], results["slots"] = len(inputs.news), samples * (_HISTORY + 1 + _NEGATIVES)
+        shares = {}
+        without, _ = _timed(_our_step(ours("bf16", plain), engine, batch), repeats, 1)
+        shares["frozen layers cached"] = without / seconds
+        engine.use_precision("fp32")
+        slow, _ = _timed(_our_step(ours("fp32", config.stage2), engine, batch), 1, 1)
+        shares["bf16"] = slow / seconds
+        every = RaggedTable(
+            titles.values[
+                np.minimum(
+                    np.arange(_NEWS * PADDED) % PADDED + np.repeat(titles.offsets[:-1], PADDED), len(titles.values) - 1
+                )
+            ],
+            np.arange(_NEWS + 1) * PADDED,
+        )
+        slow, _ = _timed(_our_step(ours("bf16", config.stage2, every), engine, batch), 1, 1)
+        shares["packed tokens"] = slow / seconds
+        shares["distinct titles"] = (batch["history"] >= 0).sum() / 1.0 + batch["candidates"].size
+        shares["distinct titles"] = float(shares["distinct titles"] / results["distinct_titles"])
+        module = ours("bf16", config.stage2)
+        stock_model = PerSlot(module, "sdpa").to(engine.device).train()
+        stock, stock_loss = _timed(_per_slot_step(stock_model, batch, titles, teacher_news, True), 1, 1)
+        if compile:
+            compiled: Any = torch.compile(stock_model)
+            compiled_seconds, _ = _timed(_per_slot_step(compiled, batch, titles, teacher_news, True), 1, 1)
+            results["stock_form_compiled_samples_per_s"] = samples / compiled_seconds
+            stock = min(stock, compiled_seconds)
+        paper_model = PerSlot(module, "eager").to(engine.device).train()
+        paper, paper_loss = _timed(_per_slot_step(paper_model, batch, titles, teacher_news, False), 1, 0)
+    return {
+        "samples_per_s": samples / seconds,
+        "paper_form_samples_per_s": samples / paper,
+        "stock_form_samples_per_s": samples / stock,
+        "ratio_paper": paper / seconds,
+        "ratio_stock": stock / seconds,
+        "shares": shares,
+        "max_loss_difference": max(abs(loss - paper_loss), abs(stock_loss - paper_loss)),
+        "loss": paper_loss,
+        "model": f"BERT {layers} x {width}, {trainable} trainable",
+        "batch": samples,
+        "tokens_per_title": float(titles.lengths.mean()),
+        **results,
+        "peak_gib": memory.gib,
+    }
