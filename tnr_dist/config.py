@@ -213,6 +213,7 @@ class Config:
     ranks: int = 1  # `tnr run` starts every training stage with so many local ranks
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
+    kernels: Literal["auto", "triton", "torch"] = "auto"  # fused kernels; auto: where measured to win on this device
     threads: int = 0  # compute threads of a rank; 0: the machine's cores shared by its ranks
     synth: SynthConfig = field(default_factory=SynthConfig)
     data: DataConfig = field(default_factory=DataConfig)

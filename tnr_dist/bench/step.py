@@ -28,13 +28,14 @@ from tnr_dist.losses.click import click_loss
 from tnr_dist.losses.stage2 import (
     distillation_loss,
     news_embedding_loss_per_slot,
+    project,
     user_embedding_loss,
 )
 from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.stages.clicks import ClickTitles
 from tnr_dist.stages.common import freeze
-from tnr_dist.stages.stage2 import Stage2Module
+from tnr_dist.stages.stage2 import Projection, Stage2Module
 
 _TEACHERS, _DIM, _HISTORY, _NEGATIVES = 4, 256, 50, 4
 _NEWS = 20_000
@@ -74,6 +75,7 @@ class PerSlot(nn.Module):
             parameter.requires_grad_(layer.isdigit() and int(layer) >= frozen)
         self.pooling, self.dense = news_encoder.pooling, news_encoder.dense
         self.user_encoder = ours.student.user_encoder
+        assert ours.news_projection is not None and ours.user_projection is not None
         self.news_projection, self.user_projection = ours.news_projection, ours.user_projection
         self.omega, self.settings = ours.omega, ours.settings
 
@@ -89,13 +91,17 @@ class PerSlot(nn.Module):
         logits = teacher_logits.transpose(1, 2)
         w = teacher_weights(teacher_cross_entropy(logits), self.omega())
         slots = torch.cat([history_mask, torch.ones_like(scores, dtype=torch.bool)], 1)
-        projected = self.news_projection(teacher_news.flatten(0, 1)).unflatten(0, (b, s))
+        projected = self._project(self.news_projection, teacher_news.flatten(0, 1)).unflatten(0, (b, s))
         return (
             distillation_loss(logits, w, scores, self.settings.temperature, weights, count)
             + news_embedding_loss_per_slot(projected, news, w, slots, weights, count)
-            + user_embedding_loss(self.user_projection(teacher_users), users, w, weights, count)
+            + user_embedding_loss(self._project(self.user_projection, teacher_users), users, w, weights, count)
             + self.settings.beta2 * click_loss(scores, weights, count)
         )
+
+    @staticmethod
+    def _project(projection: Projection, vectors: Tensor) -> Tensor:
+        return project(projection.weight, projection.bias, vectors)
 
 
 def _timed(step: Any, repeats: int, warm: int) -> tuple[float, float]:

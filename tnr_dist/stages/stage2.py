@@ -13,7 +13,9 @@ from tnr_dist.cache.teachers import TeacherCache
 from tnr_dist.config import Config, Stage2Config
 from tnr_dist.data.loader import Batch, ClickLoader
 from tnr_dist.engines.base import Engine
-from tnr_dist.losses.stage2 import project, stage2_loss
+from tnr_dist.kernels.distillation import distillation
+from tnr_dist.kernels.projection_mse import projection_mse
+from tnr_dist.losses.stage2 import news_coefficients
 from tnr_dist.losses.weighting import Omega
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.stages import cache, stage1
@@ -49,19 +51,21 @@ class Projection(nn.Module):
             self.weight = nn.Parameter(torch.empty(teachers, dim, dim).uniform_(-bound, bound))
             self.bias = nn.Parameter(torch.empty(teachers, dim).uniform_(-bound, bound))
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """[U, M, D] to [U, M, D]."""
-        return project(self.weight, self.bias, vectors)
-
 
 class Stage2Module(nn.Module):
     """L^(2) on a batch. `teacher_news` [news, M, D] is a constant of the module, not a parameter."""
 
     def __init__(
-        self, student: Recommender, titles: ClickTitles, teacher_news: Tensor, settings: Stage2Config, dim: int
+        self,
+        student: Recommender,
+        titles: ClickTitles,
+        teacher_news: Tensor,
+        settings: Stage2Config,
+        dim: int,
+        kernels: str = "auto",
     ) -> None:
         super().__init__()
-        self.student, self.titles, self.settings = student, titles, settings
+        self.student, self.titles, self.settings, self.kernels = student, titles, settings, kernels
         teachers = teacher_news.shape[1]
         self.news_projection = self.user_projection = None
         if settings.use_embedding:
@@ -79,46 +83,46 @@ class Stage2Module(nn.Module):
         return super()._apply(fn, recurse)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
-        """This rank's share of the loss, its parts, and what the teachers' weights do."""
+        """This rank's share of the loss, its parts, and what the teachers' weights do.
+
+        L^(2) = L_distill + sum_i w_i (L_news_i + L_user_i) + beta2 * CE; `losses.stage2.stage2_loss` is the same in plain
+        torch, and the tests hold the two equal.
+        """
+        settings, weights, count = self.settings, inputs.weights, inputs.count
         news = self.titles.encode(self.student.news_encoder, inputs)
         users = self.student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
         scores = self.student.score(users, F.embedding(inputs.candidates, news))
-        settings, dtype = self.settings, self.omega.raw.dtype
-        projected_news = projected_users = None
-        if self.news_projection is not None and self.user_projection is not None:
-            projected_news = self.news_projection(self._table[0][inputs.news].to(dtype))
-            projected_users = self.user_projection(inputs.columns["teacher_users"].to(dtype))
         omega = self.omega()
-        loss = stage2_loss(
-            teacher_logits=inputs.columns["teacher_logits"].transpose(1, 2),
-            omega=omega,
-            student_scores=scores,
-            weights=inputs.weights,
-            count=inputs.count,
-            candidate_mask=inputs.candidate_mask,
-            projected_news=projected_news,
-            student_news=news,
-            slots=torch.cat([inputs.history, inputs.candidates], 1),
-            slot_mask=torch.cat([inputs.history_mask, inputs.candidate_mask], 1),
-            projected_users=projected_users,
-            student_users=users,
-            beta2=settings.beta2,
-            temperature=settings.temperature,
-            use_distill=settings.use_distill,
-            use_news=settings.use_embedding,
-            use_user=settings.use_embedding,
-            use_target=settings.use_target,
-        )
-        share = inputs.weights.sum() / inputs.count  # so that summing over ranks gives omega itself
+        logits = inputs.columns["teacher_logits"].transpose(1, 2)
+        mask, kernels = inputs.candidate_mask, self.kernels
+        parts = distillation(logits, omega, scores, weights, count, mask, settings.temperature, kernels)
+        teacher = parts.teacher_weights
+        nothing = scores.float()[:0].sum()  # a part that is off: 0 of the right device, dtype and graph
+        emb_news = emb_user = nothing
+        if self.news_projection is not None and self.user_projection is not None:
+            slots = torch.cat([inputs.history, inputs.candidates], 1)
+            slot_mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
+            share = news_coefficients(teacher, slots, slot_mask, weights, count, *news.shape)
+            project = self.news_projection
+            emb_news = projection_mse(self._table[0][inputs.news], project.weight, project.bias, news, share, kernels)
+            share = teacher * (weights / (users.shape[1] * count)).unsqueeze(1)
+            project = self.user_projection
+            table = inputs.columns["teacher_users"]
+            emb_user = projection_mse(table, project.weight, project.bias, users, share, kernels)
+        distill = parts.distill if settings.use_distill else nothing
+        target = parts.target if settings.use_target else nothing
+        with torch.no_grad():
+            mean_weights = (teacher * weights.unsqueeze(1)).sum(0) / count
+            entropy = (torch.special.entr(teacher).sum(1) * weights).sum() / count
         return {
-            "loss": loss.total,
-            "loss_distill": loss.distill,
-            "loss_emb_news": loss.emb_news,
-            "loss_emb_user": loss.emb_user,
-            "loss_target": loss.target,
-            "omega": omega.detach() * share,
-            "teacher_weight": loss.teacher_weights,
-            "teacher_entropy": loss.teacher_entropy,
+            "loss": distill + emb_news + emb_user + settings.beta2 * target,
+            "loss_distill": distill,
+            "loss_emb_news": emb_news,
+            "loss_emb_user": emb_user,
+            "loss_target": target,
+            "omega": omega.detach() * (weights.sum() / count),  # so that summing over ranks gives omega itself
+            "teacher_weight": mean_weights,
+            "teacher_entropy": entropy,
         }
 
 
@@ -173,7 +177,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         freeze(student.news_encoder, config.stage2.trainable_layers)
         news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
         titles = ClickTitles(data.titles(), config.data.title_tokens, student.news_encoder, config.stage2, engine)
-        module = Stage2Module(student, titles, news, config.stage2, config.model.news_dim)
+        module = Stage2Module(student, titles, news, config.stage2, config.model.news_dim, config.kernels)
         loader = click_loader(
             config,
             data,

@@ -1,0 +1,123 @@
+"""The training step's loss equals the paper's, as `losses.stage2.stage2_loss` and the per-slot form state it."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tnr_dist.config import Stage2Config
+from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.losses.stage2 import news_embedding_loss_per_slot, project, stage2_loss
+from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
+from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
+from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.stages.clicks import ClickTitles
+from tnr_dist.stages.stage2 import Stage2Module
+
+M, D, B, L, C, NEWS = 3, 8, 6, 5, 4, 40
+
+
+@pytest.fixture
+def parts():
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    lengths = rng.integers(2, 9, NEWS)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    titles = RaggedTable(rng.integers(0, 30, offsets[-1]).astype(np.uint16), offsets)
+    encoder = encoder_from_config(
+        EncoderConfig(vocab_size=30, hidden=16, layers=2, heads=2, intermediate=32, max_positions=16)
+    )
+    student = Recommender(NewsEncoder(encoder.set_dropout(0.0), D), AttentionUserEncoder(D))
+    history = rng.integers(0, NEWS, (B, L))
+    history[np.arange(L) >= rng.integers(0, L + 1, B)[:, None]] = -1
+    candidates = rng.integers(0, NEWS, (B, C))
+    candidates[2, 3] = -1
+    batch = {
+        "history": history.astype(np.int32),
+        "candidates": candidates.astype(np.int32),
+        "weights": np.array([1, 1, 0, 1, 1, 1], np.float32),
+        "count": np.array(7, np.float32),
+        "teacher_users": rng.standard_normal((B, M, D)).astype(np.float32),
+        "teacher_logits": rng.standard_normal((B, C, M)).astype(np.float32),
+    }
+    return student, titles, batch, torch.randn(NEWS, M, D)
+
+
+def build(parts, settings):
+    student, titles, batch, table = parts
+    engine = DDPEngine("cpu", 1)
+    click_titles = ClickTitles(titles, 8, student.news_encoder, settings, engine)
+    module = Stage2Module(student, click_titles, table, settings, D)
+    with torch.no_grad():
+        for parameter in [p for n, p in module.named_parameters() if "projection" in n]:
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module, click_titles.inputs(batch)
+
+
+def reference(module, inputs, table, batch):
+    student, settings = module.student, module.settings
+    news = student.encode_news(inputs.titles)
+    users = student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
+    scores = student.score(users, F.embedding(inputs.candidates, news))
+    logits = torch.from_numpy(batch["teacher_logits"]).transpose(1, 2)
+    loss = stage2_loss(
+        teacher_logits=logits, omega=module.omega(), student_scores=scores, weights=inputs.weights, count=inputs.count,
+        candidate_mask=inputs.candidate_mask, student_news=news, student_users=users,
+        projected_news=project(module.news_projection.weight, module.news_projection.bias, table[inputs.news]),
+        projected_users=project(module.user_projection.weight, module.user_projection.bias, torch.from_numpy(batch["teacher_users"])),
+        slots=torch.cat([inputs.history, inputs.candidates], 1),
+        slot_mask=torch.cat([inputs.history_mask, inputs.candidate_mask], 1), beta2=settings.beta2, temperature=settings.temperature,
+    )  # fmt: skip
+    return loss, news
+
+
+def test_equals_the_losses_and_the_paper_per_slot(parts):
+    module, inputs = build(parts, Stage2Config(temperature=2.0, beta2=0.3))
+    out = module(inputs)
+    loss, news = reference(module, inputs, parts[3], parts[2])
+    for name, value in (("loss", loss.total), ("loss_distill", loss.distill), ("loss_emb_news", loss.emb_news),
+                        ("loss_emb_user", loss.emb_user), ("loss_target", loss.target), ("teacher_entropy", loss.teacher_entropy)):  # fmt: skip
+        torch.testing.assert_close(out[name], value, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(out["teacher_weight"], loss.teacher_weights)
+    logits = torch.from_numpy(parts[2]["teacher_logits"]).transpose(1, 2)
+    w = teacher_weights(teacher_cross_entropy(logits, inputs.candidate_mask), module.omega())
+    slots = torch.cat([inputs.history, inputs.candidates], 1)
+    projected = project(module.news_projection.weight, module.news_projection.bias, parts[3][inputs.news])
+    per_slot = news_embedding_loss_per_slot(
+        projected[slots],
+        news[slots],
+        w,
+        torch.cat([inputs.history_mask, inputs.candidate_mask], 1),
+        inputs.weights,
+        inputs.count,
+    )
+    torch.testing.assert_close(out["loss_emb_news"], per_slot, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_equal(parts):
+    module, inputs = build(parts, Stage2Config())
+    module(inputs)["loss"].backward()
+    ours = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    assert {"omega.raw", "news_projection.weight", "user_projection.bias"} <= set(ours)
+    module.zero_grad()
+    reference(module, inputs, parts[3], parts[2])[0].total.backward()
+    for name, p in module.named_parameters():
+        if name in ours:
+            torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("off", ["use_distill", "use_embedding", "use_target"])
+def test_a_part_switched_off_is_zero(parts, off):
+    module, inputs = build(parts, Stage2Config(**{off: False}))
+    out = module(inputs)
+    names = {
+        "use_distill": ["loss_distill"],
+        "use_embedding": ["loss_emb_news", "loss_emb_user"],
+        "use_target": ["loss_target"],
+    }
+    assert all(float(out[name]) == 0 for name in names[off])
+    assert float(out["loss"]) != 0
+    out["loss"].backward()
+    trained = [name for name, p in module.named_parameters() if p.requires_grad]
+    assert all(p.grad is not None for name, p in module.named_parameters() if name in trained)
