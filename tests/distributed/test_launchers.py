@@ -1,0 +1,81 @@
+"""The same command alone, under torchrun, and started by launch/local.sh or ranks=2 gives the same loss curve."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tnr_dist.train.tracking import read_metrics
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def config(prepared, tiny_plm, tmp_path_factory):
+    path = tmp_path_factory.mktemp("launch") / "c.yaml"
+    path.write_text(
+        f"threads: 1\nprecision: fp32\ndata: {{dir: {prepared}, history: 10, title_tokens: 24}}\nplm: {{name: {tiny_plm}}}\n"
+        "model: {news_dim: 16, query_dim: 8, dropout: 0.0}\nlog: {every: 1}\n"
+        "finetune: {init: plm, layers: 2, batch_size: 40, max_steps: 6, lr: 1e-3, trainable_layers: 1}\n"
+    )
+    return path
+
+
+def start(command, config, output, *overrides):
+    full = [*map(str, command), "finetune", str(config), f"output={output}", *overrides]
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment["PATH"] = f"{BIN}:{environment['PATH']}"
+    return subprocess.Popen(full, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def curve(output):
+    return np.array([r["train/loss"] for r in read_metrics(output / "finetune-2" / "metrics.jsonl")])
+
+
+LAUNCHERS = {
+    "torchrun": ([BIN / "torchrun", "--standalone", "--nproc-per-node", 2, "--no-python", BIN / "tnr"], []),
+    "local.sh": ([ROOT / "launch" / "local.sh", 2, BIN / "tnr"], []),
+    "ranks=2": ([BIN / "tnr"], ["ranks=2"]),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_same_curve(config, tmp_path, launcher):
+    alone = start([BIN / "tnr"], config, tmp_path / "alone")
+    assert alone.wait(120) == 0, alone.stderr.read()
+    command, overrides = LAUNCHERS[launcher]
+    several = start(command, config, tmp_path / "several", *overrides)
+    assert several.wait(180) == 0, several.stderr.read()
+    np.testing.assert_allclose(curve(tmp_path / "alone"), curve(tmp_path / "several"), atol=1e-5)
+    assert len(curve(tmp_path / "several")) == 6
+
+
+def test_bad_configuration_ends_all_ranks_with_2(config, tmp_path):
+    process = start([ROOT / "launch" / "local.sh", 2, BIN / "tnr"], config, tmp_path, "data.streams=3")
+    assert process.wait(120) == 2
+    assert "is not a multiple of the 2 ranks" in process.stderr.read()
+
+
+def test_term_checkpoints_and_the_same_command_goes_on(config, tmp_path):
+    long = ["finetune.max_steps=400", "finetune.epochs=100"]
+    process = start([BIN / "tnr"], config, tmp_path, "ranks=2", *long)
+    metrics = tmp_path / "finetune-2" / "metrics.jsonl"
+    end = time.monotonic() + 120
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 5:
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 75, process.stderr.read()
+    reached = max(int(p.name) for p in (tmp_path / "finetune-2" / "checkpoints").iterdir())
+    assert 5 <= reached < 400
+    again = start([BIN / "tnr"], config, tmp_path, "ranks=2", *long)
+    assert again.wait(180) == 0, again.stderr.read()
+    steps = [r["step"] for r in read_metrics(metrics)]
+    assert steps == list(range(1, 401))
