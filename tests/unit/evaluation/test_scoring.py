@@ -1,0 +1,63 @@
+"""Scores of blocks against plain dot products, in both of their forms."""
+
+import numpy as np
+import pytest
+import torch
+
+from tnr_dist.evaluation import scoring
+from tnr_dist.evaluation.scoring import UserVectors, block_scores
+from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, NRMSUserEncoder, Recommender
+from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+
+NEWS, D = 50, 8
+
+
+@pytest.fixture
+def block():
+    rng = np.random.default_rng(0)
+    lengths, counts = np.array([3, 0, 12, 1]), rng.integers(1, 9, 20)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    candidates = rng.integers(0, NEWS, offsets[-1]).astype(np.int32)
+    candidates[5] = -1
+    return {
+        "history_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        "history_news": rng.integers(0, NEWS, lengths.sum()).astype(np.int32),
+        "impression_history": rng.integers(0, 4, 20).astype(np.int32),
+        "candidate_offsets": offsets,
+        "candidate_news": candidates,
+    }
+
+
+@pytest.mark.parametrize("dense", [0, 10**9])
+def test_block_scores(block, dense, monkeypatch):
+    monkeypatch.setattr(scoring, "_DENSE", dense)
+    monkeypatch.setattr(scoring, "_PAIRS", 7)
+    torch.manual_seed(0)
+    users, news = torch.randn(4, D), torch.randn(NEWS, D)
+    scores = block_scores(users, news, block).numpy()
+    owner = np.repeat(block["impression_history"], np.diff(block["candidate_offsets"]))
+    for i, (who, what) in enumerate(zip(owner, block["candidate_news"], strict=True)):
+        if what < 0:
+            assert scores[i] == np.finfo(np.float32).min
+        else:
+            assert scores[i] == pytest.approx(float(users[who] @ news[what]), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["attention", "nrms"])
+@pytest.mark.parametrize("history", [4, 20])
+def test_user_vectors_equal_the_model(block, kind, history):
+    torch.manual_seed(0)
+    tiny = EncoderConfig(vocab_size=8, hidden=8, layers=1, heads=1, intermediate=8, max_positions=8)
+    encoder = AttentionUserEncoder(D, 6) if kind == "attention" else NRMSUserEncoder(D, 2, 6)
+    model = Recommender(NewsEncoder(encoder_from_config(tiny), D), encoder).eval()
+    news = torch.randn(NEWS, D)
+    found = UserVectors(model, news).of(block, history)
+    for h in range(4):
+        clicked = block["history_news"][block["history_offsets"][h] : block["history_offsets"][h + 1]][-history:]
+        if len(clicked) == 0:
+            assert torch.equal(found[h], torch.zeros(D))
+            continue
+        rows = news[clicked.astype(int)].unsqueeze(0)
+        with torch.no_grad():
+            expected = model.encode_users(rows, torch.ones(rows.shape[:2], dtype=torch.bool))[0]
+        torch.testing.assert_close(found[h], expected, atol=1e-5, rtol=1e-5)
