@@ -20,7 +20,7 @@ from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
 from tnr_dist.files import atomic_path, file_hash, read_json, write_json
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.progress import Bar, say
-from tnr_dist.stages.common import DataSet, folder, trained_model
+from tnr_dist.stages.common import DataSet, folder, start, trained_model
 from tnr_dist.stages.finetune import teacher_folder
 from tnr_dist.train.runfolder import RunFolder
 
@@ -57,17 +57,9 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
     """
     data = DataSet.open(config)
     place = run_folder(config, data)
-    state, why = place.state()
     rank, world = engine.environment.rank, engine.environment.world_size
-    if state == "complete":
-        if rank == 0:
-            say(f"{place.path}: complete, skipped")
+    if not start(place, engine, redo):
         return
-    if rank == 0:
-        if state == "stale" and redo:
-            say(f"{place.path}: made again ({why} changed)")
-        place.begin(redo=redo)
-    engine.barrier()
     models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
     news, facts = _news_vectors(config, data, models, engine, place.path)
     teachers = [UserVectors(model, vectors) for model, vectors in zip(models, news, strict=True)]

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tnr_dist.cache.teachers import from_stored
 from tnr_dist.config import ClickTrainConfig
-from tnr_dist.data.loader import Batch
+from tnr_dist.data.loader import Batch, ClickLoader
 from tnr_dist.data.tokens import RaggedTable, gather_rows
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.recommender import NewsEncoder
+from tnr_dist.models.recommender import NewsEncoder, Recommender
 from tnr_dist.progress import Bar
+from tnr_dist.stages.common import plm_parameters
 
 
 @dataclass
@@ -114,6 +115,35 @@ class ClickTitles:
         if self.shared:
             vectors = self.engine.all_gather_rows(vectors, inputs.sizes)
         return vectors[inputs.vectors]
+
+
+@dataclass
+class ClickTask:
+    """What the stages that train on clicks hand to the loop; see `train.loop.Task`."""
+
+    recommender: Recommender
+    module: nn.Module
+    titles: ClickTitles
+    loader: ClickLoader
+    train: ClickTrainConfig
+    seed: int
+    title: str
+
+    def begin(self, engine: Engine) -> None:
+        """See `Task`."""
+        self.titles.prepare(f"{self.title}: frozen layers")
+
+    def to_device(self, batch: Batch) -> ClickInputs:
+        """See `Task`."""
+        return self.titles.inputs(batch)
+
+    def plm_parameters(self) -> set[nn.Parameter]:
+        """See `Task`."""
+        return plm_parameters(self.module)
+
+    def validate(self, engine: Engine) -> dict[str, float]:
+        """See `Task`."""
+        return {}
 
 
 @torch.no_grad()

@@ -139,19 +139,17 @@ def freeze(news_encoder: NewsEncoder, trainable_layers: int) -> None:
         encoder.freeze_below(min(trainable_layers, len(encoder.layers)))
 
 
-def train_model(
-    engine: Engine, config: Config, run: RunFolder, make_task: Callable[[], TrainsRecommender], redo: bool
-) -> None:
-    """Train a stage's task into its run folder: begin, train, save the model, mark as complete.
+def start(run: RunFolder, engine: Engine, redo: bool) -> bool:
+    """Make a run folder ready on all ranks; False when the run is already complete (and says so).
 
-    A complete run is left as it is; `redo` replaces one made from other settings or inputs.
+    `redo` replaces one made from other settings or inputs; without it that is an InputError on every rank.
     """
     state, why = run.state()
     rank = engine.environment.rank
     if state == "complete":
         if rank == 0:
             say(f"{run.path}: complete, skipped")
-        return
+        return False
     if rank == 0:
         if state == "stale" and redo:
             say(f"{run.path}: made again ({why} changed)")
@@ -159,9 +157,21 @@ def train_model(
     elif state == "stale" and not redo:
         raise InputError(f"{run.path}: holds a finished run made otherwise ({why})")
     engine.barrier()
+    return True
+
+
+def train_model(
+    engine: Engine, config: Config, run: RunFolder, make_task: Callable[[], TrainsRecommender], redo: bool
+) -> None:
+    """Train a stage's task into its run folder: begin, train, save the model, mark as complete.
+
+    A complete run is left as it is; `redo` replaces one made from other settings or inputs.
+    """
+    if not start(run, engine, redo):
+        return
     task = make_task()
     facts = train(engine, task, run, config)
-    if rank == 0:
+    if engine.environment.rank == 0:
         recommender = task.recommender
         save_recommender(recommender, spec_of(recommender, config), run.path / "model.safetensors")
         run.finish(**facts)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.config import Config, FinetuneConfig
-from tnr_dist.data.loader import Batch, ClickLoader
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
 from tnr_dist.losses.click import click_loss
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.stages import post_train
-from tnr_dist.stages.clicks import ClickInputs, ClickTitles
+from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
 from tnr_dist.stages.common import (
     BATCH_SETTINGS,
     MODEL_SETTINGS,
@@ -24,7 +22,6 @@ from tnr_dist.stages.common import (
     folder,
     freeze,
     fresh_model,
-    plm_parameters,
     train_model,
     trained_model,
     with_fresh_user_encoder,
@@ -47,34 +44,6 @@ class ClickModule(nn.Module):
         users = self.model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
         scores = self.model.score(users, F.embedding(inputs.candidates, news))
         return {"loss": click_loss(scores, inputs.weights, inputs.count, inputs.candidate_mask)}
-
-
-@dataclass
-class FinetuneTask:
-    """See `train.loop.Task`."""
-
-    recommender: Recommender
-    module: ClickModule
-    loader: ClickLoader
-    train: FinetuneConfig
-    seed: int
-    title: str
-
-    def begin(self, engine: Engine) -> None:
-        """See `Task`."""
-        self.module.titles.prepare(f"{self.title}: frozen layers")
-
-    def to_device(self, batch: Batch) -> ClickInputs:
-        """See `Task`."""
-        return self.module.titles.inputs(batch)
-
-    def plm_parameters(self) -> set[nn.Parameter]:
-        """See `Task`."""
-        return plm_parameters(self.module)
-
-    def validate(self, engine: Engine) -> dict[str, float]:
-        """See `Task`."""
-        return {}
 
 
 # Which models are trained, and how the work is shared: neither changes what one of them becomes.
@@ -149,4 +118,4 @@ def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, see
     freeze(model.news_encoder, config.finetune.trainable_layers)
     loader = click_loader(config, data, config.finetune.batch_size, seed, engine)
     titles = ClickTitles(data.titles(), config.data.title_tokens, model.news_encoder, config.finetune, engine)
-    return FinetuneTask(model, ClickModule(model, titles), loader, config.finetune, seed, title)
+    return ClickTask(model, ClickModule(model, titles), titles, loader, config.finetune, seed, title)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from tnr_dist.cache.teachers import TeacherCache
 from tnr_dist.config import Config, Stage2Config
-from tnr_dist.data.loader import Batch, ClickLoader
 from tnr_dist.engines.base import Engine
 from tnr_dist.kernels.distillation import distillation
 from tnr_dist.kernels.projection_mse import projection_mse
@@ -19,7 +17,7 @@ from tnr_dist.losses.stage2 import news_coefficients
 from tnr_dist.losses.weighting import Omega
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.stages import cache, stage1
-from tnr_dist.stages.clicks import ClickInputs, ClickTitles
+from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
 from tnr_dist.stages.common import (
     BATCH_SETTINGS,
     MODEL_SETTINGS,
@@ -27,7 +25,6 @@ from tnr_dist.stages.common import (
     click_loader,
     folder,
     freeze,
-    plm_parameters,
     train_model,
     trained_model,
     with_fresh_user_encoder,
@@ -126,34 +123,6 @@ class Stage2Module(nn.Module):
         }
 
 
-@dataclass
-class Stage2Task:
-    """See `train.loop.Task`."""
-
-    recommender: Recommender
-    module: Stage2Module
-    loader: ClickLoader
-    train: Stage2Config
-    seed: int
-    title: str
-
-    def begin(self, engine: Engine) -> None:
-        """See `Task`."""
-        self.module.titles.prepare(f"{self.title}: frozen layers")
-
-    def to_device(self, batch: Batch) -> ClickInputs:
-        """See `Task`."""
-        return self.module.titles.inputs(batch)
-
-    def plm_parameters(self) -> set[nn.Parameter]:
-        """See `Task`."""
-        return plm_parameters(self.module)
-
-    def validate(self, engine: Engine) -> dict[str, float]:
-        """See `Task`."""
-        return {}
-
-
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the distilled student of `student.layers` layers lies and what it depends on."""
     inputs = {
@@ -187,6 +156,6 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
             columns=lambda info, blocks: stored.columns("train", info, blocks),
         )
         title = f"stage2 ({config.student.layers} layers)"
-        return Stage2Task(student, module, loader, config.stage2, config.seed, title)
+        return ClickTask(student, module, titles, loader, config.stage2, config.seed, title)
 
     train_model(engine, config, run_folder(config, data), task, redo)
