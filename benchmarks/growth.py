@@ -1,8 +1,9 @@
-"""Does `tnr data prepare` grow linearly, and does its memory not grow? Writes benchmarks/results/prepare-growth.md.
+"""Does `tnr data prepare` grow linearly, and does its memory not grow? Writes benchmarks/results/*-growth.{md,json}.
 
-Command:  .venv/bin/python benchmarks/growth.py            (about 15 minutes on two cores, 12 GB of temporary disk)
-Measures: 1/8, 1/4, 1/2 and 1 of MINDlarge's train split with all 130,379 news; corpora of 25,000 to 200,000 articles with
-          bodies of about 512 tokens; then MINDlarge whole. Each in a process of its own.
+Command:  .venv/bin/python benchmarks/growth.py prepare     (about 4 minutes on two idle cores, 8 GB of temporary disk)
+          .venv/bin/python benchmarks/growth.py corpus      (about 10 minutes, most of it to generate the articles)
+Measures: 1/8, 1/4, 1/2 and 1 of MINDlarge's train split with all 130,379 news; corpora of 25,000 to 200,000 articles
+          with bodies of about 512 tokens. Each in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+NOTE = "Load average at the start of each run stands beside it: the cores were shared with other work where it is high."
 
 
 def bench(*settings: str) -> dict:
@@ -20,44 +22,44 @@ def bench(*settings: str) -> dict:
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
-def main() -> None:
-    rows = []
-    for scale in (0.125, 0.25, 0.5, 1.0):
-        rows.append(bench(f"scale={scale}", "splits=train", f"corpus_articles={int(200_000 * scale)}"))
-        print(json.dumps(rows[-1]), flush=True)
-    whole = bench("scale=1", "corpus_articles=0")
+def report(name: str, title: str, rows: list[dict], columns: dict[str, str]) -> None:
+    """Write a table of `columns` (key -> format) and the raw rows."""
+    first = rows[0]
     lines = [
-        "# tnr data prepare: growth",
+        f"# {title}",
         "",
-        f"{whole['date']}, commit {whole['commit']}, {whole['cpu']}, {whole['cores']} cores; peak memory of the process tree.",
-        "Load average at the start of each run stands beside it: above 0 the cores were shared with other work.",
+        f"{first['date']}, commit {first['commit']}, {first['cpu']}, {first['cores']} cores; peak memory of the process tree.",
+        NOTE,
         "",
-        "| MINDlarge train | impressions | candidates | seconds | impressions/s | peak GiB | load |",
-        "|---|---|---|---|---|---|---|",
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+        *("| " + " | ".join(format(row[key], form) for key, form in columns.items()) + " |" for row in rows),
     ]
-    for row in rows:
-        lines.append(
-            f"| {row['scale']} | {row['impressions']:,} | {row['candidates']:,} | {row['seconds']:.1f} | "
-            f"{row['impressions_per_s']:,.0f} | {row['peak_gib']:.2f} | {row['load_at_start']} |"
-        )
-    lines += [
-        "",
-        f"Whole MINDlarge (train, dev, test): {whole['impressions']:,} impressions, {whole['candidates']:,} candidates in "
-        f"{whole['seconds']:.1f} s, peak {whole['peak_gib']:.2f} GiB, load {whole['load_at_start']}. Every run tokenises all "
-        "130,379 titles and abstracts first.",
-        "",
-        "| corpus articles | tokens an article | seconds | articles/s | peak GiB |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row['corpus_articles']:,} | {row['corpus_tokens_per_article']:.0f} | {row['corpus_seconds']:.1f} | "
-            f"{row['corpus_articles_per_s']:,.0f} | {row['corpus_peak_gib']:.2f} |"
-        )
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "prepare-growth.md").write_text("\n".join(lines) + "\n")
-    (RESULTS / "prepare-growth.json").write_text(json.dumps({"rows": rows, "whole": whole}, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    print("\n".join(lines))
+
+
+def main(what: str) -> None:
+    if what == "prepare":
+        rows = [bench(f"scale={scale}", "splits=train", "corpus_articles=0") for scale in (0.125, 0.25, 0.5, 1.0)]
+        columns = {"scale": "", "impressions": ",", "candidates": ",", "seconds": ".1f", "impressions_per_s": ",.0f"}
+        report(
+            "prepare-growth",
+            "tnr data prepare: MINDlarge's train split",
+            rows,
+            columns | {"peak_gib": ".2f", "load_at_start": ""},
+        )
+    elif what == "corpus":
+        sizes = (25_000, 50_000, 100_000, 200_000)
+        rows = [bench("scale=0.001", "splits=train", f"corpus_articles={size}") for size in sizes]
+        columns = {"corpus_articles": ",", "corpus_tokens_per_article": ".0f", "corpus_seconds": ".1f"}
+        columns |= {"corpus_articles_per_s": ",.0f", "corpus_peak_gib": ".2f", "load_at_start": ""}
+        report("corpus-growth", "tnr data prepare: a News corpus", rows, columns)
+    else:
+        raise SystemExit("usage: growth.py prepare|corpus")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1] if len(sys.argv) == 2 else "")
