@@ -122,7 +122,7 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
 
 
 def _teacher(config: Config, data: DataSet, number: int, engine: Engine) -> Recommender:
-    model, _ = trained_model(teacher_folder(config, data, number).path, "finetune", data)
+    model, _ = trained_model(teacher_folder(config, data, number).path, "finetune")
     return model.eval().requires_grad_(False).to(engine.device)
 
 

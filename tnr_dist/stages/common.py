@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from tnr_dist.config import Config
+from tnr_dist.config import Config, TrainConfig
 from tnr_dist.data.loader import ClickLoader, Columns, LoaderOptions
 from tnr_dist.data.prepare import manifest_hash, read_manifest
 from tnr_dist.data.shards import read_index
@@ -28,13 +28,21 @@ from tnr_dist.models.recommender import (
     save_recommender,
 )
 from tnr_dist.models.tokenizer import load_tokenizer
+from tnr_dist.models.transformer import Encoder
 from tnr_dist.progress import say
 from tnr_dist.train.loop import Task, train
 from tnr_dist.train.runfolder import RunFolder, completed_id
 
 # Settings that every model depends on, beside its own stage's.
 MODEL_SETTINGS = ("seed", "precision", "plm", "model")
-BATCH_SETTINGS = ("data.history", "data.negatives", "data.few_negatives", "data.streams", "data.window_shards")
+BATCH_SETTINGS = (
+    "data.title_tokens",
+    "data.history",
+    "data.negatives",
+    "data.few_negatives",
+    "data.streams",
+    "data.window_shards",
+)
 
 
 class TrainsRecommender(Task, Protocol):
@@ -105,20 +113,13 @@ def fresh_model(config: Config, data: DataSet, layers: int, seed: int) -> tuple[
     encoder, tokenizer = load_plm(config.plm.name, layers or config.plm.layers or None)
     data.check_tokenizer(tokenizer.hash(), config.plm.name)
     encoder.set_dropout(config.model.dropout)
-    spec = ModelSpec(
-        encoder.config,
-        config.model.news_dim,
-        config.model.query_dim,
-        config.model.user_encoder,
-        config.model.user_heads,
-        config.model.history_padding,
-    )
+    spec = model_spec(config, encoder)
     torch.manual_seed(seed)
     return build_recommender(spec, encoder), spec
 
 
-def trained_model(run: Path, what: str, data: DataSet) -> tuple[Recommender, ModelSpec]:
-    """The model of a finished run. Raises InputError when the run is not finished or used another tokenizer."""
+def trained_model(run: Path, what: str) -> tuple[Recommender, ModelSpec]:
+    """The model of a finished run. Raises InputError when the run is not finished."""
     completed_id(run, what)
     return load_recommender(run / "model.safetensors")
 
@@ -173,15 +174,17 @@ def train_model(
     facts = train(engine, task, run, config)
     if engine.environment.rank == 0:
         recommender = task.recommender
-        save_recommender(recommender, spec_of(recommender, config), run.path / "model.safetensors")
+        save_recommender(
+            recommender, model_spec(config, recommender.news_encoder.encoder), run.path / "model.safetensors"
+        )
         run.finish(**facts)
     engine.barrier()
 
 
-def spec_of(model: Recommender, config: Config) -> ModelSpec:
-    """The specification of a model built from `config`."""
+def model_spec(config: Config, encoder: Encoder) -> ModelSpec:
+    """The specification of a recommender that `config` builds around `encoder`."""
     return ModelSpec(
-        model.news_encoder.encoder.config,
+        encoder.config,
         config.model.news_dim,
         config.model.query_dim,
         config.model.user_encoder,
@@ -190,10 +193,14 @@ def spec_of(model: Recommender, config: Config) -> ModelSpec:
     )
 
 
+def recipe(name: str, settings: TrainConfig, leave_out: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The keys of a training section that change what it makes; how the work is shared among ranks does not."""
+    shared = ("dedupe", "frozen_cache_gib", *leave_out)
+    return tuple(f"{name}.{field.name}" for field in fields(settings) if field.name not in shared)
+
+
 def plm_parameters(module: nn.Module) -> set[nn.Parameter]:
     """Parameters of every PLM inside a module."""
-    from tnr_dist.models.transformer import Encoder
-
     return {p for part in module.modules() if isinstance(part, Encoder) for p in part.parameters()}
 
 

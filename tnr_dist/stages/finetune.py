@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config import Config, FinetuneConfig
+from tnr_dist.config import Config
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
 from tnr_dist.losses.click import click_loss
@@ -22,6 +22,7 @@ from tnr_dist.stages.common import (
     folder,
     freeze,
     fresh_model,
+    recipe,
     train_model,
     trained_model,
     with_fresh_user_encoder,
@@ -46,24 +47,20 @@ class ClickModule(nn.Module):
         return {"loss": click_loss(scores, inputs.weights, inputs.count, inputs.candidate_mask)}
 
 
-# Which models are trained, and how the work is shared: neither changes what one of them becomes.
-_NOT_A_RECIPE = ("teachers", "teacher", "layers", "init", "dedupe", "frozen_cache_gib")
-
-
-def _settings() -> tuple[str, ...]:
-    keys = [
-        f"finetune.{name}"
-        for name in FinetuneConfig.__dataclass_fields__
-        if name not in ("teachers", "teacher", "layers", "init")
-    ]
-    return (*MODEL_SETTINGS, *BATCH_SETTINGS, *keys)
+def _settings(config: Config) -> tuple[str, ...]:
+    # Which of the models are trained does not change what one of them becomes.
+    return (
+        *MODEL_SETTINGS,
+        *BATCH_SETTINGS,
+        *recipe("finetune", config.finetune, ("teachers", "teacher", "layers", "init")),
+    )
 
 
 def teacher_folder(config: Config, data: DataSet, teacher: int) -> RunFolder:
     """Where teacher `teacher` lies and what it depends on; M itself does not matter to one teacher."""
     inputs = {"data": data.id, "post-train": post_train.run_folder(config, data).id}
     return RunFolder(
-        folder(config, f"teacher-{teacher}"), "finetune", config, _settings(), inputs, {"teacher": teacher}
+        folder(config, f"teacher-{teacher}"), "finetune", config, _settings(config), inputs, {"teacher": teacher}
     )
 
 
@@ -71,7 +68,7 @@ def plain_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
     """Where PLM-NR-n (FT) lies: the plain PLM's first `layers` layers, finetuned."""
     extra = {"layers": layers}
     return RunFolder(
-        folder(config, f"finetune-{layers or 'all'}"), "finetune", config, _settings(), {"data": data.id}, extra
+        folder(config, f"finetune-{layers or 'all'}"), "finetune", config, _settings(config), {"data": data.id}, extra
     )
 
 
@@ -95,7 +92,7 @@ def run_teacher(config: Config, engine: Engine, teacher: int, *, redo: bool = Fa
     seed = _TEACHER_SEED * (teacher + 1) + config.seed
 
     def task() -> Any:
-        model, spec = trained_model(post_train.run_folder(config, data).path, "post-train", data)
+        model, spec = trained_model(post_train.run_folder(config, data).path, "post-train")
         return _task(config, data, engine, with_fresh_user_encoder(model, spec, seed), seed, f"teacher {teacher}")
 
     train_model(engine, config, teacher_folder(config, data, teacher), task, redo)

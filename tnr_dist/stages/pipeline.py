@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tnr_dist.config import Config, RowConfig
 from tnr_dist.data.prepare import PrepareOptions, prepare, read_manifest
 from tnr_dist.data.shards import read_index
@@ -248,8 +246,3 @@ def report(config: Config) -> None:
     console = console if console.is_terminal else Console(width=120)
     console.print(results_table(table, f"{split}: {count:,} impressions, {seeds}"))
     say(f"pictures and tables: {out}")
-
-
-def threads_note() -> str:
-    """What the machine gives a rank, for the first line of a run."""
-    return f"torch {torch.__version__}, {torch.get_num_threads()} threads a rank"

@@ -87,7 +87,7 @@ class TeacherVectors:
         file = run / "matching_vectors.safetensors"
         key = "/".join([completed_id(run, "post-train"), data.id, str(train.title_tokens), str(train.body_tokens)])
         if not file.is_file() or read_safetensors(file)[1].get("key") != key:
-            teacher, _ = trained_model(run, "post-train", data)
+            teacher, _ = trained_model(run, "post-train")
             encoder = teacher.news_encoder.to(engine.device)
             tensors = {
                 "titles": encode_table(encoder, loader.titles, train.title_tokens, engine, "teacher: titles").cpu(),
@@ -152,7 +152,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         if config.student.init == "plm":
             student, _ = fresh_model(config, data, config.student.layers, config.seed)
         else:
-            student, _ = trained_model(source, "post-train", data)
+            student, _ = trained_model(source, "post-train")
             student.news_encoder.encoder.truncate(config.student.layers)
         freeze(student.news_encoder, config.stage1.trainable_layers)
         loader = matching_loader(config, data, config.stage1, engine)

@@ -25,6 +25,7 @@ from tnr_dist.stages.common import (
     click_loader,
     folder,
     freeze,
+    recipe,
     train_model,
     trained_model,
     with_fresh_user_encoder,
@@ -130,7 +131,7 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
         "stage1": stage1.run_folder(config, data).id,
         "cache": cache.run_folder(config, data).id,
     }
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", "stage2")
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("stage2", config.stage2))
     return RunFolder(folder(config, f"stage2-{config.student.layers}"), "stage2", config, settings, inputs, {})
 
 
@@ -141,7 +142,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
 
     def task() -> Any:
         source = stage1.run_folder(config, data).path
-        student, spec = trained_model(source, "stage1", data)
+        student, spec = trained_model(source, "stage1")
         student = with_fresh_user_encoder(student, spec, config.seed)
         freeze(student.news_encoder, config.stage2.trainable_layers)
         news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ class RunFolder:
 
     def identity(self) -> dict[str, Any]:
         """What a complete result must have been made from to be taken as it is."""
-        tree = to_dict(self.config)
-        chosen = {key: _pick(tree, key) for key in self.settings}
+        values = {key: get(self.config, key) for key in self.settings}
+        chosen = {key: to_dict(value) if is_dataclass(value) else value for key, value in values.items()}
         return {"stage": self.stage, "settings": chosen, "extra": self.extra, "inputs": self.inputs}
 
     @property
@@ -101,13 +101,6 @@ class RunFolder:
         write_json(self.path / "complete.json", {"id": uuid.uuid4().hex, **self.identity(), **facts})
 
 
-def _pick(tree: dict[str, Any], key: str) -> Any:
-    value: Any = tree
-    for part in key.split("."):
-        value = value[part]
-    return value
-
-
 def completed_id(path: Path, what: str) -> str:
     """The id in `path/complete.json`. Raises InputError that says which stage to run when there is none."""
     file = path / "complete.json"
@@ -117,6 +110,3 @@ def completed_id(path: Path, what: str) -> str:
     if not isinstance(value, dict) or not isinstance(value.get("id"), str):
         raise InputError(f"{file}: not a completion mark; delete the folder and run {what} again")
     return value["id"]
-
-
-__all__ = ["RunFolder", "completed_id", "get"]
