@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ def run(
         folder = Path(name)
         if input is None:
             users, train, dev, test = (max(round(n * scale), 1) for n in (_USERS, _TRAIN, _DEV, _TEST))
-            synthesize(
+            _generate(
                 folder / "raw", news=_NEWS, users=users, impressions=train, dev_impressions=dev, test_impressions=test
             )
             for split in {"train", "dev", "test"} - set(splits.split(",")):
@@ -61,8 +63,14 @@ def run(
         return result
 
 
+def _generate(folder: Path, **settings: Any) -> None:
+    """`synthesize` in a process of its own, whose memory would otherwise count as `prepare`'s."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(synthesize, folder, **settings).result()
+
+
 def _corpus(folder: Path, articles: int) -> dict[str, Any]:
-    synthesize(
+    _generate(
         folder / "articles", news=articles, users=10, impressions=10, dev_impressions=10, test_impressions=10,
         bodies=True, body_words=_BODY_WORDS,
     )  # fmt: skip

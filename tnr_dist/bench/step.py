@@ -48,7 +48,7 @@ def make_batch(samples: int, news: int, rng: np.random.Generator) -> Batch:
     The exponent is set so that a batch of 128 has about 2,490 distinct titles, as real MIND rows were counted to have.
     """
     lengths = np.minimum(history_lengths(samples, rng), _HISTORY)
-    popularity = (np.arange(news) + 10.0) ** -0.62
+    popularity = (np.arange(news) + 10.0) ** -0.8
     popularity /= popularity.sum()
     history = rng.choice(news, (samples, _HISTORY), p=popularity).astype(np.int32)
     history[np.arange(_HISTORY) >= lengths[:, None]] = -1

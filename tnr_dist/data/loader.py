@@ -55,6 +55,7 @@ __all__ = ["Batch", "ClickLoader", "Columns", "LoaderOptions", "last_clicked"]
 _CHUNK_SAMPLES = 8192  # gathered at once: one NumPy call a stream then serves many steps
 _CHUNK_BYTES = 4 << 20  # ... or fewer, with teacher columns
 _QUEUED_CHUNKS = 3
+_LARGE_ROW = 256  # bytes
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,15 @@ class _Chunk:
     steps: int
     count: np.ndarray  # [] samples of one global batch
     bad: bool  # some samples come from a damaged shard
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Samples low..high of a window."""
+
+    window: Window
+    low: int
+    high: int
 
 
 class ClickLoader:
@@ -233,24 +243,21 @@ class _EpochReader:
         while step < plan.steps:
             steps = min(max(most // local, 1), full - step) if step < full else 1
             count = batch if step < full else loader.index.samples - full * batch
-            parts: list[Batch] = []
+            parts: list[_Part] = []
             rows: list[int] = []
-            bad = False
             for stream in loader.streams:
                 quota = int(plan.quota[stream])
                 low = step * quota
                 high = min(low + steps * quota, plan.bounds[stream + 1] - plan.bounds[stream])
-                for part, damaged in self._take(stream, low, high):
-                    parts.append(part)
-                    bad |= damaged
+                parts.extend(self._take(stream, low, high))
                 rows.append((high - low) // steps)
             columns = self._join(parts, rows, steps)
-            yield _Chunk(columns, steps, np.array(count, np.float32), bad)
+            yield _Chunk(columns, steps, np.array(count, np.float32), any(part.window.bad for part in parts))
             size = sum(values.nbytes for values in columns.values()) // (steps * local)
             most = min(_CHUNK_SAMPLES, _CHUNK_BYTES // max(size, 1))
             step += steps
 
-    def _take(self, stream: int, low: int, high: int) -> Iterator[tuple[Batch, bool]]:
+    def _take(self, stream: int, low: int, high: int) -> Iterator[_Part]:
         """Samples low..high of a stream, from one window or several."""
         ends = self.plan.window_ends[stream]
         while low < high:
@@ -261,31 +268,29 @@ class _EpochReader:
             window = self._open[stream][1]
             begin = int(ends[number - 1]) if number else 0
             stop = min(high, int(ends[number]))
-            yield window.gather(low - begin, stop - begin), window.bad
+            yield _Part(window, low - begin, stop - begin)
             # Half-way through a window is early enough to begin the next, and keeps fewer of them in memory.
             if self.pool is not None and 2 * stop >= begin + int(ends[number]):
                 self._prepare(stream, number + 1)
             low = stop
 
-    def _join(self, parts: list[Batch], rows: list[int], steps: int) -> Batch:
+    def _join(self, parts: list[_Part], rows: list[int], steps: int) -> Batch:
         """Interleave the streams' parts: step by step, and within a step stream by stream, `rows` samples of each."""
         if not parts:
             return self._empty()
-        out = {name: np.empty((steps, sum(rows), *values.shape[1:]), values.dtype) for name, values in parts[0].items()}
-        if steps == 1:
-            for name, values in out.items():
-                np.concatenate([part[name] for part in parts], out=values[0])
-            return out
+        out = {
+            name: np.empty((steps, sum(rows), *table.shape[1:]), table.dtype)
+            for name, table, _ in parts[0].window.tables(0, 0)
+        }
         queue_of_parts = iter(parts)
         column = 0
         for quota in rows:
             done = 0  # samples of this stream's steps * quota
             while done < steps * quota:
                 part = next(queue_of_parts)
-                length = len(part["weights"])
-                for name, values in part.items():
-                    _place(out[name][:, column : column + quota], done, values)
-                done += length
+                for name, table, chosen in part.window.tables(part.low, part.high):
+                    _place(out[name][:, column : column + quota], done, table, chosen)
+                done += part.high - part.low
             column += quota
         return out
 
@@ -342,20 +347,28 @@ class _EpochReader:
         return future.result()
 
 
-def _place(out: np.ndarray, done: int, values: np.ndarray) -> None:
-    """Write `values` [n, ...] into `out` [steps, quota, ...] as if it were flat, from sample `done` on."""
+def _place(out: np.ndarray, done: int, table: np.ndarray, chosen: np.ndarray) -> None:
+    """Write rows `chosen` of a table into `out` [steps, quota, ...] as if it were flat, from sample `done` on."""
     quota = out.shape[1]
+    # mode='clip' copies rows without a second, buffered pass; no index is out of range. Small rows are gathered for all
+    # steps at once and then moved; large ones (teacher vectors) at once to where they belong, for a call is cheaper
+    # than a second copy.
+    large = table.nbytes >= _LARGE_ROW * len(table)
+    values = None if large else table.take(chosen, 0, mode="clip")
     at = 0
-    while at < len(values):
+    while at < len(chosen):
         step, within = divmod(done + at, quota)
-        whole = (len(values) - at) // quota
-        if within == 0 and whole:
+        whole = (len(chosen) - at) // quota
+        if values is not None and within == 0 and whole:
             out[step : step + whole] = values[at : at + whole * quota].reshape(whole, quota, *values.shape[1:])
             at += whole * quota
+            continue
+        n = min(quota - within, len(chosen) - at)
+        if values is None:
+            table.take(chosen[at : at + n], 0, out[step, within : within + n], mode="clip")
         else:
-            n = min(quota - within, len(values) - at)
             out[step, within : within + n] = values[at : at + n]
-            at += n
+        at += n
 
 
 def _in_thread(

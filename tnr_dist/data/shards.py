@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,20 +108,66 @@ def pack_tar(members: list[tuple[str, np.ndarray]]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_tar(data: bytes, where: str) -> list[tuple[str, str, np.ndarray]]:
-    """(block key, field, array) of each `.npy` member. Raises InputError for anything that is not such a tar."""
-    out = []
+Member = tuple[str, str, np.ndarray]  # block key, field, array
+
+
+def unpack_tar(data: bytes, where: str) -> list[Member]:
+    """The members of a tar of `.npy` files. Raises InputError for anything that is not such a tar."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for info in tar:
-                key, _, field = info.name.partition(".")
-                if not info.isfile() or not field.endswith(".npy"):
-                    raise InputError(f"{where}: unexpected member {info.name!r}")
-                start = info.offset_data
-                out.append((key, field.removesuffix(".npy"), _read_npy(data, start, info.size)))
+        own = _own_members(data)
+    except (ValueError, TypeError):  # a number or dtype that is none
+        own = None
+    if own:
+        return own
+    # What is laid out in any other way than our own writer's is left to the general reader and its messages.
+    try:
+        return _any_members(data, where)
     except (tarfile.TarError, ValueError, EOFError, OSError, OverflowError) as error:
         raise InputError(f"{where}: not a readable shard ({error})") from None
-    return out
+
+
+# The header that NumPy writes for an array, version 1.0.
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<|][biuf]\d)', 'fortran_order': False, 'shape': \(([\d, ]+)\), \} *\n", re.S
+)
+
+
+def _own_members(data: bytes) -> list[Member] | None:
+    """The members of a tar that `pack_tar` made, None for any other; ten times as fast as `tarfile`.
+
+    A shard has some 150 members, and `tarfile` with NumPy's header parser takes 100 us for each: as long as everything
+    else that is done to the shard's 25,000 samples.
+    """
+    members: list[Member] = []
+    at = 0
+    while at + 512 <= len(data) and data[at] != 0:
+        name = data[at : data.index(b"\0", at, at + 512)]
+        if data[at + 257 : at + 262] != b"ustar" or data[at + 156] != 0x30 or data[at + 345] != 0 or len(name) > 99:
+            return None
+        header = _NPY.match(data, at + 512, at + 1024)
+        key, _, field = name.partition(b".")
+        if header is None or not field.endswith(b".npy"):
+            return None
+        dtype, shape = np.dtype(header[1].decode()), tuple(int(n) for n in header[2].split(b",") if n.strip())
+        count, size = math.prod(shape), int(data[at + 124 : at + 135], 8)
+        stop = header.end() + count * dtype.itemsize
+        if stop - at - 512 != size or stop > len(data):
+            return None
+        array = np.frombuffer(data, dtype, count, header.end()).reshape(shape)
+        members.append((key.decode(), field[:-4].decode(), array))
+        at += 512 + -(-size // 512) * 512
+    return members
+
+
+def _any_members(data: bytes, where: str) -> list[Member]:
+    members = []
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        for info in tar:
+            key, _, field = info.name.partition(".")
+            if not info.isfile() or not field.endswith(".npy"):
+                raise InputError(f"{where}: unexpected member {info.name!r}")
+            members.append((key, field.removesuffix(".npy"), _read_npy(data, info.offset_data, info.size)))
+    return members
 
 
 def _read_npy(data: bytes, start: int, size: int) -> np.ndarray:

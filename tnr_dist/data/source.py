@@ -6,9 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from tnr_dist.data.shards import FIELDS, Block, ShardInfo, SplitIndex, check_bytes, parse_shard
+from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, check_bytes, parse_shard
 from tnr_dist.errors import InputError
 
 
@@ -81,48 +79,7 @@ class ShardSource:
 
     def read_blocks(self, info: ShardInfo) -> dict[str, Block]:
         """A shard's blocks by key, in file order. Raises InputError as `read` does, and for what is not a shard."""
-        data = self.read(info)
-        try:
-            blocks = _fast_blocks(data)
-        except (ValueError, TypeError):  # a number or dtype that is none
-            blocks = None
-        # What is laid out in any other way than our own writer's is left to the general reader and its messages.
-        return parse_shard(data, self.name(info)) if blocks is None else blocks
-
-
-# The header that NumPy writes for a one-dimensional array, version 1.0.
-_NPY = re.compile(
-    rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|]\w\d)', 'fortran_order': False, 'shape': \((\d+),\), \} *\n", re.S
-)
-
-
-def _fast_blocks(data: bytes) -> dict[str, Block] | None:
-    """The blocks of a tar that `write_shard` made, None for any other; ten times as fast as `tarfile`.
-
-    A shard has some 150 members, and `tarfile` with NumPy's header parser takes 100 us for each: as long as everything
-    else that is done to the shard's 25,000 samples.
-    """
-    blocks: dict[str, Block] = {}
-    at = 0
-    while at + 512 <= len(data) and data[at] != 0:
-        name = data[at : data.index(b"\0", at, at + 512)]
-        if data[at + 257 : at + 262] != b"ustar" or data[at + 156] != 0x30 or data[at + 345] != 0 or len(name) > 99:
-            return None
-        header = _NPY.match(data, at + 512, at + 1024)
-        key, _, field = name.partition(b".")
-        if header is None or not field.endswith(b".npy"):
-            return None
-        dtype, count = np.dtype(header[2].decode()), int(header[3])
-        size = int(data[at + 124 : at + 135], 8)
-        if header.end() - at - 512 + count * dtype.itemsize != size or header.end() + count * dtype.itemsize > len(
-            data
-        ):
-            return None
-        block = blocks.setdefault(key.decode(), {})
-        block[field[:-4].decode()] = np.frombuffer(data, dtype, count, header.end())
-        at += 512 + -(-size // 512) * 512
-    complete = all(block.keys() | {"candidate_clicked"} >= FIELDS.keys() for block in blocks.values())
-    return blocks if blocks and complete else None
+        return parse_shard(self.read(info), self.name(info))
 
 
 def _is_url(where: str) -> bool:

@@ -7,7 +7,7 @@ gathered when batches are cut. One NumPy call then serves thousands of samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,14 +144,12 @@ class Window:
     per_history: Batch
     bad: bool
 
-    def gather(self, low: int, high: int) -> Batch:
-        """The columns of samples low..high in the window's order."""
+    def tables(self, low: int, high: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Name, table and rows of every column of samples low..high in the window's order."""
         which = self.order[low:high]
-        # mode='clip' copies rows without a second, buffered pass; no index is out of range.
-        out = {name: values.take(which, 0, mode="clip") for name, values in self.per_sample.items()}
         rows = self.history_row.take(which, mode="clip")
-        out.update({name: values.take(rows, 0, mode="clip") for name, values in self.per_history.items()})
-        return out
+        yield from ((name, table, which) for name, table in self.per_sample.items())
+        yield from ((name, table, rows) for name, table in self.per_history.items())
 
 
 def make_window(

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tnr_dist.engines.allocator import keep_freed_memory
 from tnr_dist.engines.base import OptimizerFactory, choose_precision
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.environment import detect
@@ -40,6 +41,7 @@ class DDPEngine:
             torch.cuda.set_device(self.device)
         else:
             self.device = torch.device("cpu")
+            keep_freed_memory()
             torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // env.local_world_size))
         self._clip = 0.0
         self._precision = "fp32"
