@@ -38,6 +38,9 @@ class Engine(Protocol):
     def forward(self, *args: Any) -> Any:
         """Run the module under the engine's precision."""
 
+    def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
+        """Around forward and backward of each micro-batch of a step: only the last need send the gradients."""
+
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of this rank's share of the loss."""
 
@@ -49,6 +52,12 @@ class Engine(Protocol):
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """The sum over ranks, on all ranks."""
+
+    def any_rank(self, flag: bool) -> bool:
+        """Whether any rank said so, as of the call before this one; never waits for the device.
+
+        A collective: all ranks call it equally often (once a step), so all of them learn of it at the same step.
+        """
 
     def gather(self, values: np.ndarray) -> list[np.ndarray]:
         """Arrays of all ranks (equal dtype and inner shape, any length), in rank order, on all ranks."""

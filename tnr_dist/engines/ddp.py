@@ -46,6 +46,9 @@ class DDPEngine:
         self._clip = 0.0
         self._precision = "fp32"
         self._wrapped: nn.Module | None = None
+        self._votes: dist.ProcessGroup | None = None  # for `any_rank`, with its last question and who asks
+        self._vote: Tensor | None = None
+        self._work: dist.Work | None = None
         if env.world_size > 1 and not dist.is_initialized():
             if env.world_size == env.local_world_size:
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -97,6 +100,12 @@ class DDPEngine:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
+    def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
+        """See `Engine`."""
+        if last or not isinstance(self._wrapped, nn.parallel.DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._wrapped.no_sync()
+
     def backward(self, loss: Tensor) -> None:
         """See `Engine`."""
         (loss * self.environment.world_size).backward()  # DDP averages; the shares are to be summed
@@ -114,6 +123,20 @@ class DDPEngine:
         if self.environment.world_size > 1:
             dist.all_reduce(value)
         return value
+
+    def any_rank(self, flag: bool) -> bool:
+        """See `Engine`."""
+        if self.environment.world_size == 1:
+            return flag
+        # Over gloo, so that no device is waited for, and read a step later, so that no rank is either.
+        if self._votes is None:
+            self._votes = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+        before, self._vote = self._vote, torch.tensor([int(flag)])
+        work, self._work = self._work, dist.all_reduce(self._vote, group=self._votes, async_op=True)
+        if work is None or before is None:
+            return False
+        work.wait()
+        return bool(before.item())
 
     def gather(self, values: np.ndarray) -> list[np.ndarray]:
         """See `Engine`."""

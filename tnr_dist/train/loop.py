@@ -164,8 +164,7 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
                     metrics.write(record)
                 clock = _Clock(time.monotonic())
             bar.advance(1, note)
-            told = bool(engine.all_reduce(torch.tensor([float(stop.asked)], device=engine.device)).item())
-            if told and step < total:
+            if engine.any_rank(stop.asked) and step < total:
                 save()
                 raise Preempted(
                     f"{task.title}: stopped at step {step:,} of {total:,} after a checkpoint; run it again to go on"
