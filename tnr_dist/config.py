@@ -96,6 +96,10 @@ class TrainConfig:
     warmup: float = 0.0  # share of all steps
     clip_norm: float = 0.0  # 0: no clipping
     trainable_layers: int = 2  # the last n transformer layers; -1: everything, embeddings included
+    accumulate: int = 1  # micro-batches that a rank's share of a global batch is cut into
+    token_budget: int = (
+        65536  # tokens whose activations a rank keeps at a time; beyond, they are computed twice; 0: all
+    )
 
 
 @dataclass
@@ -103,7 +107,9 @@ class ClickTrainConfig(TrainConfig):
     """What the stages that train on clicks add."""
 
     dedupe: Literal["local", "global"] = "global"  # encode each distinct title once per rank, or once per global batch
-    frozen_cache_gib: float = 4.0  # keep the frozen layers' output of every title in memory, up to this size; 0: never
+    # Where the frozen layers' output of every title is kept; auto: on the device up to `frozen_cache_gib`, else on disk.
+    frozen_cache: Literal["auto", "device", "host", "disk", "none"] = "auto"
+    frozen_cache_gib: float = 4.0
 
 
 @dataclass
@@ -153,6 +159,7 @@ class Stage2Config(ClickTrainConfig):
     # identity: the student of stage 1 and the finetuned teachers come from one space, so the projections start as the
     # map between them; random: as a fresh dense layer, which first pulls the student away from what stage 1 taught.
     projection_init: Literal["identity", "random"] = "identity"
+    teacher_tables_gib: float = 8.0  # keep user vectors and logits on the device up to this size; else read them along
     share_projection: bool = False  # one projection for news and user of a teacher, as in the published code
     use_distill: bool = True
     use_embedding: bool = True

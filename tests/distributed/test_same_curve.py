@@ -39,17 +39,26 @@ def curve(output, name):
 
 
 @pytest.mark.parametrize(
-    ("ranks", "dedupe", "cache"),
-    [(2, "local", 0), (2, "global", 0), (2, "global", 1), (4, "global", 1), (1, "global", 1)],
+    ("ranks", "dedupe", "cache", "accumulate", "budget"),
+    [
+        (2, "local", "none", 1, 0),
+        (2, "global", "none", 1, 0),
+        (2, "global", "device", 3, 0),
+        (4, "global", "disk", 1, 64),
+        (1, "global", "device", 1, 0),
+        (1, "local", "disk", 20, 200),
+        (2, "local", "host", 20, 64),
+    ],
 )
-def test_finetune(prepared, tiny_plm, tmp_path, ranks, dedupe, cache):
+def test_finetune(prepared, tiny_plm, tmp_path, ranks, dedupe, cache, accumulate, budget):
     run(
         "finetune",
-        settings(prepared, tiny_plm, tmp_path / "one", "finetune.dedupe=local", "finetune.frozen_cache_gib=0"),
+        settings(prepared, tiny_plm, tmp_path / "one", "finetune.dedupe=local", "finetune.frozen_cache=none"),
     )
     config = settings(
-        prepared, tiny_plm, tmp_path / "many", f"finetune.dedupe={dedupe}", f"finetune.frozen_cache_gib={cache}"
-    )
+        prepared, tiny_plm, tmp_path / "many", f"finetune.dedupe={dedupe}", f"finetune.frozen_cache={cache}",
+        f"finetune.accumulate={accumulate}", f"finetune.token_budget={budget}",
+    )  # fmt: skip
     on_ranks(ranks, run, "finetune", config)
     one, many = curve(tmp_path / "one", "finetune-2")[0], curve(tmp_path / "many", "finetune-2")[0]
     np.testing.assert_allclose(one, many, atol=1e-5)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tnr_dist.bench.common import PeakMemory
-from tnr_dist.cache.teachers import FORMAT_VERSION, TeacherCache
+from tnr_dist.cache.teachers import FORMAT_VERSION, TeacherCache, TeacherTables
 from tnr_dist.data.loader import ClickLoader, Columns, LoaderOptions
 from tnr_dist.data.shards import Block, SplitIndex, index_to_dict, pack_tar, read_index, write_shard
 from tnr_dist.data.shuffle import shuffle_quality
@@ -49,7 +49,12 @@ def run(samples: int = 1_000_000, batch: int = 128, folder: Path | None = None) 
             say(f"bench loader: writing about {samples:,} samples")
             make_split(data / "train", max(1, round(samples / (_SAMPLES_PER_IMPRESSION * _BLOCK * _BLOCKS))))
         index = read_index(data, "train")
-        columns = make_teachers(data / "train", index, cache)
+        stored = make_teachers(data / "train", index, cache)
+        forms: dict[str, Columns | None] = {
+            "none": None,
+            "rows": TeacherTables(stored, index).columns,  # of tables on the device (`stage2.teacher_tables_gib`)
+            "values": lambda info: stored.columns("train", info),
+        }
 
         def loader(size: int, extra: Columns | None = None) -> ClickLoader:
             source = ShardSource(data / "train")
@@ -57,14 +62,14 @@ def run(samples: int = 1_000_000, batch: int = 128, folder: Path | None = None) 
 
         rows = []
         with PeakMemory() as peak:
-            for extra in (None, columns):
+            for form, columns in forms.items():
                 for size in sorted({64, batch, 1024}):
-                    made = loader(size, extra)
+                    made = loader(size, columns)
                     cpu, wall = _rates(lambda epoch, made=made: _count(made.epoch(epoch)))  # type: ignore[misc]
                     rows.append(
                         {
                             "batch": size,
-                            "teacher_columns": extra is not None,
+                            "teacher_columns": form,
                             "samples_per_s_per_core": cpu,
                             "samples_per_s": wall,
                         }
@@ -75,10 +80,11 @@ def run(samples: int = 1_000_000, batch: int = 128, folder: Path | None = None) 
     here = {row["teacher_columns"]: row["samples_per_s_per_core"] for row in rows if row["batch"] == batch}
     best = max(form["samples_per_s_per_core"] for form in stock)
     return {
-        "samples_per_s_per_core": here[False],
+        "samples_per_s_per_core": here["rows"],
         "stock_samples_per_s_per_core": best,
-        "ratio": here[False] / best,
-        "with_teacher_columns_samples_per_s_per_core": here[True],
+        "ratio": here["rows"] / best,
+        "without_teachers_samples_per_s_per_core": here["none"],
+        "with_teacher_values_samples_per_s_per_core": here["values"],
         "rows": rows,
         "stock_rows": stock,
         "shuffle_rank_correlation": shuffle.rank_correlation,
@@ -135,7 +141,7 @@ def _block(rng: np.random.Generator, first_row: int) -> Block:
     }
 
 
-def make_teachers(folder: Path, index: SplitIndex, cache: Path) -> Columns:
+def make_teachers(folder: Path, index: SplitIndex, cache: Path) -> TeacherCache:
     """Write a cache of random teacher columns for a split, bf16 users as `tnr cache` stores them, and open it."""
     digests = {}
     rng = np.random.default_rng(0)
@@ -153,7 +159,7 @@ def make_teachers(folder: Path, index: SplitIndex, cache: Path) -> Columns:
     facts = {"format_version": FORMAT_VERSION, "teachers": [{}] * _TEACHERS, "splits": {"train": digests}}
     write_json(cache / "cache.json", facts)
     stored = TeacherCache(cache, {})
-    return lambda info, blocks: stored.columns("train", info, blocks)
+    return stored
 
 
 # The stock side -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,19 +188,19 @@ def run(
     titles = random_titles(len(used))
     encoder = encoder_of(width, layers).set_dropout(0.0)
     student = Recommender(NewsEncoder(encoder, _DIM), AttentionUserEncoder(_DIM))
-    freeze(student.news_encoder, trainable)
+    freeze(student.news_encoder, Stage2Config(trainable_layers=trainable))
     teacher_news = torch.randn(len(used), _TEACHERS, _DIM).to(torch.bfloat16)
     engine = DDPEngine("auto", torch.get_num_threads())
     config = Config()
 
     def ours(precision: str, settings: Stage2Config, table: RaggedTable = titles) -> Any:
         engine.use_precision(precision)
-        click_titles = ClickTitles(table, PADDED, student.news_encoder, settings, engine)
+        click_titles = ClickTitles(table, PADDED, student.news_encoder, settings, engine, Path("unused"))
         module = Stage2Module(student, click_titles, teacher_news, settings, _DIM).to(engine.device).train()
         click_titles.prepare("frozen layers")
         return module
 
-    plain = Stage2Config(frozen_cache_gib=0.0)
+    plain = Stage2Config(frozen_cache="none")
     results: dict[str, Any] = {}
     with PeakMemory() as memory:
         module = ours("bf16", config.stage2)

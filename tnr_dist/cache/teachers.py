@@ -11,6 +11,7 @@ stored as its bit pattern (uint16), because NumPy has no bf16.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tnr_dist.data.shards import Block, ShardInfo, unpack_tar
+from tnr_dist.data.shards import ShardInfo, SplitIndex, unpack_tar
 from tnr_dist.errors import InputError
 from tnr_dist.files import file_hash, read_json
 
 FORMAT_VERSION = 1
+_COLUMNS = {"teacher_users": "histories", "teacher_logits": "candidates"}  # column -> its rows in the data's index
 
 
 def to_stored(values: Tensor, dtype: str) -> np.ndarray:
@@ -86,7 +88,7 @@ class TeacherCache:
         except (OSError, SafetensorError, KeyError) as error:
             raise InputError(f"{path}: cannot be read ({error}); run `tnr cache` again") from None
 
-    def columns(self, split: str, info: ShardInfo, blocks: dict[str, Block]) -> dict[str, np.ndarray]:
+    def columns(self, split: str, info: ShardInfo) -> dict[str, np.ndarray]:
         """A shard's teacher columns in its blocks' order: teacher_users [H, M, D], teacher_logits [candidates, M]."""
         path = self.folder / split / info.name
         digest = self.facts["splits"].get(split, {}).get(info.name)
@@ -107,16 +109,66 @@ class TeacherCache:
         for key, field, array in unpack_tar(data, str(path)):
             found.setdefault(key, {})[field] = array
         out: dict[str, np.ndarray] = {}
-        for field, per in (("teacher_users", "history_offsets"), ("teacher_logits", "candidate_news")):
+        for field, per in _COLUMNS.items():
             parts = []
-            for key, block in blocks.items():
-                column = found.get(key, {}).get(field)
-                rows = len(block[per]) - (per == "history_offsets")
-                if column is None or len(column) != rows:
-                    raise InputError(f"{path}: does not fit block {key} of the data; run `tnr cache` again")
+            for block in info.blocks:
+                column = found.get(block["key"], {}).get(field)
+                if column is None or len(column) != block[per]:
+                    raise InputError(f"{path}: does not fit block {block['key']} of the data; run `tnr cache` again")
                 parts.append(column)
             out[field] = np.concatenate(parts)
         return out
+
+    def gib(self, split: str) -> float:
+        """Size of a split's side shards."""
+        names = self.facts["splits"].get(split, {})
+        return sum(path.stat().st_size for name in names if (path := self.folder / split / name).is_file()) / 2**30
+
+
+class TeacherTables:
+    """A split's user vectors and logits as two tables; batches then carry only rows of them.
+
+    Attributes:
+        users: [H, M, D] in the stored dtype, histories of all shards.
+        logits: [candidates, M] float32, candidates of all shards.
+
+    A damaged side shard leaves its rows zero, and `columns` raises its InputError where the loader meets the shard.
+    """
+
+    def __init__(
+        self, cache: TeacherCache, index: SplitIndex, bar: Callable[[int], None] = lambda shards: None
+    ) -> None:
+        self._starts: dict[str, tuple[int, int] | InputError] = {}
+        sizes = {field: sum(b[per] for s in index.shards for b in s.blocks) for field, per in _COLUMNS.items()}
+        tables: dict[str, np.ndarray] = {}
+        at = dict.fromkeys(_COLUMNS, 0)
+        for info in index.shards:
+            try:
+                found = cache.columns(index.split, info)
+                for field, values in found.items():
+                    if field not in tables:
+                        tables[field] = np.zeros((sizes[field], *values.shape[1:]), values.dtype)
+                    tables[field][at[field] : at[field] + len(values)] = values
+                self._starts[info.name] = (at["teacher_users"], at["teacher_logits"])
+            except InputError as error:
+                self._starts[info.name] = error
+            for field, per in _COLUMNS.items():
+                at[field] += sum(block[per] for block in info.blocks)
+            bar(1)
+        if not tables:
+            raise InputError(f"{cache.folder}: not one side shard of {index.split} can be read; run `tnr cache` again")
+        self.users, self.logits = from_stored(tables["teacher_users"]), from_stored(tables["teacher_logits"])
+
+    def columns(self, info: ShardInfo) -> dict[str, np.ndarray]:
+        """A shard's rows of the tables: teacher_user_rows [H], teacher_logit_rows [candidates], int64."""
+        starts = self._starts[info.name]
+        if isinstance(starts, InputError):
+            raise starts
+        histories, candidates = (sum(block[per] for block in info.blocks) for per in _COLUMNS.values())
+        return {
+            "teacher_user_rows": starts[0] + np.arange(histories),
+            "teacher_logit_rows": starts[1] + np.arange(candidates),
+        }
 
 
 def _short(value: Any) -> str:

@@ -23,13 +23,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -49,6 +47,7 @@ from tnr_dist.data.windows import (
 )
 from tnr_dist.errors import InputError
 from tnr_dist.progress import say
+from tnr_dist.threads import run_ahead
 
 __all__ = ["Batch", "ClickLoader", "Columns", "LoaderOptions", "last_clicked"]
 
@@ -155,12 +154,19 @@ class ClickLoader:
         if self.workers == 0:
             chunks = _EpochReader(self, epoch, start, None).chunks()
         else:
-            chunks = _in_thread(lambda pool: _EpochReader(self, epoch, start, pool).chunks(), self.workers)
+            chunks = run_ahead(lambda: self._chunks(epoch, start), _QUEUED_CHUNKS, "loader")
         try:
             for chunk in chunks:
                 yield from self._cut(chunk)
         finally:
             chunks.close()
+
+    def _chunks(self, epoch: int, start: int) -> Iterator[_Chunk]:
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader-worker")
+        try:
+            yield from _EpochReader(self, epoch, start, pool).chunks()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _cut(self, chunk: _Chunk) -> Iterator[Batch]:
         if not chunk.columns["weights"].shape[1]:
@@ -198,7 +204,7 @@ class ClickLoader:
         where = self.source.name(info)
         if not all("candidate_clicked" in block for block in blocks.values()):
             raise InputError(f"{where}: has no labels, the index says it has; prepare it again")
-        shard = decode(blocks, self.options.history, self.columns(info, blocks) if self.columns else {})
+        shard = decode(blocks, self.options.history, self.columns(info) if self.columns else {})
         if len(shard.impression) != info.samples:
             raise InputError(f"{where}: {len(shard.impression)} samples, the index says {info.samples}")
         if self.columns and self._column_spec is None:
@@ -304,7 +310,7 @@ class _EpochReader:
             "history": np.zeros((1, 0, self.options.history), np.int32),
         }
         for name, (shape, dtype) in self.loader.column_spec().items():
-            batch[name] = np.zeros((1, 0, *(() if name == PER_HISTORY else (candidates,)), *shape), dtype)
+            batch[name] = np.zeros((1, 0, *(() if name in PER_HISTORY else (candidates,)), *shape), dtype)
         return batch
 
     def _prepare(self, stream: int, number: int) -> None:
@@ -369,43 +375,3 @@ def _place(out: np.ndarray, done: int, table: np.ndarray, chosen: np.ndarray) ->
         else:
             out[step, within : within + n] = values[at : at + n]
         at += n
-
-
-def _in_thread(
-    generate: Callable[[ThreadPoolExecutor], Iterator[_Chunk]], workers: int
-) -> Generator[_Chunk, None, None]:
-    """Run a generator in a thread, a bounded number of chunks ahead; errors arrive where the chunk would have."""
-    chunks: queue.Queue[Any] = queue.Queue(maxsize=_QUEUED_CHUNKS)
-    stop = threading.Event()
-
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                chunks.put(item, timeout=0.2)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def run() -> None:
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="loader-worker")
-        try:
-            for chunk in generate(pool):
-                if not put(chunk):
-                    return
-            put(None)
-        except BaseException as error:  # handed to the consumer, whatever it is
-            put(error)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    thread = threading.Thread(target=run, name="loader", daemon=True)
-    thread.start()
-    try:
-        while (item := chunks.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -105,13 +105,19 @@ class TableWriter:
         self._offsets_path.__exit__(kind, error, trace)
 
 
-def gather_rows(values: np.ndarray, offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows `index` of a ragged table: (flat values, offsets [n + 1] int64). Vectorised."""
-    starts = np.asarray(offsets)[index].astype(np.int64)
-    lengths = np.asarray(offsets)[np.asarray(index) + 1].astype(np.int64) - starts
+def positions_of(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the values of rows `index` of a ragged table lie: (positions [T] int64, offsets [n + 1] int64)."""
+    index = np.asarray(index)
+    starts = np.asarray(offsets[index]).astype(np.int64)
+    lengths = np.asarray(offsets[index + 1]).astype(np.int64) - starts
     out = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=out[1:])
-    positions = np.arange(out[-1]) + np.repeat(starts - out[:-1], lengths)
+    return np.arange(out[-1]) + np.repeat(starts - out[:-1], lengths), out
+
+
+def gather_rows(values: np.ndarray, offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `index` of a ragged table: (flat values, offsets [n + 1] int64). Vectorised."""
+    positions, out = positions_of(offsets, index)
     return values[positions], out
 
 

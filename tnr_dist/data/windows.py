@@ -15,10 +15,10 @@ import numpy as np
 from tnr_dist.data.shards import Block, ShardInfo
 
 Batch = dict[str, np.ndarray]
-# Extra columns for a shard, in its blocks' order: per history ("teacher_users" [H, M, D]) and per candidate
-# ("teacher_logits" [candidates, M]).
-Columns = Callable[[ShardInfo, dict[str, Block]], dict[str, np.ndarray]]
-PER_HISTORY = "teacher_users"  # the column with a row per history; all others have one per candidate
+# Extra columns for a shard, in its blocks' order: a row per history (those in PER_HISTORY) or per candidate. Teachers'
+# vectors and logits ("teacher_users" [H, M, D], "teacher_logits" [candidates, M]), or the rows of tables that hold them.
+Columns = Callable[[ShardInfo], dict[str, np.ndarray]]
+PER_HISTORY = frozenset({"teacher_users", "teacher_user_rows"})
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,7 @@ def make_window(
         samples.append(_per_sample(shard, impression, click, negatives, few, rng))
         rows = shard.impression_history[impression]
         kept = {"history": shard.history}
-        if PER_HISTORY in shard.columns:
-            kept[PER_HISTORY] = shard.columns[PER_HISTORY]
+        kept.update({name: values for name, values in shard.columns.items() if name in PER_HISTORY})
         if chosen is not None:  # a part of a shard keeps its own histories only: small data has many parts
             used, rows = np.unique(rows, return_inverse=True)
             kept = {name: values[used] for name, values in kept.items()}
@@ -212,7 +211,7 @@ def _per_sample(
         **{
             name: values.take(positions, 0, mode="clip")
             for name, values in shard.columns.items()
-            if name != PER_HISTORY
+            if name not in PER_HISTORY
         },
     }
 

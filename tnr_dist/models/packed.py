@@ -115,7 +115,7 @@ class Packed:
         """Attention plan; the sequences must already be ordered by length."""
         return Plan(self.lengths)
 
-    def split(self, tokens: int) -> Iterator[tuple[Packed, slice]]:
+    def split(self, tokens: float) -> Iterator[tuple[Packed, slice]]:
         """Cut into runs of whole sequences of about `tokens` tokens; yields each with its rows of [T, ...]."""
         parts = max(1, round(len(self.tokens) / tokens))
         edges = np.searchsorted(self.offsets, np.linspace(0, len(self.tokens), parts + 1)[1:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tnr_dist.errors import InputError
 from tnr_dist.models.packed import Packed
@@ -29,6 +31,7 @@ class NewsEncoder(nn.Module):
         self.pooling = AttentionPooling(encoder.config.hidden, query_dim)
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(encoder.config.hidden, news_dim)
+        self.token_budget = 0  # tokens whose activations are kept for the backward pass; 0: all
 
     def forward(self, batch: Packed, first: int = 0, hidden: Tensor | None = None) -> Tensor:
         """Encode U texts.
@@ -41,8 +44,25 @@ class NewsEncoder(nn.Module):
             [U, D] news vectors.
         """
         order = batch.by_length
-        states = self.encoder.forward_ordered(order, first, hidden=hidden)
-        return order.leave_rows(self.dense(self.dropout(self.pooling.forward_packed(states, order.batch))))
+        x = None if hidden is None else order.enter(hidden)
+        count, budget = len(batch.tokens), self.token_budget
+        if budget and count > budget and torch.is_grad_enabled():
+            # Only the vectors are kept; each part's activations are computed again when its gradient is due.
+            parts = order.batch.split(count / math.ceil(count / budget))
+            vectors = torch.cat(
+                [
+                    checkpoint(self._vectors, part, first, None if x is None else x[rows], use_reentrant=False)
+                    for part, rows in parts
+                ]
+            )
+        else:
+            vectors = self._vectors(order.batch, first, x)
+        return order.leave_rows(vectors)
+
+    def _vectors(self, batch: Packed, first: int, hidden: Tensor | None) -> Tensor:
+        """`forward` of texts in the encoder's order."""
+        states = self.encoder.forward_ordered(batch.by_length, first, hidden=hidden)
+        return self.dense(self.dropout(self.pooling.forward_packed(states, batch)))
 
 
 class AttentionUserEncoder(nn.Module):

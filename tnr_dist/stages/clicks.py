@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,13 +12,12 @@ from torch import Tensor, nn
 from tnr_dist.cache.teachers import from_stored
 from tnr_dist.config import ClickTrainConfig
 from tnr_dist.data.loader import Batch, ClickLoader
-from tnr_dist.data.tokens import RaggedTable, gather_rows
+from tnr_dist.data.tokens import RaggedTable, positions_of
 from tnr_dist.engines.base import Engine
-from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender
-from tnr_dist.progress import Bar
 from tnr_dist.stages.common import plm_parameters
+from tnr_dist.stages.frozen import FrozenStates, frozen_states, to_device
 
 
 @dataclass
@@ -39,28 +39,36 @@ class ClickInputs:
 
 
 class ClickTitles:
-    """The titles of a data set as a click stage encodes them."""
+    """The titles of a data set as a click stage encodes them; `place`: folder for frozen states that go to disk."""
 
     def __init__(
-        self, titles: RaggedTable, max_length: int, encoder: NewsEncoder, settings: ClickTrainConfig, engine: Engine
+        self,
+        titles: RaggedTable,
+        max_length: int,
+        encoder: NewsEncoder,
+        settings: ClickTrainConfig,
+        engine: Engine,
+        place: Path,
     ) -> None:
         if int(titles.lengths.max(initial=0)) > max_length:
             packed = Packed.gather(titles.values, titles.offsets, np.arange(len(titles)), max_length)
             titles = RaggedTable(packed.tokens.numpy().astype(titles.values.dtype), packed.offsets)
-        self.titles, self.encoder, self.engine = titles, encoder, engine
+        self.titles, self.lengths = titles, titles.lengths
+        self.encoder, self.engine, self.settings, self.place = encoder, engine, settings, place
         self.shared = settings.dedupe == "global" and engine.environment.world_size > 1
-        self.first = encoder.encoder.frozen_layers
-        self.frozen: Tensor | None = None
-        size = len(titles.values) * encoder.encoder.config.hidden * 4 / 2**30
-        self._cache = bool(self.first) and size <= settings.frozen_cache_gib
+        self.frozen: FrozenStates | None = None
+        self._tokens = torch.from_numpy(np.asarray(titles.values).astype(np.int32)).to(engine.device)
 
     def prepare(self, title: str) -> None:
         """Run the frozen layers once over every title (they see no dropout, so it is the same in every step)."""
-        if self._cache:
-            self.frozen = frozen_states(self.encoder, self.titles, self.first, self.engine, title)
+        self.frozen = frozen_states(self.encoder.encoder, self.titles, self.settings, self.engine, self.place, title)
 
     def inputs(self, batch: Batch) -> ClickInputs:
-        """Find the distinct titles of a batch, share them among ranks, and lay the slots out as rows of them."""
+        """Find the distinct titles of a batch, share them among ranks, and lay the slots out as rows of them.
+
+        All of it is planned on the host, from ids the loader has just made there: on the device their number would have
+        to be waited for.
+        """
         device, environment = self.engine.device, self.engine.environment
         history, candidates = batch["history"], batch["candidates"]
         ids = np.concatenate([history, candidates], 1)
@@ -70,47 +78,43 @@ class ClickTitles:
         rows = rows.reshape(ids.shape)
         length = history.shape[1]
         if self.shared:
-            everywhere = np.unique(np.concatenate(self.engine.gather(news)))
             # Sorted by length and dealt out like cards, so that the ranks get equal work.
-            order = everywhere[np.argsort(self.titles.lengths[everywhere], kind="stable")]
+            order = self._by_length(np.unique(np.concatenate(self.engine.gather(news))))
             shares = [order[rank :: environment.world_size] for rank in range(environment.world_size)]
-            gathered = np.concatenate(shares)
-            by_news = np.argsort(gathered)
-            vectors = by_news[np.searchsorted(gathered[by_news], news)]
-            mine, sizes = shares[environment.rank], [len(share) for share in shares]
         else:
-            vectors, mine, sizes = np.arange(len(news)), news, [len(news)]
-
-        def put(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-
-        titles = Packed.gather(self.titles.values, self.titles.offsets, mine).to(device)
-        frozen = None
-        if self.frozen is not None:
-            tokens, _ = gather_rows(np.arange(len(self.titles.values)), self.titles.offsets, mine)
-            frozen = self.frozen[put(tokens)]
+            shares = [self._by_length(news)]
+        gathered = np.concatenate(shares)
+        by_news = np.argsort(gathered)
+        vectors = by_news[np.searchsorted(gathered[by_news], news)]
+        mine = shares[environment.rank if self.shared else 0]
+        tokens, _ = positions_of(self.titles.offsets, mine)
+        titles = Packed(self._tokens[to_device(tokens, device)].long(), self.lengths[mine])
         return ClickInputs(
-            put(news.astype(np.int64)),
+            to_device(news.astype(np.int64), device),
             titles,
-            frozen,
-            sizes,
-            put(vectors.astype(np.int64)),
-            put(rows[:, :length]),
-            put(known[:, :length]),
-            put(rows[:, length:]),
-            put(known[:, length:]),
-            put(batch["weights"]),
+            None if self.frozen is None else self.frozen.rows(tokens),
+            [len(share) for share in shares],
+            to_device(vectors.astype(np.int64), device),
+            to_device(rows[:, :length], device),
+            to_device(known[:, :length], device),
+            to_device(rows[:, length:], device),
+            to_device(known[:, length:], device),
+            to_device(batch["weights"], device),
             float(batch["count"]),
             {
-                name: from_stored(np.ascontiguousarray(batch[name])).to(device, non_blocking=True)
-                for name in ("teacher_users", "teacher_logits")
-                if name in batch
+                name: to_device(from_stored(np.ascontiguousarray(values)), device)
+                for name, values in batch.items()
+                if name.startswith("teacher_")
             },
         )
 
+    def _by_length(self, news: np.ndarray) -> np.ndarray:
+        """The encoder's own order: it then need not reorder tokens and states, there and back."""
+        return news[np.argsort(self.lengths[news], kind="stable")]
+
     def encode(self, encoder: NewsEncoder, inputs: ClickInputs) -> Tensor:
         """Vectors of the batch's distinct titles, [U, D] float32."""
-        first = self.first if inputs.frozen is not None else 0
+        first = encoder.encoder.frozen_layers if inputs.frozen is not None else 0
         vectors = encoder(inputs.titles, first, inputs.frozen).float()
         if self.shared:
             vectors = self.engine.all_gather_rows(vectors, inputs.sizes)
@@ -129,6 +133,11 @@ class ClickTask:
     seed: int
     title: str
 
+    @property
+    def prefetch(self) -> bool:
+        """See `Task`: with titles shared among ranks, laying out a batch is a conversation of the ranks."""
+        return not self.titles.shared
+
     def begin(self, engine: Engine) -> None:
         """See `Task`."""
         self.titles.prepare(f"{self.title}: frozen layers")
@@ -144,30 +153,3 @@ class ClickTask:
     def validate(self, engine: Engine) -> dict[str, float]:
         """See `Task`."""
         return {}
-
-
-@torch.no_grad()
-def frozen_states(encoder: NewsEncoder, titles: RaggedTable, layers: int, engine: Engine, title: str) -> Tensor:
-    """The frozen layers' output for every token of every title, [T, hidden], in the engine's precision."""
-    encoder.eval()
-    hidden = encoder.encoder.config.hidden
-    rank, world = engine.environment.rank, engine.environment.world_size
-    out: Tensor | None = None
-    with Bar(title, len(titles), "news", enabled=rank == 0) as bar:
-        for rows in length_chunks(titles, int(titles.lengths.max(initial=0)))[rank::world]:
-            packed = Packed.gather(titles.values, titles.offsets, rows).to(engine.device)
-            with engine.autocast():
-                states = encoder.encoder(packed, 0, layers)
-            if out is None:
-                out = torch.zeros(len(titles.values), hidden, dtype=states.dtype, device=engine.device)
-            tokens, _ = gather_rows(np.arange(len(titles.values)), titles.offsets, rows)
-            out[torch.from_numpy(tokens).to(engine.device)] = states
-            bar.advance(min(len(rows) * world, len(titles) - bar.done))
-    if out is None:  # fewer chunks than ranks
-        with engine.autocast():
-            dtype = encoder.encoder(
-                Packed.gather(titles.values, titles.offsets, np.arange(1)).to(engine.device), 0, layers
-            ).dtype
-        out = torch.zeros(len(titles.values), hidden, dtype=dtype, device=engine.device)
-    # Each row was computed by one rank and is zero elsewhere.
-    return engine.all_reduce(out)

@@ -43,6 +43,8 @@ BATCH_SETTINGS = (
     "data.streams",
     "data.window_shards",
 )
+# Settings of how the work is cut up and where intermediate results lie.
+_HOW_NOT_WHAT = ("dedupe", "frozen_cache", "frozen_cache_gib", "token_budget", "accumulate", "teacher_tables_gib")
 
 
 class TrainsRecommender(Task, Protocol):
@@ -131,13 +133,17 @@ def with_fresh_user_encoder(model: Recommender, spec: ModelSpec, seed: int) -> R
     return model
 
 
-def freeze(news_encoder: NewsEncoder, trainable_layers: int) -> None:
-    """Let only the last n transformer layers train (-1: everything); what stands on the PLM always trains."""
+def freeze(news_encoder: NewsEncoder, train: TrainConfig) -> None:
+    """Let only the last `trainable_layers` train (-1: everything), within the stage's token budget.
+
+    What stands on the PLM always trains.
+    """
     encoder = news_encoder.encoder
-    if trainable_layers < 0:
+    news_encoder.token_budget = train.token_budget
+    if train.trainable_layers < 0:
         encoder.requires_grad_(True)
     else:
-        encoder.freeze_below(min(trainable_layers, len(encoder.layers)))
+        encoder.freeze_below(min(train.trainable_layers, len(encoder.layers)))
 
 
 def start(run: RunFolder, engine: Engine, redo: bool) -> bool:
@@ -195,8 +201,8 @@ def model_spec(config: Config, encoder: Encoder) -> ModelSpec:
 
 def recipe(name: str, settings: TrainConfig, leave_out: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The keys of a training section that change what it makes; how the work is shared among ranks does not."""
-    shared = ("dedupe", "frozen_cache_gib", *leave_out)
-    return tuple(f"{name}.{field.name}" for field in fields(settings) if field.name not in shared)
+    left_out = (*_HOW_NOT_WHAT, *leave_out)
+    return tuple(f"{name}.{field.name}" for field in fields(settings) if field.name not in left_out)
 
 
 def plm_parameters(module: nn.Module) -> set[nn.Parameter]:

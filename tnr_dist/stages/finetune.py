@@ -112,7 +112,14 @@ def run_plain(config: Config, engine: Engine, layers: int, *, redo: bool = False
 
 
 def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, seed: int, title: str) -> Any:
-    freeze(model.news_encoder, config.finetune.trainable_layers)
+    freeze(model.news_encoder, config.finetune)
     loader = click_loader(config, data, config.finetune.batch_size, seed, engine)
-    titles = ClickTitles(data.titles(), config.data.title_tokens, model.news_encoder, config.finetune, engine)
+    titles = ClickTitles(
+        data.titles(),
+        config.data.title_tokens,
+        model.news_encoder,
+        config.finetune,
+        engine,
+        folder(config, "frozen"),
+    )
     return ClickTask(model, ClickModule(model, titles), titles, loader, config.finetune, seed, title)

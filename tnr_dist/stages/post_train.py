@@ -16,7 +16,16 @@ from tnr_dist.engines.base import Engine
 from tnr_dist.losses.matching import matching_loss
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Matcher, Recommender
-from tnr_dist.stages.common import MODEL_SETTINGS, DataSet, folder, freeze, fresh_model, plm_parameters, train_model
+from tnr_dist.stages.common import (
+    MODEL_SETTINGS,
+    DataSet,
+    folder,
+    freeze,
+    fresh_model,
+    plm_parameters,
+    recipe,
+    train_model,
+)
 from tnr_dist.train.runfolder import RunFolder
 
 
@@ -95,6 +104,7 @@ class PostTrainTask:
     seed: int
     device: torch.device
     title: str = "post-train"
+    prefetch: bool = True
 
     def begin(self, engine: Engine) -> None:
         """See `Task`."""
@@ -130,7 +140,14 @@ def matching_loader(config: Config, data: DataSet, train: PostTrainConfig, engin
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the post-trained encoder lies and what it depends on."""
     inputs = {"data": data.id}
-    return RunFolder(folder(config, "post-train"), "post-train", config, (*MODEL_SETTINGS, "post_train"), inputs, {})
+    return RunFolder(
+        folder(config, "post-train"),
+        "post-train",
+        config,
+        (*MODEL_SETTINGS, *recipe("post_train", config.post_train)),
+        inputs,
+        {},
+    )
 
 
 def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
@@ -139,7 +156,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
 
     def task() -> Any:
         model, _ = fresh_model(config, data, 0, config.seed)
-        freeze(model.news_encoder, config.post_train.trainable_layers)
+        freeze(model.news_encoder, config.post_train)
         loader = matching_loader(config, data, config.post_train, engine)
         module = MatchingModule(Matcher(model.news_encoder))
         return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)

@@ -29,6 +29,7 @@ from tnr_dist.stages.common import (
     freeze,
     fresh_model,
     plm_parameters,
+    recipe,
     train_model,
     trained_model,
 )
@@ -113,6 +114,7 @@ class Stage1Task:
     title: str
     make_teacher: Callable[[], TeacherVectors]
     device: torch.device
+    prefetch: bool = True
 
     def begin(self, engine: Engine) -> None:
         """See `Task`."""
@@ -139,7 +141,7 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the stage-1 student of `student.layers` layers lies and what it depends on."""
     layers = config.student.layers
     inputs = {"data": data.id, "post-train": post_train.run_folder(config, data).id}
-    settings = (*MODEL_SETTINGS, "student", "stage1")
+    settings = (*MODEL_SETTINGS, "student", *recipe("stage1", config.stage1))
     return RunFolder(folder(config, f"stage1-{layers}"), "stage1", config, settings, inputs, {})
 
 
@@ -154,7 +156,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         else:
             student, _ = trained_model(source, "post-train")
             student.news_encoder.encoder.truncate(config.student.layers)
-        freeze(student.news_encoder, config.stage1.trainable_layers)
+        freeze(student.news_encoder, config.stage1)
         loader = matching_loader(config, data, config.stage1, engine)
         return Stage1Task(
             student,

@@ -8,14 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.cache.teachers import TeacherCache
+from tnr_dist.cache.teachers import TeacherCache, TeacherTables
 from tnr_dist.config import Config, Stage2Config
+from tnr_dist.data.shards import read_index
 from tnr_dist.engines.base import Engine
+from tnr_dist.kernels.dispatch import product_dtype, use_kernels
 from tnr_dist.kernels.distillation import distillation
+from tnr_dist.kernels.gather_cast import gather_cast
 from tnr_dist.kernels.projection_mse import projection_mse
 from tnr_dist.losses.stage2 import news_coefficients
 from tnr_dist.losses.weighting import Omega
 from tnr_dist.models.recommender import Recommender
+from tnr_dist.progress import Bar
 from tnr_dist.stages import cache, stage1
 from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
 from tnr_dist.stages.common import (
@@ -51,7 +55,12 @@ class Projection(nn.Module):
 
 
 class Stage2Module(nn.Module):
-    """L^(2) on a batch. `teacher_news` [news, M, D] is a constant of the module, not a parameter."""
+    """L^(2) on a batch.
+
+    Args:
+        teacher_news: [news, M, D], a constant of the module, not a parameter.
+        tables: the teachers' user vectors and logits, of which batches then carry rows; None: batches carry the values.
+    """
 
     def __init__(
         self,
@@ -60,10 +69,10 @@ class Stage2Module(nn.Module):
         teacher_news: Tensor,
         settings: Stage2Config,
         dim: int,
-        kernels: str = "auto",
+        tables: TeacherTables | None = None,
     ) -> None:
         super().__init__()
-        self.student, self.titles, self.settings, self.kernels = student, titles, settings, kernels
+        self.student, self.titles, self.settings = student, titles, settings
         teachers = teacher_news.shape[1]
         self.news_projection = self.user_projection = None
         if settings.use_embedding:
@@ -74,11 +83,19 @@ class Stage2Module(nn.Module):
             )
         weighted = settings.use_distill or settings.use_embedding
         self.omega = Omega(settings.omega, fixed=not (settings.learn_omega and weighted))
-        self._table = [teacher_news]  # in a list: neither saved with checkpoints nor reduced
+        # In a list: neither saved with checkpoints nor reduced.
+        self._tables = [teacher_news] + ([tables.users, tables.logits] if tables else [])
 
     def _apply(self, fn: Any, recurse: bool = True) -> Stage2Module:
-        self._table[0] = fn(self._table[0])
+        self._tables = [fn(table) for table in self._tables]
         return super()._apply(fn, recurse)
+
+    def _teachers(self, columns: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The teachers' user vectors [B, M, D] and logits [B, C, M] of a batch."""
+        if "teacher_users" in columns:
+            return columns["teacher_users"], columns["teacher_logits"]
+        _, users, logits = self._tables
+        return users[columns["teacher_user_rows"]], logits[columns["teacher_logit_rows"]]
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss, its parts, and what the teachers' weights do.
@@ -91,9 +108,10 @@ class Stage2Module(nn.Module):
         users = self.student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
         scores = self.student.score(users, F.embedding(inputs.candidates, news))
         omega = self.omega()
-        logits = inputs.columns["teacher_logits"].transpose(1, 2)
-        mask, kernels = inputs.candidate_mask, self.kernels
-        parts = distillation(logits, omega, scores, weights, count, mask, settings.temperature, kernels)
+        teacher_users, logits = self._teachers(inputs.columns)
+        logits = logits.transpose(1, 2)
+        mask = inputs.candidate_mask
+        parts = distillation(logits, omega, scores, weights, count, mask, settings.temperature)
         teacher = parts.teacher_weights
         nothing = scores.float()[:0].sum()  # a part that is off: 0 of the right device, dtype and graph
         emb_news = emb_user = nothing
@@ -102,11 +120,12 @@ class Stage2Module(nn.Module):
             slot_mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
             share = news_coefficients(teacher, slots, slot_mask, weights, count, *news.shape)
             project = self.news_projection
-            emb_news = projection_mse(self._table[0][inputs.news], project.weight, project.bias, news, share, kernels)
+            table = self._tables[0]
+            teacher_news = gather_cast(table, inputs.news, product_dtype(table, project.weight))
+            emb_news = projection_mse(teacher_news, project.weight, project.bias, news, share)
             share = teacher * (weights / (users.shape[1] * count)).unsqueeze(1)
             project = self.user_projection
-            table = inputs.columns["teacher_users"]
-            emb_user = projection_mse(table, project.weight, project.bias, users, share, kernels)
+            emb_user = projection_mse(teacher_users, project.weight, project.bias, users, share)
         distill = parts.distill if settings.use_distill else nothing
         target = parts.target if settings.use_target else nothing
         with torch.no_grad():
@@ -135,6 +154,15 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder(folder(config, f"stage2-{config.student.layers}"), "stage2", config, settings, inputs, {})
 
 
+def teacher_tables(config: Config, data: DataSet, stored: TeacherCache, engine: Engine) -> TeacherTables | None:
+    """The train split's teacher columns in memory, when they are within `stage2.teacher_tables_gib`."""
+    if stored.gib("train") > config.stage2.teacher_tables_gib:
+        return None
+    index = read_index(data.folder, "train")
+    with Bar("teacher tables", len(index.shards), "shards", enabled=engine.environment.rank == 0) as bar:
+        return TeacherTables(stored, index, bar.advance)
+
+
 def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
     """Distil the cached teachers into the student that stage 1 made."""
     data = DataSet.open(config)
@@ -144,19 +172,28 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         source = stage1.run_folder(config, data).path
         student, spec = trained_model(source, "stage1")
         student = with_fresh_user_encoder(student, spec, config.seed)
-        freeze(student.news_encoder, config.stage2.trainable_layers)
+        freeze(student.news_encoder, config.stage2)
         news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
-        titles = ClickTitles(data.titles(), config.data.title_tokens, student.news_encoder, config.stage2, engine)
-        module = Stage2Module(student, titles, news, config.stage2, config.model.news_dim, config.kernels)
+        titles = ClickTitles(
+            data.titles(),
+            config.data.title_tokens,
+            student.news_encoder,
+            config.stage2,
+            engine,
+            folder(config, "frozen"),
+        )
+        tables = teacher_tables(config, data, stored, engine)
+        module = Stage2Module(student, titles, news, config.stage2, config.model.news_dim, tables)
         loader = click_loader(
             config,
             data,
             config.stage2.batch_size,
             config.seed,
             engine,
-            columns=lambda info, blocks: stored.columns("train", info, blocks),
+            columns=tables.columns if tables else lambda info: stored.columns("train", info),
         )
         title = f"stage2 ({config.student.layers} layers)"
         return ClickTask(student, module, titles, loader, config.stage2, config.seed, title)
 
-    train_model(engine, config, run_folder(config, data), task, redo)
+    with use_kernels(config.kernels):
+        train_model(engine, config, run_folder(config, data), task, redo)

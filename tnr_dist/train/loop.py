@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +22,7 @@ from tnr_dist.errors import Preempted
 from tnr_dist.progress import Bar, say
 from tnr_dist.train.checkpoint import load_newest, save_checkpoint
 from tnr_dist.train.preemption import StopRequest
+from tnr_dist.train.prefetch import prefetch
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.train.tracking import MetricsFile
 
@@ -50,6 +53,10 @@ class Task(Protocol):
     loader: Loader
     train: TrainConfig
     seed: int
+
+    @property
+    def prefetch(self) -> bool:
+        """Whether `to_device` may run in a thread ahead of the step: it then talks to no other rank."""
 
     def begin(self, engine: Engine) -> None:
         """What is computed once before the first step, with the module on the engine's device."""
@@ -135,19 +142,18 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
     task.begin(engine)
     engine.module.train()
     clock = _Clock(time.monotonic())
-    with Bar(task.title, total, "steps", enabled=rank == 0) as bar:
+    batches = _inputs(task, _batches(task.loader, step, total), engine.device)
+    with Bar(task.title, total, "steps", enabled=rank == 0) as bar, contextlib.closing(batches):
         bar.advance(step)
-        batches = _batches(task.loader, step, total)
         while step < total:
             asked = time.monotonic()
-            batch = next(batches)
+            batch, pieces = next(batches)
             clock.waited += time.monotonic() - asked
             # Dropout's numbers are a function of (seed, step, rank): a resumed run draws what an unbroken one does.
             torch.manual_seed(int(np.random.SeedSequence([task.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
             for group in engine.optimizer.param_groups:
                 group["lr"] = learning_rate(step, total, settings, group["base_lr"])
-            parts = engine.forward(task.to_device(batch))
-            engine.backward(parts["loss"])
+            parts = _accumulate(engine, pieces, settings.accumulate)
             norm = engine.step()
             step += 1
             count = float(batch["count"])
@@ -191,6 +197,46 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
     }
 
 
+def _inputs(task: Task, batches: Iterator[Batch], device: torch.device) -> Generator[tuple[Batch, Iterable[Any]]]:
+    """Each batch with the device inputs of its micro-batches; one after another where they cannot be made ahead."""
+    pieces = task.train.accumulate
+
+    def to_device(batch: Batch) -> list[Any]:
+        return [task.to_device(piece) for piece in micro_batches(batch, pieces)]
+
+    if task.prefetch:
+        yield from prefetch(batches, to_device, device)
+        return
+    for batch in batches:
+        yield batch, map(task.to_device, micro_batches(batch, pieces))
+
+
+def micro_batches(batch: Batch, pieces: int) -> list[Batch]:
+    """Cut this rank's samples into `pieces`, equally many on all ranks; where samples run out, one of weight 0."""
+    if pieces == 1:
+        return [batch]
+    out = []
+    for rows in np.array_split(np.arange(len(batch["weights"])), pieces):
+        chosen = rows if len(rows) else np.zeros(1, np.int64)
+        piece = {name: values[chosen] if values.ndim else values for name, values in batch.items()}
+        if not len(rows):
+            piece["weights"] = np.zeros_like(piece["weights"])
+        out.append(piece)
+    return out
+
+
+def _accumulate(engine: Engine, pieces: Iterable[Any], count: int) -> dict[str, Tensor]:
+    """Forward and backward of a step's micro-batches; the sums of their parts."""
+    total: dict[str, Tensor] = {}
+    for number, inputs in enumerate(pieces, 1):
+        with engine.micro_batch(last=number == count):
+            parts = engine.forward(inputs)
+            engine.backward(parts["loss"])
+        for name, value in parts.items():
+            total[name] = value.detach() if name not in total else total[name] + value.detach()
+    return total
+
+
 def _batches(loader: Loader, step: int, total: int) -> Iterator[Batch]:
     while step < total:
         epoch, start = divmod(step, loader.steps)
@@ -228,7 +274,15 @@ def _record(
     record["perf/samples_per_s"] = clock.samples / seconds
     record["perf/ms_per_step"] = 1000 * seconds / max(clock.steps, 1)
     record["perf/data_wait_pct"] = 100 * clock.waited / seconds
+    record["memory/max_gib"] = peak_gib(engine.device)
     return record
+
+
+def peak_gib(device: torch.device) -> float:
+    """The most memory this rank has held so far: of its GPU, or of its process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
 
 
 def _check_finite(record: dict[str, Any], title: str) -> None:

@@ -83,11 +83,11 @@ class Split:
             for c in np.flatnonzero(i["clicked"])
         }
 
-    def columns(self, info, blocks):
+    def columns(self, info):
         """Columns that say where they come from: users (shard, history row, teacher), logits (shard, position)."""
         shard = [s.name for s in self.index.shards].index(info.name)
-        rows = sum(len(block["history_offsets"]) - 1 for block in blocks.values())
-        flat = sum(len(block["candidate_news"]) for block in blocks.values())
+        rows = sum(block["histories"] for block in info.blocks)
+        flat = sum(block["candidates"] for block in info.blocks)
         users = np.empty((rows, TEACHERS, 3), np.float32)
         users[..., 0], users[..., 1], users[..., 2] = shard, np.arange(rows)[:, None], np.arange(TEACHERS)
         logits = (shard * 10_000 + np.arange(flat))[:, None] + np.arange(TEACHERS) / 4

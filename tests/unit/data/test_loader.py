@@ -192,7 +192,7 @@ def test_threads_end_with_the_epoch(split):
 
 
 def test_errors_of_the_thread_arrive(split):
-    def columns(info, blocks):
+    def columns(info):
         raise RuntimeError("from the thread")
 
     with pytest.raises(RuntimeError, match="from the thread"):

@@ -1,5 +1,7 @@
 """The training step's loss equals the paper's, as `losses.stage2.stage2_loss` and the per-slot form state it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +49,7 @@ def parts():
 def build(parts, settings):
     student, titles, batch, table = parts
     engine = DDPEngine("cpu", 1)
-    click_titles = ClickTitles(titles, 8, student.news_encoder, settings, engine)
+    click_titles = ClickTitles(titles, 8, student.news_encoder, settings, engine, Path("unused"))
     module = Stage2Module(student, click_titles, table, settings, D)
     with torch.no_grad():
         for parameter in [p for n, p in module.named_parameters() if "projection" in n]:
@@ -57,7 +59,7 @@ def build(parts, settings):
 
 def reference(module, inputs, table, batch):
     student, settings = module.student, module.settings
-    news = student.encode_news(inputs.titles)
+    news = student.encode_news(inputs.titles)[inputs.vectors]
     users = student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
     scores = student.score(users, F.embedding(inputs.candidates, news))
     logits = torch.from_numpy(batch["teacher_logits"]).transpose(1, 2)
