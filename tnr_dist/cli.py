@@ -176,14 +176,21 @@ def _ranks(config: Any) -> int | None:
     return launch(config.ranks, [sys.executable, "-m", "tnr_dist.cli", *sys.argv[1:]])
 
 
+def _engine(config: Any) -> Any:
+    from tnr_dist.engines.base import make_engine
+
+    engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod)
+    if engine.environment.rank == 0 and engine.environment.world_size > 1:
+        say(engine.environment.describe())
+    return engine
+
+
 def _stage(path: Path, overrides: list[str] | None, print_config: bool, work: Any) -> None:
     config = _configure(path, overrides, print_config)
     code = _ranks(config)
     if code is not None:
         raise typer.Exit(code)
-    from tnr_dist.engines.base import make_engine
-
-    engine = make_engine(config.engine, config.device, config.threads)
+    engine = _engine(config)
     try:
         work(config, engine)
     finally:
@@ -303,9 +310,7 @@ def run(config: ConfigArgument, overrides: OverridesArgument = None, print_confi
             return
     elif _DATA_READY not in os.environ:
         pipeline.ensure_data(resolved)
-    from tnr_dist.engines.base import make_engine
-
-    engine = make_engine(resolved.engine, resolved.device, resolved.threads)
+    engine = _engine(resolved)
     try:
         pipeline.run_chain(resolved, engine)
     finally:
@@ -324,6 +329,35 @@ def report(config: ConfigArgument, overrides: OverridesArgument = None, print_co
     if not pipeline.is_complete(resolved):
         raise InputError(f"{resolved.output}: not every stage is complete; run `tnr run {config}` first")
     pipeline.report(resolved)
+
+
+@app.command("doctor")
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="Configuration of the run to come; without: this machine.")
+    ] = None,
+    overrides: OverridesArgument = None,
+    limit: Annotated[float, typer.Option(help="Seconds that the ranks wait for each other.")] = 60.0,
+    need_gib: Annotated[float, typer.Option(help="Disk space that must be free, in GiB.")] = 5.0,
+) -> None:
+    """Check versions, devices, ranks (a timed all-reduce), disk, data and cache; exit code 2 with what to mend."""
+    from tnr_dist.engines.environment import detect
+
+    resolved = _configure(config, overrides, False) if config is not None else None
+    code = _ranks(resolved) if resolved is not None else None
+    if code is not None:
+        raise typer.Exit(code)
+    from tnr_dist.doctor import examine, show
+
+    rank = detect().rank
+    findings = examine(resolved, limit, need_gib)
+    if rank == 0:
+        show(findings)
+    faults = [finding for finding in findings if finding.level == "error"]
+    if faults and rank == 0:
+        raise InputError(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}, see above")
+    if faults:
+        raise InputError("; ".join(f"{fault.where}: {fault.message}" for fault in faults))
 
 
 @app.command("bench")

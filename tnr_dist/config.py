@@ -192,12 +192,29 @@ class EvaluateConfig:
 
 
 @dataclass
+class DeepSpeedConfig:
+    """`engine=deepspeed` only."""
+
+    config: str = ""  # a ds_config.json; what it says must not contradict this configuration
+    zero_stage: int = -1  # 0 to 3; -1: as in `config`, else 1
+
+
+@dataclass
+class HorovodConfig:
+    """`engine=horovod` only."""
+
+    compression: Literal["none", "fp16", "bf16"] = "none"  # what gradients are sent as
+
+
+@dataclass
 class LogConfig:
     """What a run writes beside its result."""
 
     every: int = 10  # steps between two logged records
-    checkpoint_every: int = 500  # steps between two checkpoints; 0: only at the end
+    checkpoint_every: int = 500  # steps between two checkpoints; 0: by the clock only
+    checkpoint_minutes: float = 10.0  # at the next logging step after so long without one; 0: by steps only
     keep: int = 2  # rolling checkpoints kept
+    keep_every: int = 0  # checkpoints at multiples of so many steps are kept for good
 
 
 @dataclass
@@ -216,11 +233,12 @@ class Config:
     output: str = "runs/run"  # every stage's run folder lies in here
     seed: int = 0
     seeds: int = 1  # `tnr run`: repeat everything but the data with so many seeds
-    engine: Literal["ddp"] = "ddp"
+    engine: Literal["ddp", "deepspeed", "horovod"] = "ddp"
     ranks: int = 1  # `tnr run` starts every training stage with so many local ranks
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     kernels: Literal["auto", "triton", "torch"] = "auto"  # fused kernels; auto: where measured to win on this device
+    timeout: float = 600.0  # seconds that a rank waits for the others before it gives up
     threads: int = 0  # compute threads of a rank; 0: the machine's cores shared by its ranks
     synth: SynthConfig = field(default_factory=SynthConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -233,6 +251,8 @@ class Config:
     cache: CacheConfig = field(default_factory=CacheConfig)
     stage2: Stage2Config = field(default_factory=Stage2Config)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
+    horovod: HorovodConfig = field(default_factory=HorovodConfig)
     log: LogConfig = field(default_factory=LogConfig)
     rows: list[RowConfig] = field(default_factory=list)
 
@@ -453,6 +473,8 @@ def _check(config: Config) -> None:
         raise InputError(
             f"model.user_heads={config.model.user_heads} does not divide model.news_dim={config.model.news_dim}"
         )
+    if not -1 <= config.deepspeed.zero_stage <= 3:
+        raise InputError(f"deepspeed.zero_stage={config.deepspeed.zero_stage}: 0 to 3, or -1 (as in deepspeed.config)")
     names = [row.name for row in config.rows]
     if len(set(names)) != len(names) or "" in names:
         raise InputError("rows: every row needs a name of its own")

@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class Preempted(Exception):
     """The run was told to stop and has written a checkpoint. Exit code 75 (EX_TEMPFAIL)."""
+
+
+class RankLost(Exception):
+    """Another rank ended or does not answer; names it. Exit code 1: the run goes on from its last checkpoint."""

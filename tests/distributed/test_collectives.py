@@ -43,14 +43,13 @@ def test_gather_arrays_of_any_length():
 
 
 def _no_meeting():
-    import datetime
     import os
 
-    from tnr_dist.engines import ddp
+    from tnr_dist.engines import core
     from tnr_dist.errors import InputError
 
     os.environ["RANK"] = os.environ["LOCAL_RANK"] = "1"  # nobody is rank 0
-    ddp._TIMEOUT = datetime.timedelta(seconds=1)
+    core.TIMEOUT_SECONDS = 1.0
     try:
         DDPEngine("cpu", 1)
     except InputError as error:

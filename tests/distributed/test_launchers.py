@@ -1,6 +1,7 @@
 """The same command alone, under torchrun, and started by launch/local.sh or ranks=2 gives the same loss curve."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,11 +44,22 @@ LAUNCHERS = {
     "torchrun": ([BIN / "torchrun", "--standalone", "--nproc-per-node", 2, "--no-python", BIN / "tnr"], []),
     "local.sh": ([ROOT / "launch" / "local.sh", 2, BIN / "tnr"], []),
     "ranks=2": ([BIN / "tnr"], ["ranks=2"]),
+    "torchrun.sh": ([ROOT / "launch" / "torchrun.sh", 2, BIN / "tnr"], []),
+    "deepspeed.sh": ([ROOT / "launch" / "deepspeed.sh", 2, BIN / "tnr"], []),
+    "horovodrun.sh": ([ROOT / "launch" / "horovodrun.sh", 2, BIN / "tnr"], []),
+    "mpirun": ([ROOT / "launch" / "horovodrun.sh", "--mpi", 2, BIN / "tnr"], []),
 }
+NEEDS = {"deepspeed.sh": "deepspeed", "horovodrun.sh": "horovodrun", "mpirun": "mpirun"}
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_same_curve(config, tmp_path, launcher):
+    program = NEEDS.get(launcher, "python3")
+    if not shutil.which(program, path=f"{BIN}:{os.environ['PATH']}"):
+        reason = f"there is no {program}: see CONTRIBUTING.md, cluster tests"
+        if os.environ.get("TNR_REQUIRE_LANES") == "1":
+            pytest.fail(f"TNR_REQUIRE_LANES=1, and {reason}")
+        pytest.skip(reason)
     alone = start([BIN / "tnr"], config, tmp_path / "alone")
     assert alone.wait(120) == 0, alone.stderr.read()
     command, overrides = LAUNCHERS[launcher]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,18 @@ def test_no_kernel_spills(module: str, compiled: subprocess.CompletedProcess[str
     spilled = [f"{r['kernel']} ({r['variant']}): {r['stack']} bytes" for r in reports if r["stack"]]
     assert not spilled, "registers kept in memory: " + "; ".join(spilled)
     assert all(0 < r["registers"] <= 255 and r["shared"] <= 227 * 1024 for r in reports)
+
+
+def test_no_kernel_is_left_out(compiled: subprocess.CompletedProcess[str]) -> None:
+    """Every function that is launched, those of the backward passes included."""
+    folder = Path(aot.__file__).parent
+    launched = {
+        name
+        for path in folder.glob("*.py")
+        for name in re.findall(r"(?m)^@Kernel\ndef (\w+_kernel)\(", path.read_text())
+    }
+    assert len(launched) >= 12
+    assert {json.loads(line)["kernel"].split(".")[1] for line in compiled.stdout.splitlines()} == launched
 
 
 SPILLING = """

@@ -10,7 +10,7 @@ from torch import Tensor
 from tnr_dist.errors import InputError
 from tnr_dist.kernels.ragged_attention import (
     MAX_HEAD_DIM,
-    cuda_backend,
+    planned_attention,
     ragged_attention,
     ragged_attention_reference,
 )
@@ -215,14 +215,14 @@ def test_titles_share_tiles() -> None:
     assert len(tiles.closed) == 250 and not len(tiles.opened)
 
 
-def test_backend_keeps_tiles_with_the_plan(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_kept_with_the_plan(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     qkv, _, lengths = _inputs([2, 5, 5], 2, 32, torch.float32, device)
     plan = Plan(lengths)
     made = []
     original = Tiles.of
     monkeypatch.setattr(Tiles, "of", lambda *args: made.append(1) or original(*args))
     for _ in range(2):
-        found = cuda_backend(*qkv.unbind(1), plan, None, 0.0)
+        found = planned_attention(*qkv.unbind(1), plan, None, 0.0)
         torch.testing.assert_close(found, bucket_attention(*qkv.unbind(1), plan, None, 0.0), rtol=2e-5, atol=2e-5)
     assert len(made) == 1
 

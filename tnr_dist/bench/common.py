@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from tnr_dist.engines.allocator import keep_freed_memory
 from tnr_dist.errors import InputError
 
 NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step", "kernels")
@@ -42,6 +43,7 @@ def run_benchmark(name: str, settings: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             raise InputError(f"tnr bench {name}: {key}={text!r} is not {kinds[0].__name__}") from None
     where = surroundings()
+    keep_freed_memory()  # for all that is compared alike
     return {**run(**values), **where}
 
 

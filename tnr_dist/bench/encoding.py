@@ -13,8 +13,6 @@ from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import Encoder
 
-_BATCH = 64
-
 
 def device() -> torch.device:
     """The GPU, where there is one."""
@@ -43,13 +41,16 @@ def packed_pass(encoder: Encoder, table: RaggedTable, bf16: bool = True) -> Call
 def transformers_pass(
     encoder: Encoder, table: RaggedTable, *, bf16: bool, sort: bool, compiled: bool = False
 ) -> Callable[[], None]:
-    """transformers' BertModel (SDPA) over all titles in batches of 64, padded to 30 or, sorted, to the batch's longest."""
+    """transformers' BertModel (SDPA) over all titles, padded to 30 or, sorted by length, to the batch's longest.
+
+    Batches are of 64 titles on a CPU and of 1,024 on a GPU. `compiled`: with dynamic shapes where the lengths vary.
+    """
     model = transformers_bert(encoder).to(device()).eval()
     run_model = torch.compile(model, dynamic=sort) if compiled else model
     rows = np.argsort(table.lengths, kind="stable") if sort else np.arange(len(table))
-    batches = []
-    for start in range(0, len(rows), _BATCH):
-        part = rows[start : start + _BATCH]
+    batches, size = [], 1024 if device().type == "cuda" else 64
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
         length = int(table.lengths[part].max()) if sort else PADDED
         ids, mask = padded(table, part, length)
         batches.append((ids.to(device()), mask.to(device()).long()))

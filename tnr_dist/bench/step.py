@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tnr_dist.bench.common import PeakMemory
-from tnr_dist.bench.encoding import device
+from tnr_dist.bench.encoding import device, matmul_tflops
 from tnr_dist.bench.shapes import history_lengths
 from tnr_dist.bench.titles import PADDED, encoder_of, padded, random_titles, synchronise, transformers_bert
 from tnr_dist.cache.teachers import to_stored
@@ -167,13 +167,14 @@ def _our_step(module: Stage2Module, engine: DDPEngine, batch: Batch) -> Any:
 
 
 def run(
-    samples: int = 128, layers: int = 4, width: int = 384, trainable: int = 2, repeats: int = 2, compile: bool = False
+    samples: int = 128, layers: int = 4, width: int = 384, trainable: int = 2, repeats: int = 2, compile: bool = True
 ) -> dict[str, Any]:
     """Samples a second of the three forms, best of `repeats` steps of one batch; `shares` is each technique's factor.
 
     A share is the time of our step without the technique over the time with it; what encoding distinct titles saves is
     `slots` over `distinct_titles`. The paper form runs once (it takes most
-    of the time). `compile` adds the stock form under torch.compile, and the better of the two counts.
+    of the time). `compile` adds the stock form under torch.compile, and the better of the two counts. `flops_utilisation`:
+    operations of our step (`benchmarks/cost_model.py` counts alike) a second over `matmul_tflops`, measured beside it.
     """
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
@@ -206,6 +207,10 @@ def run(
         module = ours("bf16", config.stage2)
         seconds, loss = _timed(_our_step(module, engine, batch), repeats, 1)
         inputs = module.titles.inputs(batch)
+        results["matmul_tflops"] = matmul_tflops()
+        per_token = 3 * trainable * (24 * width**2 + 4 * float(titles.lengths.mean()) * width) - 6 * width**2
+        flops = len(inputs.titles.tokens) * per_token
+        results["flops_utilisation"] = flops / seconds / (results["matmul_tflops"] * 1e12)
         results["distinct_titles"], results["slots"] = len(inputs.news), samples * (_HISTORY + 1 + _NEGATIVES)
         shares: dict[str, float] = {}
         without, _ = _timed(_our_step(ours("bf16", plain), engine, batch), repeats, 1)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tnr_dist.config import DeepSpeedConfig, HorovodConfig
 from tnr_dist.engines.environment import Environment
 from tnr_dist.errors import InputError
 
@@ -29,8 +30,22 @@ class Engine(Protocol):
     module: nn.Module  # the trained module itself, never a wrapper
     optimizer: torch.optim.Optimizer
 
-    def setup(self, module: nn.Module, optimizer: OptimizerFactory, *, precision: str, clip_norm: float) -> None:
-        """Take the module (equal on all ranks) and build its optimiser."""
+    def setup(
+        self,
+        module: nn.Module,
+        optimizer: OptimizerFactory,
+        *,
+        precision: str,
+        clip_norm: float,
+        batch_size: int = 0,
+        accumulate: int = 1,
+    ) -> None:
+        """Take the module (equal on all ranks) and build its optimiser.
+
+        `batch_size` (samples of a global batch; 0: not said) and `accumulate` (micro-batches of a step) are told so that
+        an engine with a configuration file of its own can refuse one that contradicts them. Weights and optimiser state
+        of a checkpoint are loaded between `setup` and the first `forward`.
+        """
 
     def use_precision(self, precision: str) -> None:
         """Set the compute precision without a module to train (evaluation)."""
@@ -69,22 +84,45 @@ class Engine(Protocol):
         """Wait for all ranks."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimiser state of the common checkpoint format (tensors and numbers only), whole on rank 0."""
+        """Optimiser state of the common checkpoint format (tensors and numbers only), whole on rank 0; a collective."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
 
+    def whole(self) -> AbstractContextManager[Any]:
+        """Inside, every rank can read all of the module's weights; a collective of all ranks."""
+
+    def finish(self) -> None:
+        """Training is over: the module is a plain one again, with whole weights on every rank; a collective.
+
+        `forward`, `step` and the optimiser's state are gone until the next `setup`.
+        """
+
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the other ranks; also after an error, so it waits for none of them."""
 
 
-def make_engine(name: str, device: str, threads: int) -> Engine:
+def make_engine(
+    name: str,
+    device: str,
+    threads: int,
+    deepspeed: DeepSpeedConfig | None = None,
+    horovod: HorovodConfig | None = None,
+) -> Engine:
     """Start the engine that `engine=` names for this process's place among the ranks."""
     if name == "ddp":
         from tnr_dist.engines.ddp import DDPEngine
 
         return DDPEngine(device, threads)
-    raise InputError(f"engine={name!r}: only ddp is built in")
+    if name == "deepspeed":
+        from tnr_dist.engines.deepspeed import DeepSpeedEngine
+
+        return DeepSpeedEngine(device, threads, deepspeed)
+    if name == "horovod":
+        from tnr_dist.engines.horovod import HorovodEngine
+
+        return HorovodEngine(device, threads, horovod)
+    raise InputError(f"engine={name!r}: one of ddp, deepspeed, horovod")
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

@@ -1,12 +1,15 @@
-"""Differentiable collectives over the default process group."""
+"""Differentiable collectives over any engine's own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+Gather = Callable[[Tensor, list[int]], Tensor]  # own rows [sizes[rank], …], sizes -> rows of all ranks in rank order
+Reduce = Callable[[Tensor], Tensor]  # the sum over ranks
 
 
 class GatherRows(torch.autograd.Function):
@@ -17,19 +20,13 @@ class GatherRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
-        """Gather; rows are padded to the longest part on the way."""
-        ctx.start, ctx.size = sum(sizes[:rank]), sizes[rank]
-        longest = max(sizes)
-        padded = rows.new_zeros(longest, *rows.shape[1:])
-        padded[: sizes[rank]] = rows
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int, gather: Gather, reduce: Reduce) -> Tensor:
+        """Gather."""
+        ctx.start, ctx.size, ctx.reduce = sum(sizes[:rank]), sizes[rank], reduce
+        return gather(rows.contiguous(), sizes)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         """Sum over ranks, then this rank's part."""
-        total = grads[0].contiguous()
-        dist.all_reduce(total)
-        return total[ctx.start : ctx.start + ctx.size], None, None
+        total = ctx.reduce(grads[0].contiguous())
+        return total[ctx.start : ctx.start + ctx.size], None, None, None, None

@@ -1,4 +1,8 @@
-"""Start n ranks of a command on this machine, as torchrun would: `python -m tnr_dist.engines.local N -- COMMAND…`."""
+"""Start n ranks of a command on this machine, as torchrun would: `python -m tnr_dist.engines.local N -- COMMAND…`.
+
+Unlike torchrun it keeps the ranks' exit code (75: preempted) and passes USR1 on. Started once per node by srun or mpirun
+it gives each node n ranks, all of one group.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,22 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from tnr_dist.engines.environment import LAUNCHER_MARK, Environment, detect
+from tnr_dist.errors import InputError
+
 _GRACE = 30.0  # seconds the others get to end after one rank has failed or all were told to stop
 
 
-def launch(ranks: int, command: Sequence[str]) -> int:
-    """Run `command` as `ranks` processes that meet on loopback; returns the first failing exit code, or 0.
+def launch(ranks: int, command: Sequence[str], node: Environment | None = None) -> int:
+    """Run `command` as `ranks` processes; returns the first failing exit code, or 0.
 
+    They meet on loopback, or with the ranks of the other nodes when `node` is this process's place among the nodes.
     SIGTERM, SIGUSR1 and SIGINT are passed on. When one rank fails the others are ended.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    if node is None or node.world_size == 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            node = Environment(0, 1, 0, 1, "127.0.0.1", probe.getsockname()[1], "none")
     processes: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -34,12 +43,13 @@ def launch(ranks: int, command: Sequence[str]) -> int:
     try:
         for rank in range(ranks):
             place = {
-                "RANK": rank,
+                LAUNCHER_MARK: "local",
+                "RANK": node.rank * ranks + rank,
                 "LOCAL_RANK": rank,
-                "WORLD_SIZE": ranks,
+                "WORLD_SIZE": node.world_size * ranks,
                 "LOCAL_WORLD_SIZE": ranks,
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
+                "MASTER_ADDR": node.master_addr,
+                "MASTER_PORT": node.master_port,
             }
             environment = os.environ | {key: str(value) for key, value in place.items()}
             processes.append(subprocess.Popen(command, env=environment))
@@ -84,11 +94,21 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 def main() -> None:
     """Command line of `launch/local.sh`."""
     arguments = sys.argv[1:]
-    if len(arguments) < 2 or not arguments[0].isdigit() or int(arguments[0]) < 1:
+    command = arguments[2:] if arguments[1:2] == ["--"] else arguments[1:]
+    if not command or not arguments[0].isdigit() or int(arguments[0]) < 1:
         print("usage: launch/local.sh N COMMAND [ARGUMENT…]   (N: the number of ranks, 1 or more)", file=sys.stderr)
         raise SystemExit(2)
-    command = arguments[1:]
-    raise SystemExit(launch(int(arguments[0]), command[1:] if command[0] == "--" else command))
+    try:
+        node = detect()
+        if node.local_world_size > 1:
+            raise InputError(
+                f"{node.launcher} started {node.local_world_size} processes on this node; start one per node"
+            )
+        code = launch(int(arguments[0]), command, node)
+    except (InputError, OSError) as error:
+        print(f"launch/local.sh: {error}", file=sys.stderr)
+        code = 2
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

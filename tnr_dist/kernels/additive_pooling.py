@@ -13,7 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import Kernel, interpreted, power_of_two, product_dtype, product_precision, use_triton
+from tnr_dist.kernels.dispatch import (
+    Choice,
+    Kernel,
+    interpreted,
+    power_of_two,
+    product_dtype,
+    product_precision,
+    use_triton,
+)
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -25,19 +33,26 @@ def _logits_reference(x: Tensor, weight: Tensor, bias: Tensor, query: Tensor) ->
     """[..., d] -> [...]: q^T tanh(W x + b), float32 (float64 if given)."""
     dtype = product_dtype(x, weight)
     states = torch.tanh(F.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)))
-    logits = states @ query.to(dtype)
+    logits = F.linear(states, query.to(dtype).unsqueeze(0)).squeeze(-1)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def additive_pooling_reference(x: Tensor, weight: Tensor, bias: Tensor, query: Tensor, offsets: Tensor) -> Tensor:
     """`additive_pooling` in plain torch."""
     logits, count = _logits_reference(x, weight, bias, query), len(offsets) - 1
-    sequences = torch.bucketize(torch.arange(len(x), device=x.device), offsets[1:], right=True)
+    # With the number of tokens given, nothing waits for the device.
+    sequences = torch.repeat_interleave(torch.arange(count, device=x.device), offsets.diff(), output_size=len(x))
     top = logits.detach().new_full((count,), -torch.inf).scatter_reduce(0, sequences, logits.detach(), "amax")
     weights = (logits - top[sequences]).exp()
     total = weights.new_zeros(count).index_add(0, sequences, weights)
     weights = weights / total[sequences]
-    return weights.new_zeros(count, x.shape[1]).index_add(0, sequences, weights.unsqueeze(1) * x.to(weights.dtype))
+    x = x.to(weights.dtype)
+    if x.device.type == "cpu" and len(x):
+        # One pass over x, no [T, d] product in between; torch.compile fuses the other form, but not this one.
+        with torch.autocast("cpu", enabled=False):
+            rows = torch.arange(len(x))
+            return F.embedding_bag(rows, x, offsets[:-1].long(), mode="sum", per_sample_weights=weights)
+    return weights.new_zeros(count, x.shape[1]).index_add(0, sequences, weights.unsqueeze(1) * x)
 
 
 def additive_pooling_padded_reference(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, query: Tensor) -> Tensor:
@@ -55,7 +70,7 @@ def additive_pooling(
     query: Tensor,
     offsets: Tensor,
     max_length: int,
-    kernels: str = "auto",
+    kernels: Choice | None = None,
 ) -> Tensor:
     """Pool the tokens of each sequence of a ragged batch.
 
@@ -66,14 +81,14 @@ def additive_pooling(
         query: [Q].
         offsets: [U + 1] int32 or int64, on x's device: sequence u is x[offsets[u]:offsets[u + 1]]; from 0 to T.
         max_length: no sequence is longer; above `MAX_LENGTH` the plain form runs.
-        kernels: 'auto', 'triton' or 'torch' (`dispatch.use_triton`).
+        kernels: the form that runs; None: as `dispatch.use_kernels` says.
 
     Returns:
         [U, d] float32 (float64 if given); zeros for a sequence of length 0. Gradients flow to x, weight, bias and query.
         Products are in `dispatch.product_dtype` of x and weight, sums in float32.
 
     Raises:
-        InputError: if `kernels` is 'triton' and Triton cannot run on these tensors.
+        InputError: if that is 'triton' and Triton cannot run on these tensors.
 
     Source: Tiny-NewsRec, "News Recommendation Model", the attention network over tokens (Wu et al. 2019).
     """
@@ -84,7 +99,7 @@ def additive_pooling(
 
 
 def additive_pooling_padded(
-    x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, query: Tensor, kernels: str = "auto"
+    x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, query: Tensor, kernels: Choice | None = None
 ) -> Tensor:
     """Pool the valid slots of each padded sequence.
 
@@ -95,14 +110,14 @@ def additive_pooling_padded(
         weight: [Q, d].
         bias: [Q].
         query: [Q].
-        kernels: 'auto', 'triton' or 'torch' (`dispatch.use_triton`).
+        kernels: the form that runs; None: as `dispatch.use_kernels` says.
 
     Returns:
         [B, d] in the dtype of x; a row with no valid slot gives zeros and has zero gradient. Gradients and products as
         in `additive_pooling`.
 
     Raises:
-        InputError: if `kernels` is 'triton' and Triton cannot run on these tensors.
+        InputError: if that is 'triton' and Triton cannot run on these tensors.
 
     Source: Tiny-NewsRec, "News Recommendation Model", the user encoder's attention over clicked news.
     """
@@ -350,9 +365,7 @@ def _pool_backward(
         grad_out, grad_logits, weights, sequences, x, narrow, bias, query.contiguous(),
         grad_states, grad_bias, grad_query, grad_x, tokens, **one,
     )  # fmt: skip
-    grad_weight = grad_states.t() @ x.to(
-        dtype
-    )  # dW = sum_t du_t x_t^T: a plain product, which the vendor's library does
+    grad_weight = grad_states.t() @ x.to(dtype)  # dW = sum_t du_t x_t^T: a plain product, as cuBLAS does it
     return (
         grad_x,
         grad_weight.to(weight.dtype),
@@ -405,12 +418,14 @@ def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int
     for size, block, masked, dtype, kind in (
         (384, 32, False, torch.bfloat16, "*bf16"),
         (768, 64, False, torch.bfloat16, "*bf16"),
+        (256, 64, True, torch.bfloat16, "*fp32"),  # under autocast: the vectors of clicked news are float32
         (256, 64, True, torch.float32, "*fp32"),
     ):
         constants = _constants(size, 200, block, dtype)
-        inputs = {"x": kind, "weight": kind, "bias": "*fp32", "query": "*fp32", "tokens": "i32"}
+        product = "*bf16" if dtype == torch.bfloat16 else "*fp32"
+        inputs = {"x": kind, "weight": product, "bias": "*fp32", "query": "*fp32", "tokens": "i32"}
         flat = dict.fromkeys(("logits", "weights", "out", "grad_out", "grad_logits"), "*fp32") | {"offsets": "*i64"}
-        out = dict.fromkeys(("grad_states", "grad_x"), kind) | dict.fromkeys(("grad_bias", "grad_query"), "*fp32")
+        out = {"grad_states": product, "grad_x": kind} | dict.fromkeys(("grad_bias", "grad_query"), "*fp32")
         for kernel, key, names, more in (
             (logits_kernel, "forward", ("logits",), inputs),
             (pool_kernel, "sequence", ("logits", "offsets", "weights", "out"), {"x": kind, "mask": "*i1"}),

@@ -6,17 +6,18 @@ is imported when a kernel is first launched or compiled, so that the package wor
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from tnr_dist.errors import InputError
 
-CHOICES = ("auto", "triton", "torch")
+Choice = Literal["auto", "triton", "torch"]
 
 # What `kernels=auto` takes on CUDA. A kernel gets True here when `tnr bench kernels` shows it faster than torch.compile
 # of its plain form at the real sizes; none has been measured on a GPU yet. One without an entry counts as False.
@@ -27,6 +28,32 @@ AUTO: dict[str, bool] = {
     "ragged_attention": False,
     "gather_cast": False,
 }
+
+_chosen: Choice = "auto"
+
+
+@contextlib.contextmanager
+def use_kernels(choice: Choice) -> Iterator[None]:
+    """Within this context every operation that is not told otherwise runs as `choice` says.
+
+    A stage enters it once, around all that it computes, backward passes included: activations that are computed again
+    choose again. It holds for the whole process, not for one thread: autograd runs threads of its own.
+
+    Raises:
+        InputError: for an unknown choice.
+    """
+    global _chosen
+    before, _chosen = _chosen, _known(choice)
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def _known(choice: Choice) -> Choice:
+    if choice not in get_args(Choice):
+        raise InputError(f"kernels={choice!r}: unknown; one of {', '.join(get_args(Choice))}")
+    return choice
 
 
 class Kernel:
@@ -74,12 +101,12 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
 
 
-def use_triton(kernels: str, tensor: Tensor, name: str) -> bool:
+def use_triton(kernels: Choice | None, tensor: Tensor, name: str) -> bool:
     """Whether the Triton form of an operation is to run on `tensor`.
 
     Args:
         kernels: 'torch' for the plain form, 'triton' for the kernel, 'auto' for the kernel where it is known to win
-            (`AUTO`) and can run.
+            (`AUTO`) and can run; None for what `use_kernels` has set ('auto' outside of it).
         tensor: one of the operation's inputs; tells device and dtype.
         name: the operation.
 
@@ -87,11 +114,10 @@ def use_triton(kernels: str, tensor: Tensor, name: str) -> bool:
         InputError: for an unknown choice; for 'triton' where Triton is missing, on CPU tensors without the interpreter,
             or on float64, in which no kernel computes.
     """
-    if kernels not in CHOICES:
-        raise InputError(f"kernels={kernels!r}: unknown; one of {', '.join(CHOICES)}")
-    if kernels == "torch":
+    choice = _chosen if kernels is None else _known(kernels)
+    if choice == "torch":
         return False
-    if kernels == "auto":
+    if choice == "auto":
         return AUTO.get(name, False) and tensor.is_cuda and tensor.dtype != torch.float64 and _has_triton()
     if not _has_triton():
         raise InputError(

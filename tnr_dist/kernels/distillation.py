@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import Kernel, power_of_two, use_triton
+from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -55,7 +55,7 @@ def distillation(
     count: float,
     candidate_mask: Tensor | None = None,
     temperature: float = 1.0,
-    kernels: str = "auto",
+    kernels: Choice | None = None,
 ) -> Distillation:
     """Distillation loss, target loss and teachers' weights of the second stage.
 
@@ -73,13 +73,13 @@ def distillation(
         count: samples in the global batch.
         candidate_mask: [B, C] bool, True for a candidate that exists; None if all do.
         temperature: T2 > 0.
-        kernels: 'auto', 'triton' or 'torch' (`dispatch.use_triton`).
+        kernels: the form that runs; None: as `dispatch.use_kernels` says.
 
     Returns:
         Both losses and the weights.
 
     Raises:
-        InputError: if `kernels` is 'triton' and Triton cannot run on these tensors.
+        InputError: if that is 'triton' and Triton cannot run on these tensors.
 
     Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equations of w_i, L_distill^(2) and L^(2).
     """

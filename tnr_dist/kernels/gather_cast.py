@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import Kernel, power_of_two, use_triton
+from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _ELEMENTS = 2048
 
 
-def gather_cast(table: Tensor, index: Tensor, dtype: torch.dtype, kernels: str = "auto") -> Tensor:
+def gather_cast(table: Tensor, index: Tensor, dtype: torch.dtype, kernels: Choice | None = None) -> Tensor:
     """table[index] in another dtype.
 
     Args:
         table: [V, ...], float32, bfloat16 or float16; its rows may lie apart.
         index: [U] int32 or int64, in [0, V); the kernel, unlike torch, does not check it.
         dtype: of the result.
-        kernels: "auto", "triton" or "torch".
+        kernels: the form that runs; None: as `dispatch.use_kernels` says.
 
     Returns:
         [U, ...]. Gradients flow to the table, summed in float32.
@@ -47,7 +47,7 @@ def gather_cast_reference(table: Tensor, index: Tensor, dtype: torch.dtype) -> T
 
 
 def gather_cast_ragged(
-    values: Tensor, starts: Tensor, lengths: np.ndarray, dtype: torch.dtype, kernels: str = "auto"
+    values: Tensor, starts: Tensor, lengths: np.ndarray, dtype: torch.dtype, kernels: Choice | None = None
 ) -> Tensor:
     """Whole sequences of a ragged table, one after another: values[starts[u] : starts[u] + lengths[u]] for every u.
 
@@ -56,7 +56,7 @@ def gather_cast_ragged(
         starts: [U] int64, first row of each wanted sequence.
         lengths: [U] int64 on the host, summing to T.
         dtype: of the result.
-        kernels: "auto", "triton" or "torch".
+        kernels: the form that runs; None: as `dispatch.use_kernels` says.
 
     Returns:
         [T, ...].

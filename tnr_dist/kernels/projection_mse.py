@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import Kernel, interpreted, power_of_two, product_dtype, product_precision, use_triton
+from tnr_dist.kernels.dispatch import (
+    Choice,
+    Kernel,
+    interpreted,
+    power_of_two,
+    product_dtype,
+    product_precision,
+    use_triton,
+)
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -30,7 +38,7 @@ def projection_mse_reference(
 
 
 def projection_mse(
-    teachers: Tensor, weight: Tensor, bias: Tensor, student: Tensor, coefficients: Tensor, kernels: str = "auto"
+    teachers: Tensor, weight: Tensor, bias: Tensor, student: Tensor, coefficients: Tensor, kernels: Choice | None = None
 ) -> Tensor:
     """sum_i sum_n c_i(n) * |h_i(n) W_i + b_i - s(n)|^2.
 
@@ -44,14 +52,14 @@ def projection_mse(
         bias: [M, D'].
         student: [U, D'].
         coefficients: [U, M].
-        kernels: 'auto', 'triton' or 'torch' (`dispatch.use_triton`).
+        kernels: the form that runs; None: as `dispatch.use_kernels` says.
 
     Returns:
         A scalar, float32 (float64 if given). Gradients flow to weight, bias, student and coefficients. Products are in
         `dispatch.product_dtype` of teachers and weight, sums in float32.
 
     Raises:
-        InputError: if `kernels` is 'triton' and Triton cannot run on these tensors.
+        InputError: if that is 'triton' and Triton cannot run on these tensors.
 
     Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", L_news_i^(2), L_user_i^(2) and L_emb^(2).
     """
@@ -236,7 +244,7 @@ def _constants(teachers: Tensor, weight: Tensor, dtype: torch.dtype) -> dict[str
         }
     else:
         forward = {"BU": 64, "BE": min(be, 64), "BK": min(bd, 32), "num_warps": 8, "num_stages": 2}
-        student = forward
+        student = forward | {"num_stages": 1}
         projection = {
             "BU": 32,
             "BD": min(bd, 64),
@@ -321,14 +329,19 @@ _squares.register_autograd(_gradients, setup_context=_save)
 def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
     """(function, signature, constants, warps, stages) of each kernel at the real sizes: M = 4, D = D' = 256."""
     cases = []
-    for dtype, kind in ((torch.bfloat16, "*bf16"), (torch.float32, "*fp32")):
+    # Products in bfloat16 (autocast: the student's vectors are float32; or all is bfloat16) and in float32.
+    for dtype, kind, student in (
+        (torch.bfloat16, "*bf16", "*fp32"),
+        (torch.bfloat16, "*bf16", "*bf16"),
+        (torch.float32, "*fp32", "*fp32"),
+    ):
         shape = torch.empty(2560, 4, 256, device="meta"), torch.empty(4, 256, 256, device="meta")
         constants = _constants(*shape, dtype)
-        inputs = dict.fromkeys(("teachers", "weight", "student"), kind) | {"bias": "*fp32"}
+        inputs = dict.fromkeys(("teachers", "weight"), kind) | {"student": student, "bias": "*fp32"}
         inputs |= dict.fromkeys(("rows", "stride_u", "stride_m"), "i32")
         for kernel, key, more in (
             (squares_kernel, "forward", {"squares": "*fp32"}),
-            (student_gradient_kernel, "student", {"grad": "*fp32", "grad_student": kind}),
+            (student_gradient_kernel, "student", {"grad": "*fp32", "grad_student": student}),
             (weight_gradient_kernel, "projection", dict.fromkeys(("grad", "grad_weight", "grad_bias"), "*fp32")),
         ):
             fixed = constants[key] | {"WIDEN": False}

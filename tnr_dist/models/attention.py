@@ -1,4 +1,4 @@
-"""Self-attention over packed (unpadded) sequences: one function, with room for one backend per device type.
+"""Self-attention over packed (unpadded) sequences: in plain torch, or in one kernel where that is chosen.
 
 Sequences lie one after another, shortest first, so that sequences of equal length form a contiguous block that is
 viewed, not gathered, as [count, length, heads, head_dim]: no padding and no mask.
@@ -7,7 +7,6 @@ viewed, not gathered, as [count, length, heads, head_dim]: no padding and no mas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tnr_dist.kernels.dispatch import use_triton
+from tnr_dist.kernels.ragged_attention import MAX_HEAD_DIM, planned_attention
 
 #: Sequences longer than this share a padded bucket (a body batch has hundreds of distinct lengths) ...
 LONG = 64
@@ -96,13 +98,12 @@ class Plan:
         return self._index[key]
 
 
-Backend = Callable[[Tensor, Tensor, Tensor, Plan, Tensor | None, float], Tensor]
-
-
 def ragged_attention(
     q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias_table: Tensor | None = None, dropout_p: float = 0.0
 ) -> Tensor:
     """softmax(q k^T / sqrt(head_dim) + bias) v within each sequence of a packed batch.
+
+    `kernels.dispatch.use_kernels` says in which form; the kernel is made for head_dim up to `MAX_HEAD_DIM`.
 
     Args:
         q: [T, heads, head_dim], sequences shortest first; any strides. k, v: the same shape.
@@ -113,7 +114,9 @@ def ragged_attention(
     Returns:
         [T, heads, head_dim] in the dtype of v.
     """
-    return BACKENDS.get(q.device.type, bucket_attention)(q, k, v, plan, bias_table, dropout_p)
+    if use_triton(None, q, "ragged_attention") and q.shape[-1] <= MAX_HEAD_DIM:
+        return planned_attention(q, k, v, plan, bias_table, dropout_p)
+    return bucket_attention(q, k, v, plan, bias_table, dropout_p)
 
 
 def bucket_attention(
@@ -136,10 +139,6 @@ def bucket_attention(
         out = _dense(q_, k_, v_, bias, mask, dropout_p).transpose(1, 2).flatten(0, 1)
         outputs.append(out if slots is None else out.index_select(0, slots))
     return torch.cat(outputs) if outputs else torch.zeros_like(v)
-
-
-#: Backends by device type, with the signature of `bucket_attention`, which serves all others.
-BACKENDS: dict[str, Backend] = {}
 
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, dropout_p: float) -> Tensor:

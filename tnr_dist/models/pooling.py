@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tnr_dist.kernels.additive_pooling import additive_pooling, additive_pooling_padded
 from tnr_dist.models.packed import Packed
 
 
 class AttentionPooling(nn.Module):
     """sum_t softmax_t(q^T tanh(W x_t + b)) x_t over the valid t (the paper's "attention network", query size 200).
 
-    One set of weights, two forms: packed sequences (tokens of news) and padded ones (histories of users).
+    One set of weights, two forms: packed sequences (tokens of news) and padded ones (histories of users). Which
+    kernels compute them is `kernels.dispatch.use_kernels`'.
     """
 
     def __init__(self, dim: int, query_dim: int = 200) -> None:
@@ -34,16 +35,11 @@ class AttentionPooling(nn.Module):
         Returns:
             [U, d] float32.
         """
-        logits, count = self.logits(hidden), len(batch)
-        with torch.no_grad():
-            top = logits.new_full((count,), -torch.inf).scatter_reduce(0, batch.sequences, logits, "amax")
-        weights = (logits - top[batch.sequences]).exp()
-        total = weights.new_zeros(count).index_add(0, batch.sequences, weights)
-        weights = weights / total[batch.sequences]
-        # A weighted segment sum: one pass over `hidden`, no [T, d] product in between.
-        with torch.autocast(hidden.device.type, enabled=False):
-            rows = torch.arange(len(hidden), device=hidden.device)
-            return F.embedding_bag(rows, hidden.float(), batch.starts, mode="sum", per_sample_weights=weights)
+        offsets = torch.from_numpy(batch.offsets).to(hidden.device, non_blocking=True)
+        longest = int(batch.lengths.max(initial=0))
+        return additive_pooling(
+            hidden, self.project.weight, self.project.bias, self.query.weight.squeeze(0), offsets, longest
+        )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Pool padded sequences.
@@ -53,9 +49,6 @@ class AttentionPooling(nn.Module):
             mask: [B, L] bool, True = valid. A row with no valid slot gives zeros and has zero gradient.
 
         Returns:
-            [B, d] in the dtype of x.
+            [B, d] in the dtype of x, or in autocast's.
         """
-        logits = self.logits(x)
-        weights = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(-1)
-        weights = weights.masked_fill(~mask, 0.0).to(x.dtype)
-        return torch.bmm(weights.unsqueeze(1), x).squeeze(1)
+        return additive_pooling_padded(x, mask, self.project.weight, self.project.bias, self.query.weight.squeeze(0))

@@ -131,7 +131,9 @@ def _news_vectors(
 ) -> tuple[Tensor, dict[str, Any]]:
     """[M, news, D] float32 as they will be read back, on the device; written by rank 0 with their rounding error."""
     facts_file, tensor_file = place / "news.json", place / "news.safetensors"
-    if not facts_file.exists():
+    # Another job of the array may write it just now: all ranks of this one must come to the same conclusion.
+    missing = torch.tensor([float(not facts_file.exists())], device=engine.device)
+    if engine.all_reduce(missing).item():
         titles = data.titles()
         exact = torch.stack(
             [

@@ -153,7 +153,9 @@ def start(run: RunFolder, engine: Engine, redo: bool) -> bool:
     """
     state, why = run.state()
     rank = engine.environment.rank
-    if state == "complete":
+    # Another job of an array may complete the run just now, between two ranks' looks at it: rank 0's counts.
+    seen = torch.tensor([float(rank == 0 and state == "complete")], device=engine.device)
+    if engine.all_reduce(seen).item():
         if rank == 0:
             say(f"{run.path}: complete, skipped")
         return False

@@ -10,10 +10,13 @@ Random numbers need no state: every step seeds its own from (seed, step, rank).
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -42,39 +45,146 @@ def frozen_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(folder: Path, engine: Engine, step: int, state: dict[str, Any], keep: int) -> None:
-    """Write `folder/STEP` atomically on rank 0 and remove all but the newest `keep`."""
-    optimizer = engine.state_dict()
-    if engine.environment.rank != 0:
-        return
-    names = _parameter_names(engine)
+class Checkpoints:
+    """A run's checkpoints: saved beside the training, read by every rank.
+
+    Args:
+        folder: `checkpoints/` of the run.
+        engine: set up; its module's frozen weights must be those it will have.
+        keep: rolling checkpoints that stay.
+        keep_every: checkpoints at multiples of so many steps stay for good; 0: none.
+    """
+
+    def __init__(self, folder: Path, engine: Engine, keep: int, keep_every: int = 0) -> None:
+        self.folder, self.engine, self.keep, self.keep_every = folder, engine, keep, keep_every
+        self._frozen = frozen_digest(engine.module)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._step = 0
+        if engine.environment.rank == 0:
+            for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                shutil.rmtree(left, ignore_errors=True)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Copy what a checkpoint needs and write it beside the next steps; a collective.
+
+        A save that is still being written is waited for, so that there is never more than one copy. One that fails (a
+        full disk) is said and left behind: training goes on, the one before it stays.
+        """
+        optimizer = self.engine.state_dict()
+        with self.engine.whole():
+            if self.engine.environment.rank != 0:
+                return
+            model = {name: _copy(value) for name, value in trained_state(self.engine.module).items()}
+        tensors, description = _describe(optimizer, _parameter_names(self.engine))
+        self.wait()
+        fields = {**state, "step": step, "frozen": self._frozen, "optimizer": description}
+        self._step = step
+        self._writing = self._writer.submit(self._write, step, model, tensors, fields)
+
+    def wait(self, *, must: bool = False) -> None:
+        """Until the last save is on disk; `must`: raise what went wrong with it."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        except (OSError, SafetensorError) as error:
+            if must:
+                raise InputError(
+                    f"{self.folder / str(self._step)}: the checkpoint cannot be written ({error})"
+                ) from None
+            say(f"checkpoint at step {self._step:,} was not written ({error}); going on without it")
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        self.wait()
+        self._writer.shutdown()
+
+    def _write(self, step: int, model: dict[str, Tensor], tensors: dict[str, Tensor], fields: dict[str, Any]) -> None:
+        with atomic_path(self.folder / str(step)) as temporary:
+            temporary.mkdir()
+            digests = {}
+            for name, values in (("model", model), ("optimizer", tensors)):
+                file = temporary / f"{name}.safetensors"
+                save_file(values, file)
+                digests[name] = file_hash(file)
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+            write_json(temporary / "state.json", {**fields, "sha256": digests})
+            # A folder of this step can only be one that was found damaged when the run resumed.
+            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+        rolling = [old for old in sorted_steps(self.folder) if not (self.keep_every and old % self.keep_every == 0)]
+        for old in rolling[: -self.keep]:
+            shutil.rmtree(self.folder / str(old))
+
+    def load_newest(self, fingerprint: str) -> dict[str, Any] | None:
+        """Restore module and optimiser from the newest sound checkpoint; returns its state, or None when there is none.
+
+        A damaged one is skipped with a message. Raises InputError for a checkpoint of other data or other frozen
+        weights, and when the ranks do not see the same one.
+        """
+        found = self._newest_sound()
+        steps = np.concatenate(self.engine.gather(np.array([-1 if found is None else int(found[0]["step"])])))
+        if len(set(steps.tolist())) > 1:
+            raise InputError(
+                f"{self.folder}: the ranks see different checkpoints (steps {', '.join(map(str, steps))}; -1: none); "
+                "the run folder must be on a file system that all of them share"
+            )
+        if found is None:
+            return None
+        state, model, tensors = found
+        path = self.folder / str(state["step"])
+        if state["fingerprint"] != fingerprint:
+            raise InputError(
+                f"{path}: was saved on other data, seed or batch size; delete the run or restore its settings"
+            )
+        if state["frozen"] != self._frozen:
+            raise InputError(
+                f"{path}: was saved with other frozen weights (another PLM or earlier stage); delete the run"
+            )
+        expected = trained_state(self.engine.module)
+        if set(model) != set(expected):
+            raise InputError(f"{path}: holds other parameters than the model; delete the run or restore its settings")
+        with torch.no_grad():
+            for name, value in expected.items():
+                value.copy_(model[name])
+        self.engine.load_state_dict(_optimizer_state(self.engine, state["optimizer"], tensors))
+        return state
+
+    def _newest_sound(self) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]] | None:
+        for step in reversed(sorted_steps(self.folder)):
+            path = self.folder / str(step)
+            try:
+                state = read_json(path / "state.json")
+                for name, digest in state["sha256"].items():
+                    if file_hash(path / f"{name}.safetensors") != digest:
+                        raise InputError(f"{path / name}.safetensors: damaged (digest differs)")
+                if state["step"] != step:
+                    raise InputError(f"{path / 'state.json'}: is of step {state['step']}")
+                return state, load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors")
+            except (InputError, OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
+                if self.engine.environment.rank == 0:
+                    say(f"checkpoint {path} is not used: {error}; trying the one before")
+        return None
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", copy=True).contiguous()
+
+
+def _describe(optimizer: dict[str, Any], names: dict[int, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as copied tensors `<parameter>/<state>` and JSON values."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, dict[str, float]] = {}
     for position, values in optimizer["state"].items():
         for key, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"{names[position]}/{key}"] = value.detach().contiguous()
+                tensors[f"{names[position]}/{key}"] = _copy(value)
             else:
                 numbers.setdefault(names[position], {})[key] = value
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer["param_groups"]]
-    # A folder of this step can only be one that was found damaged when the run resumed.
-    shutil.rmtree(folder / str(step), ignore_errors=True)
-    with atomic_path(folder / str(step)) as temporary:
-        temporary.mkdir()
-        save_file({k: v.contiguous() for k, v in trained_state(engine.module).items()}, temporary / "model.safetensors")
-        save_file(tensors, temporary / "optimizer.safetensors")
-        write_json(
-            temporary / "state.json",
-            {
-                **state,
-                "step": step,
-                "frozen": frozen_digest(engine.module),
-                "optimizer": {"groups": _plain(groups), "numbers": numbers},
-                "sha256": {name: file_hash(temporary / f"{name}.safetensors") for name in ("model", "optimizer")},
-            },
-        )
-    for old in sorted_steps(folder)[:-keep]:
-        shutil.rmtree(folder / str(old))
+    return tensors, {"groups": _plain(groups), "numbers": numbers}
 
 
 def _plain(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -93,43 +203,6 @@ def _parameter_names(engine: Engine) -> dict[int, str]:
 def sorted_steps(folder: Path) -> list[int]:
     """Steps that have a checkpoint, oldest first."""
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
-
-
-def load_newest(folder: Path, engine: Engine, fingerprint: str) -> dict[str, Any] | None:
-    """Restore module and optimiser from the newest sound checkpoint; returns its state, or None when there is none.
-
-    A damaged one is skipped with a message. Raises InputError for a checkpoint of other data or other frozen weights.
-    """
-    for step in reversed(sorted_steps(folder)):
-        path = folder / str(step)
-        try:
-            state = read_json(path / "state.json")
-            for name, digest in state["sha256"].items():
-                if file_hash(path / f"{name}.safetensors") != digest:
-                    raise InputError(f"{path / name}.safetensors: damaged (digest differs)")
-            model = load_file(path / "model.safetensors")
-            tensors = load_file(path / "optimizer.safetensors")
-        except (InputError, OSError, SafetensorError, KeyError, TypeError) as error:
-            if engine.environment.rank == 0:
-                say(f"checkpoint {path} is not used: {error}; trying the one before")
-            continue
-        if state["fingerprint"] != fingerprint:
-            raise InputError(
-                f"{path}: was saved on other data, seed or batch size; delete the run or restore its settings"
-            )
-        if state["frozen"] != frozen_digest(engine.module):
-            raise InputError(
-                f"{path}: was saved with other frozen weights (another PLM or earlier stage); delete the run"
-            )
-        expected = trained_state(engine.module)
-        if set(model) != set(expected):
-            raise InputError(f"{path}: holds other parameters than the model; delete the run or restore its settings")
-        with torch.no_grad():
-            for name, value in expected.items():
-                value.copy_(model[name])
-        engine.load_state_dict(_optimizer_state(engine, state["optimizer"], tensors))
-        return state
-    return None
 
 
 def _optimizer_state(engine: Engine, saved: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:

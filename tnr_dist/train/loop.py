@@ -20,11 +20,14 @@ from tnr_dist.data.loader import Batch
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import Preempted
 from tnr_dist.progress import Bar, say
-from tnr_dist.train.checkpoint import load_newest, save_checkpoint
+from tnr_dist.train.checkpoint import Checkpoints
+from tnr_dist.train.heartbeat import watched
 from tnr_dist.train.preemption import StopRequest
 from tnr_dist.train.prefetch import prefetch
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.train.tracking import MetricsFile
+
+_DUE = "checkpoint_due"
 
 
 class Loader(Protocol):
@@ -110,8 +113,13 @@ def make_optimizer(task: Task, module: nn.Module) -> torch.optim.Optimizer:
 def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[str, Any]:
     """Train to the end, resuming from the newest checkpoint; returns facts for `RunFolder.finish`.
 
-    Raises Preempted after a checkpoint when the process was told to stop.
+    Raises Preempted after a checkpoint when the process was told to stop, and RankLost when another rank is gone.
     """
+    with watched(run.path / "heartbeat", engine.environment):
+        return _train(engine, task, run, config)
+
+
+def _train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[str, Any]:
     rank, world = engine.environment.rank, engine.environment.world_size
     stop = StopRequest()
     began = time.monotonic()
@@ -121,11 +129,14 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
         lambda module: make_optimizer(task, module),
         precision=config.precision,
         clip_norm=settings.clip_norm,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
     )
     total = settings.epochs * task.loader.steps
     total = min(total, settings.max_steps) if settings.max_steps else total
-    checkpoints = run.path / "checkpoints"
-    state = load_newest(checkpoints, engine, task.loader.fingerprint())
+    fingerprint = task.loader.fingerprint()
+    checkpoints = Checkpoints(run.path / "checkpoints", engine, config.log.keep, config.log.keep_every)
+    state = checkpoints.load_newest(fingerprint)
     step = int(state["step"]) if state else 0
     samples = float(state["samples"]) if state else 0.0
     earlier = float(state["seconds"]) if state else 0.0
@@ -134,16 +145,21 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
     metrics = MetricsFile(run.path / "metrics.jsonl", step) if rank == 0 else None
 
     def save() -> None:
+        # Weights that have become NaN between two logged steps must not replace sound ones.
+        _check_finite({"step": step, "optim/grad_norm": float(norm)}, task.title)
         seconds = earlier + time.monotonic() - began
-        fields = {"fingerprint": task.loader.fingerprint(), "samples": samples, "seconds": seconds}
-        save_checkpoint(checkpoints, engine, step, fields, config.log.keep)
-        engine.barrier()
+        checkpoints.save(step, {"fingerprint": fingerprint, "samples": samples, "seconds": seconds})
 
     task.begin(engine)
     engine.module.train()
     clock = _Clock(time.monotonic())
     batches = _inputs(task, _batches(task.loader, step, total), engine.device)
-    with Bar(task.title, total, "steps", enabled=rank == 0) as bar, contextlib.closing(batches):
+    saved_at = time.monotonic()
+    with (
+        Bar(task.title, total, "steps", enabled=rank == 0) as bar,
+        contextlib.closing(batches),
+        contextlib.closing(checkpoints),
+    ):
         bar.advance(step)
         while step < total:
             asked = time.monotonic()
@@ -160,10 +176,14 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
             samples += count
             clock.samples += count
             clock.steps += 1
-            note = ""
+            note, due = "", False
             if step % config.log.every == 0 or step == total:
                 parts["skipped_samples"] = torch.tensor(float(task.loader.skipped_samples), device=engine.device)
+                # Rank 0's clock decides for all, on a step where the ranks talk anyway.
+                late = rank == 0 and 0 < config.log.checkpoint_minutes * 60 < time.monotonic() - saved_at
+                parts[_DUE] = torch.tensor(float(late), device=engine.device)
                 record = _record(engine, parts, norm, step, task.loader.steps, samples, clock)
+                due = record.pop(f"train/{_DUE}") > 0
                 _check_finite(record, task.title)
                 note = f"loss {record['train/loss']:.4f}"
                 if metrics is not None:
@@ -172,11 +192,16 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
             bar.advance(1, note)
             if engine.any_rank(stop.asked) and step < total:
                 save()
+                checkpoints.wait(must=True)
+                engine.barrier()  # a launcher that sees one rank end may end the others: first it is written
                 raise Preempted(
                     f"{task.title}: stopped at step {step:,} of {total:,} after a checkpoint; run it again to go on"
                 )
-            if config.log.checkpoint_every and step % config.log.checkpoint_every == 0 and step < total:
+            due |= config.log.checkpoint_every > 0 and step % config.log.checkpoint_every == 0
+            if due and step < total:
                 save()
+                saved_at = time.monotonic()
+    engine.finish()
     engine.module.eval()
     figures = task.validate(engine)
     seconds = earlier + time.monotonic() - began

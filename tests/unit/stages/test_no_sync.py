@@ -26,7 +26,13 @@ class CountWaits(TorchDispatchMode):
 
 
 def waits(stage, path, output, steps):
-    overrides = [f"output={output}", f"{SECTION[stage]}.max_steps={steps}", "log.every=1000", "log.checkpoint_every=0"]
+    overrides = [
+        f"output={output}",
+        f"{SECTION[stage]}.max_steps={steps}",
+        "log.every=1000",
+        "log.checkpoint_every=0",
+        "student.layers=1",
+    ]
     config = load_config(path, overrides)
     config.output = str(output / "seed-0")
     counter = CountWaits()

@@ -1,0 +1,302 @@
+"""Every engine trains alike: the same curve, the same clipping, checkpoints that any other takes up."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from tests import engine_task as task
+from tests.ranks import on_ranks
+from tnr_dist.config import DeepSpeedConfig, HorovodConfig
+from tnr_dist.engines.base import make_engine
+from tnr_dist.engines.horovod_start import load_horovod
+from tnr_dist.errors import InputError
+from tnr_dist.train.checkpoint import Checkpoints
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "engines.json").read_text())
+ENGINES = ["ddp", "deepspeed-0", "deepspeed-1", "deepspeed-2", "deepspeed-3", "horovod"]
+HALF, END = 3, 6  # steps of the interrupted run
+
+
+@functools.cache
+def missing(name: str) -> str:
+    """Why an engine cannot run here; empty when it can."""
+    if name.startswith("deepspeed"):
+        try:
+            import deepspeed  # noqa: F401
+        except ImportError as error:
+            return f"DeepSpeed is not installed ({error})"
+    if name.startswith("horovod"):
+        try:
+            load_horovod()
+        except InputError as error:
+            return str(error)
+    return ""
+
+
+@pytest.fixture(params=ENGINES)
+def engine_name(request):
+    if missing(request.param):
+        pytest.skip(missing(request.param))
+    return request.param
+
+
+def make(name):
+    kind, _, stage = name.partition("-")
+    return make_engine(kind, "cpu", 1, DeepSpeedConfig(zero_stage=int(stage or -1)), HorovodConfig())
+
+
+def save(engine, folder, step):
+    checkpoints = Checkpoints(folder, engine, keep=1)
+    checkpoints.save(step, {"fingerprint": "x"})
+    checkpoints.close()
+    engine.barrier()
+
+
+def load(engine, folder):
+    assert Checkpoints(folder, engine, keep=1).load_newest("x")["step"] == HALF
+
+
+def scenarios(name, folder):
+    """What one rank sees of an engine; the run in `folder/name` stops at step HALF and goes on."""
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(folder / "built")
+    engine = make(name)
+    out = {}
+
+    task.setup(engine)
+    out["losses"], out["norms"] = task.steps(engine, 0, 50)
+    out["adam_steps"] = {float(v["step"]) for v in engine.state_dict()["state"].values()}
+    engine.finish()
+    out["plain"] = engine.module.omega.raw.shape == (1,) and all(p.numel() for p in engine.module.parameters())
+
+    task.setup(engine)
+    task.steps(engine, 0, END)
+    out["weights"] = task.weights(engine)
+    task.setup(engine)
+    task.steps(engine, 0, HALF)
+    save(engine, folder / name, HALF)
+    task.setup(engine)
+    load(engine, folder / name)
+    task.steps(engine, HALF, END)
+    out["resumed"] = task.weights(engine)
+
+    task.setup(engine, clip_norm=0.1)
+    out["clipped"] = task.steps(engine, 0, 4)
+    task.setup(engine, accumulate=2)
+    out["accumulated"] = task.steps(engine, 0, 4, pieces=2)
+    task.setup(engine, precision="bf16")
+    out["bf16"] = task.steps(engine, 0, 4)[0]
+    out["dtypes"] = {str(v.dtype) for s in engine.state_dict()["state"].values() for v in s.values()}
+    engine.finish()
+    out["dtypes"] |= {str(p.dtype) for p in engine.module.parameters()}
+
+    rank = engine.environment.rank
+    out["votes"] = [engine.any_rank(rank == 0 and call == 1) for call in range(4)]
+    out["arrays"] = [part.tolist() for part in engine.gather(np.arange(2 * rank, dtype=np.int64))]
+    out["listening"] = {c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == "LISTEN"}
+    out["built"] = [str(p) for p in (folder / "built").glob("*")]
+    engine.close()
+    return out
+
+
+@functools.cache
+def folder():
+    # Not a fixture: results are computed once, whatever tests are chosen.
+    return Path(tempfile.mkdtemp(prefix="engines-"))
+
+
+@functools.cache
+def results(name, ranks):
+    place = folder() / str(ranks)
+    place.mkdir(exist_ok=True)
+    return on_ranks(ranks, scenarios, name, place)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_golden_curve(engine_name, ranks):
+    for seen in results(engine_name, ranks):
+        np.testing.assert_allclose(seen["losses"], GOLDEN["losses"], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(seen["norms"], GOLDEN["norms"], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_no_step_but_ours(engine_name, ranks):
+    """Horovod's broadcast of a fresh optimiser's state, and DeepSpeed's bf16 at stage 0, begin with one of their own."""
+    assert results(engine_name, ranks)[0]["adam_steps"] == {50.0}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_resumed_run_is_bit_equal(engine_name, ranks):
+    seen = results(engine_name, ranks)[0]
+    for name, value in seen["weights"].items():
+        assert np.array_equal(seen["resumed"][name], value), name
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_clipping(engine_name, ranks):
+    seen, plain = results(engine_name, ranks)[0], results("ddp", 1)[0]
+    np.testing.assert_allclose(seen["clipped"], plain["clipped"], atol=1e-5)
+    assert max(seen["clipped"][1]) > 0.1  # the norm before clipping
+    assert not np.allclose(seen["clipped"][0], plain["losses"][:4], atol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_accumulation(engine_name, ranks):
+    seen = results(engine_name, ranks)[0]
+    np.testing.assert_allclose(seen["accumulated"], (GOLDEN["losses"][:4], GOLDEN["norms"][:4]), atol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_bf16_keeps_float32_weights_and_state(engine_name, ranks):
+    seen = results(engine_name, ranks)[0]
+    assert seen["dtypes"] == {"torch.float32"}
+    np.testing.assert_allclose(seen["bf16"], results("ddp", ranks)[0]["bf16"], atol=1e-5)
+    np.testing.assert_allclose(seen["bf16"], GOLDEN["losses"][:4], atol=2e-2)
+    assert not np.allclose(seen["bf16"], GOLDEN["losses"][:4], atol=1e-6)
+
+
+def test_finish_leaves_a_plain_module(engine_name):
+    assert all(seen["plain"] for seen in results(engine_name, 2))
+
+
+def test_votes_arrive_everywhere_a_call_later(engine_name):
+    assert results(engine_name, 1)[0]["votes"] == [False, True, False, False]
+    assert [seen["votes"] for seen in results(engine_name, 2)] == [[False, False, True, False]] * 2
+
+
+def test_arrays_of_any_length(engine_name):
+    assert [seen["arrays"] for seen in results(engine_name, 2)] == [[[], [0, 1]]] * 2
+
+
+def test_ranks_of_one_machine_listen_on_loopback_only(engine_name):
+    addresses = set().union(*(seen["listening"] for seen in results(engine_name, 2)))
+    assert addresses <= {"127.0.0.1", "::1"}
+
+
+def test_nothing_is_compiled(engine_name):
+    """DeepSpeed builds C++ at the first message, and for optimisers of its own: a minute, and a compiler."""
+    assert results(engine_name, 2)[0]["built"] == []
+
+
+def _go_on(name, checkpoints):
+    engine = make(name)
+    task.setup(engine)
+    load(engine, checkpoints)
+    task.steps(engine, HALF, END)
+    out = task.weights(engine)
+    engine.close()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("source", "ranks_then", "ranks"),
+    [("ddp", 2, 2), ("ddp", 1, 2), ("deepspeed-1", 2, 1), ("deepspeed-3", 2, 2), ("horovod", 2, 2)],
+)
+def test_any_engine_goes_on_from_anothers_checkpoint(engine_name, source, ranks_then, ranks):
+    if source == engine_name or (source != "ddp" and engine_name not in ("ddp", "deepspeed-2")):
+        pytest.skip("one of a few pairs of engines")
+    if missing(source):
+        pytest.skip(missing(source))
+    expected = results(source, ranks_then)[0]["weights"]
+    out = on_ranks(ranks, _go_on, engine_name, folder() / str(ranks_then) / source)[0]
+    for name, value in expected.items():
+        np.testing.assert_allclose(out[name], value, atol=1e-5, rtol=0, err_msg=name)
+
+
+def _gather_rows(name, sizes):
+    engine = make(name)
+    rank = engine.environment.rank
+    torch.manual_seed(0)
+    everything = torch.randn(sum(sizes), 3)
+    start = sum(sizes[:rank])
+    mine = everything[start : start + sizes[rank]].clone().requires_grad_()
+    gathered = engine.all_gather_rows(mine, sizes)
+    (gathered * torch.arange(1.0, gathered.numel() + 1).reshape(gathered.shape) * (rank + 1)).sum().backward()
+    summed = engine.all_reduce(torch.full((2,), 1.5, dtype=torch.bfloat16))
+    engine.barrier()
+    engine.close()
+    return torch.equal(gathered, everything), mine.grad.numpy(), start, summed.tolist(), str(summed.dtype)
+
+
+@pytest.mark.parametrize("sizes", [[2, 3], [4, 0], [1, 1, 5]])
+def test_horovod_gathers_rows_and_their_gradient(sizes):
+    if missing("horovod"):
+        pytest.skip(missing("horovod"))
+    expected = np.arange(1.0, sum(sizes) * 3 + 1).reshape(-1, 3) * sum(range(1, len(sizes) + 1))
+    for rank, (equal, grad, start, summed, dtype) in enumerate(on_ranks(len(sizes), _gather_rows, "horovod", sizes)):
+        assert equal
+        np.testing.assert_allclose(grad, expected[start : start + sizes[rank]])
+        assert summed == [1.5 * len(sizes)] * 2 and dtype == "torch.bfloat16"  # Horovod itself refuses bf16
+
+
+def _compressed():
+    engine = make("horovod")
+    out = {}
+    for kind in ("none", "fp16", "bf16"):
+        engine.settings = HorovodConfig(compression=kind)
+        task.setup(engine)
+        out[kind] = task.steps(engine, 0, 10)
+    engine.close()
+    return out
+
+
+def test_horovod_compression():
+    if missing("horovod"):
+        pytest.skip(missing("horovod"))
+    seen = on_ranks(2, _compressed)
+    assert seen[0] == seen[1]
+    for kind, atol in (("fp16", 1e-4), ("bf16", 1e-3)):
+        difference = np.abs(np.array(seen[0][kind]) - np.array(seen[0]["none"])).max()
+        assert 0 < difference < atol * 10, kind
+        np.testing.assert_allclose(seen[0][kind][0], seen[0]["none"][0], atol=atol)
+
+
+def _not_finite(stage):
+    engine = make(f"deepspeed-{stage}")
+    task.setup(engine)
+    task.steps(engine, 0, 1)
+    loss = engine.forward(task.batch(1, engine.environment.rank, engine.environment.world_size))["loss"]
+    engine.backward(loss * float("nan"))
+    try:
+        engine.step()
+    except FloatingPointError as error:
+        return str(error)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_deepspeed_skips_no_step_in_silence(stage):
+    if missing("deepspeed"):
+        pytest.skip(missing("deepspeed"))
+    assert "not finite" in on_ranks(2, _not_finite, stage)[0]
+
+
+LAUNCHERS = {
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"],
+    "local": [sys.executable, "-m", "tnr_dist.engines.local", "2", "--", sys.executable, "-m"],
+    "horovodrun": [str(Path(sys.executable).with_name("horovodrun")), "-np", "2", "--gloo", sys.executable, "-m"],
+}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "name"),
+    [("torchrun", "horovod"), ("local", "horovod"), ("horovodrun", "horovod"), ("torchrun", "deepspeed")],
+)
+def test_under_launchers(launcher, name, tmp_path):
+    if missing(name):
+        pytest.skip(missing(name))
+    command = [*LAUNCHERS[launcher], "tests.engine_task", name, "6", str(tmp_path / "out.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = json.loads((tmp_path / "out.json").read_text())
+    np.testing.assert_allclose(out["losses"], GOLDEN["losses"][:6], atol=1e-5, rtol=0)

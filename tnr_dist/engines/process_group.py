@@ -1,0 +1,121 @@
+"""torch.distributed's process group (gloo on CPUs, NCCL on GPUs), for the engines that talk through it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tnr_dist.engines import core
+from tnr_dist.engines.core import EngineCore, on_one_machine
+from tnr_dist.engines.environment import Environment
+from tnr_dist.errors import InputError
+
+
+class ProcessGroupEngine(EngineCore):
+    """Collectives over the default process group; `alone`: have one even where there is one rank."""
+
+    def __init__(self, device: str, threads: int, *, alone: bool = False) -> None:
+        super().__init__(device, threads)
+        self._votes: dist.ProcessGroup | None = None  # for `any_rank`
+        env = self.environment
+        if (env.world_size > 1 or alone) and not dist.is_initialized():
+            store = meet(env)
+            try:
+                dist.init_process_group(
+                    "nccl" if self.device.type == "cuda" else "gloo",
+                    store=store,
+                    rank=env.rank,
+                    world_size=env.world_size,
+                    timeout=timeout(),
+                )
+            except (RuntimeError, ValueError) as error:
+                raise did_not_meet(env, error) from None
+
+    def all_reduce(self, value: Tensor) -> Tensor:
+        """See `Engine`."""
+        if self.environment.world_size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def barrier(self) -> None:
+        """See `Engine`."""
+        if self.environment.world_size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self._answer = self._votes = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:
+        longest = max(sizes)  # gloo gathers equal parts only
+        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    def _ask(self, flag: bool) -> Callable[[], bool]:
+        if self._votes is None:
+            self._votes = dist.new_group(backend="gloo", timeout=timeout())
+        vote = torch.tensor([int(flag)])
+        work = dist.all_reduce(vote, group=self._votes, async_op=True)
+
+        def answer() -> bool:
+            work.wait()
+            return bool(vote.item())
+
+        return answer
+
+
+def timeout() -> datetime.timedelta:
+    """How long a rank waits for another."""
+    return datetime.timedelta(seconds=core.TIMEOUT_SECONDS)
+
+
+def meet(env: Environment) -> dist.Store:
+    """The key-value store through which the ranks find each other; on one machine it listens on loopback only.
+
+    Raises InputError when they do not find it in time.
+    """
+    if env.world_size == 1:
+        return dist.HashStore()
+    try:
+        # Under torchrun the agent already serves a store on that port; between nodes torch's own is the one to use.
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" or not on_one_machine(env):
+            os.environ.update(MASTER_ADDR=env.master_addr, MASTER_PORT=str(env.master_port))
+            store, _, _ = next(dist.rendezvous("env://", rank=env.rank, world_size=env.world_size, timeout=timeout()))
+            return store
+        if env.rank != 0:
+            return dist.TCPStore(env.master_addr, env.master_port, env.world_size, False, timeout())
+        # torch's own server would listen on every interface.
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", env.master_port))
+            listener.listen(128)
+            return dist.TCPStore(
+                "127.0.0.1",
+                env.master_port,
+                env.world_size,
+                True,
+                timeout(),
+                wait_for_workers=False,
+                master_listen_fd=listener.detach(),
+            )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise did_not_meet(env, error) from None
+
+
+def did_not_meet(env: Environment, error: Exception) -> InputError:
+    """One line that names the rank and where it waited."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"rank {env.rank} of {env.world_size}: the ranks did not meet at {env.master_addr}:{env.master_port} ({line})"
+    )
