@@ -23,7 +23,7 @@ from tnr_dist.models.recommender import ModelSpec, build_recommender
 from tnr_dist.models.transformer import EncoderConfig
 
 NEWS, SAMPLES, HISTORY, CANDIDATES = 40, 7, 4, 3
-_PLAIN = dict(dropout=0.0, attention_dropout=0.0)
+_PLAIN = {"dropout": 0.0, "attention_dropout": 0.0}
 
 
 class TinyModule(nn.Module):

@@ -177,8 +177,10 @@ def _ranks(config: Any) -> int | None:
 
 
 def _engine(config: Any) -> Any:
+    from tnr_dist.engines import core
     from tnr_dist.engines.base import make_engine
 
+    core.TIMEOUT_SECONDS = config.timeout
     engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod)
     if engine.environment.rank == 0 and engine.environment.world_size > 1:
         say(engine.environment.describe())
@@ -190,9 +192,12 @@ def _stage(path: Path, overrides: list[str] | None, print_config: bool, work: An
     code = _ranks(config)
     if code is not None:
         raise typer.Exit(code)
+    from tnr_dist.kernels.dispatch import use_kernels
+
     engine = _engine(config)
     try:
-        work(config, engine)
+        with use_kernels(config.kernels):
+            work(config, engine)
     finally:
         engine.close()
 

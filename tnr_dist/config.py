@@ -97,9 +97,8 @@ class TrainConfig:
     clip_norm: float = 0.0  # 0: no clipping
     trainable_layers: int = 2  # the last n transformer layers; -1: everything, embeddings included
     accumulate: int = 1  # micro-batches that a rank's share of a global batch is cut into
-    token_budget: int = (
-        65536  # tokens whose activations a rank keeps at a time; beyond, they are computed twice; 0: all
-    )
+    # Tokens whose activations a rank keeps at a time; beyond, they are computed twice. 0: by memory; -1: no bound.
+    token_budget: int = 0
 
 
 @dataclass

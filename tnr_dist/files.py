@@ -34,7 +34,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say of itself which one it is
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tnr_dist.engines.allocator import keep_freed_memory
-from tnr_dist.engines.base import choose_precision
+from tnr_dist.engines.base import OptimizerFactory, choose_precision
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.environment import Environment, detect
 from tnr_dist.errors import InputError
@@ -41,6 +41,36 @@ class EngineCore:
         self._precision = "fp32"
         self._clip = 0.0
         self._answer: Callable[[], bool] | None = None  # to the last question of `any_rank`
+
+    def setup(
+        self,
+        module: nn.Module,
+        optimizer: OptimizerFactory,
+        *,
+        precision: str,
+        clip_norm: float,
+        batch_size: int = 0,
+        accumulate: int = 1,
+    ) -> None:
+        """See `Engine`."""
+        self._let_go()
+        self.module = module.to(self.device)
+        self.use_precision(precision)
+        self._clip = clip_norm
+        self.optimizer = optimizer(self.module)
+        self._take(optimizer, batch_size, accumulate)
+
+    def finish(self) -> None:
+        """See `Engine`."""
+        self._let_go()
+
+    def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
+        """Make the module ready to be trained by this engine."""
+        raise NotImplementedError
+
+    def _let_go(self) -> None:
+        """Undo `_take`, if there was one; waits for no other rank."""
+        raise NotImplementedError
 
     def use_precision(self, precision: str) -> None:
         """See `Engine`."""

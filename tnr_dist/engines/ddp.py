@@ -19,29 +19,20 @@ class DDPEngine(ProcessGroupEngine):
         super().__init__(device, threads)
         self._wrapped: nn.Module | None = None
 
-    def setup(
-        self,
-        module: nn.Module,
-        optimizer: OptimizerFactory,
-        *,
-        precision: str,
-        clip_norm: float,
-        batch_size: int = 0,
-        accumulate: int = 1,
-    ) -> None:
-        """See `Engine`."""
-        self.module = module.to(self.device)
-        self.use_precision(precision)
-        self._clip = clip_norm
+    def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         if self.environment.world_size > 1:
             # Frozen parameters are no part of the reduction; unused ones would be a fault, so they are not searched for.
             # The modules have no buffers, so nothing but gradients is ever sent.
             self._wrapped = nn.parallel.DistributedDataParallel(
                 self.module, device_ids=[self.device] if self.device.type == "cuda" else None
             )
+            if self.device.type == "cpu":
+                # After its first step DDP packs gradients anew, in the order in which they came, and with 3 ranks or
+                # more a sum's last bit depends on its place in the pack. Packed for good now, a resumed run's first
+                # step adds as an unbroken run's does.
+                self._wrapped.reducer._push_all_rebuilt_params()
         else:
             self._wrapped = self.module
-        self.optimizer = optimizer(self.module)
 
     def forward(self, *args: Any) -> Any:
         """See `Engine`."""
@@ -63,6 +54,5 @@ class DDPEngine(ProcessGroupEngine):
         """See `Engine`."""
         return self._update()
 
-    def finish(self) -> None:
-        """See `Engine`."""
+    def _let_go(self) -> None:
         self._wrapped = None

@@ -38,26 +38,13 @@ class DeepSpeedEngine(ProcessGroupEngine):
         self._engine: Any = None
         self._last = True  # whether the micro-batch under way is its step's last
 
-    def setup(
-        self,
-        module: nn.Module,
-        optimizer: OptimizerFactory,
-        *,
-        precision: str,
-        clip_norm: float,
-        batch_size: int = 0,
-        accumulate: int = 1,
-    ) -> None:
-        """See `Engine`. Raises InputError for a ds_config.json that contradicts what is asked for."""
-        self._release()
-        self.module = module.to(self.device)
-        self.use_precision(precision)
-        self._clip = clip_norm
-        self.optimizer, self._factory = optimizer(self.module), optimizer
+    def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
+        """Raises InputError for a ds_config.json that contradicts what is asked for."""
+        self._factory = optimizer
         ours = Ours(
             batch_size,
             accumulate,
-            clip_norm,
+            self._clip,
             self._precision,
             self.environment.world_size,
             self.optimizer,
@@ -166,7 +153,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
             with self.whole():
                 for parameter in self.module.parameters():
                     fresh[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-        self._release()
+        self._let_go()
         if fresh:
             # ZeRO leaves views of its buffers, partitions and its own attributes on the parameters it had.
             for part in self.module.modules():
@@ -176,10 +163,10 @@ class DeepSpeedEngine(ProcessGroupEngine):
 
     def close(self) -> None:
         """See `Engine`."""
-        self._release()
+        self._let_go()
         super().close()
 
-    def _release(self) -> None:
+    def _let_go(self) -> None:
         if getattr(self, "_engine", None) is not None:
             self._engine.destroy()
             self._engine = None

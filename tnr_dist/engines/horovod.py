@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tnr_dist.config import HorovodConfig
 from tnr_dist.engines.base import OptimizerFactory
@@ -37,22 +37,7 @@ class HorovodEngine(EngineCore):
         self._meeting = Meeting(self.environment, hvd)
         self._gradients: GradientSum | None = None
 
-    def setup(
-        self,
-        module: nn.Module,
-        optimizer: OptimizerFactory,
-        *,
-        precision: str,
-        clip_norm: float,
-        batch_size: int = 0,
-        accumulate: int = 1,
-    ) -> None:
-        """See `Engine`."""
-        self.finish()
-        self.module = module.to(self.device)
-        self.use_precision(precision)
-        self._clip = clip_norm
-        self.optimizer = optimizer(self.module)
+    def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         if self.environment.world_size > 1:
             named = list(self.module.named_parameters())
             self._hvd.broadcast_parameters([(f"parameters.{name}", p.data) for name, p in named], root_rank=0)
@@ -102,8 +87,7 @@ class HorovodEngine(EngineCore):
             # Its own barrier takes no name.
             self._hvd.allreduce(torch.zeros(1), op=self._hvd.Sum, name="barrier")
 
-    def finish(self) -> None:
-        """See `Engine`."""
+    def _let_go(self) -> None:
         if self._gradients is not None:
             self._gradients.remove()
             self._gradients = None
@@ -111,7 +95,7 @@ class HorovodEngine(EngineCore):
     def close(self) -> None:
         """See `Engine`."""
         self._answer = None
-        self.finish()
+        self._let_go()
         self._meeting.leave()
 
     def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:

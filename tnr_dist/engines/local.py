@@ -6,18 +6,20 @@ it gives each node n ranks, all of one group.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from tnr_dist.engines.environment import LAUNCHER_MARK, Environment, detect
 from tnr_dist.errors import InputError
 
+_PR_SET_PDEATHSIG = 1
 _GRACE = 30.0  # seconds the others get to end after one rank has failed or all were told to stop
 
 
@@ -52,8 +54,8 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
                 "MASTER_PORT": node.master_port,
             }
             environment = os.environ | {key: str(value) for key, value in place.items()}
-            processes.append(subprocess.Popen(command, env=environment))
-        return _wait(processes)
+            processes.append(subprocess.Popen(command, env=environment, preexec_fn=_die_with(os.getpid())))
+        return _wait(processes, node.rank * ranks)
     except KeyboardInterrupt:
         _end(processes)
         return 130
@@ -63,14 +65,39 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
             signal.signal(number, handler)
 
 
-def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
+def _die_with(launcher: int) -> Callable[[], None] | None:
+    """What a rank does first: ask the kernel (Linux) to kill it when the launcher is killed.
+
+    A rank that lived on would write to the run's folder beside the ranks of the requeued job.
+    """
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError, TypeError):
+        return None
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != launcher:  # it was killed before this rank could ask
+            os._exit(1)
+
+    return ask
+
+
+def _wait(processes: list[subprocess.Popen[bytes]], first_rank: int) -> int:
     first_failure, deadline = 0, float("inf")
-    while any(process.poll() is None for process in processes):
-        codes = [process.returncode for process in processes if process.returncode]
-        if codes and not first_failure:
-            first_failure, deadline = codes[0], time.monotonic() + _GRACE
+    # A list, so that every one of them is asked: a rank that has ended is not to be missed while an earlier one runs.
+    while None in [process.poll() for process in processes]:
+        failed = [
+            (rank, process.returncode) for rank, process in enumerate(processes, first_rank) if process.returncode
+        ]
+        if failed and not first_failure:
+            (rank, first_failure), deadline = failed[0], time.monotonic() + _GRACE
+            if first_failure not in (2, 75):
+                how = f"was killed by signal {-first_failure}" if first_failure < 0 else f"ended with {first_failure}"
+                print(f"launcher: rank {rank} {how}; the others are ended", file=sys.stderr, flush=True)
         if first_failure and (first_failure not in (2, 75) or time.monotonic() > deadline):
-            # A crash leaves the others in a collective that cannot complete; exits 2 and 75 are reached by all ranks.
+            # A crash leaves the others in a collective that cannot complete. 2 and 75 are mostly reached by all ranks;
+            # those that cannot (one rank met a damaged shard) say what they miss and end by themselves.
             _end(processes)
         time.sleep(0.05)
     codes = [process.returncode for process in processes if process.returncode]

@@ -94,7 +94,7 @@ def meet(env: Environment) -> dist.Store:
             store, _, _ = next(dist.rendezvous("env://", rank=env.rank, world_size=env.world_size, timeout=timeout()))
             return store
         if env.rank != 0:
-            return dist.TCPStore(env.master_addr, env.master_port, env.world_size, False, timeout())
+            return dist.TCPStore("127.0.0.1", env.master_port, env.world_size, False, timeout())
         # torch's own server would listen on every interface.
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

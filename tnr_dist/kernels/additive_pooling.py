@@ -122,7 +122,7 @@ def additive_pooling_padded(
     Source: Tiny-NewsRec, "News Recommendation Model", the user encoder's attention over clicked news.
     """
     batch, length, size = x.shape
-    if not use_triton(kernels, x, "additive_pooling") or length > MAX_LENGTH:
+    if not use_triton(kernels, x, "additive_pooling_padded") or length > MAX_LENGTH:
         return additive_pooling_padded_reference(x, mask, weight, bias, query)
     offsets = torch.arange(batch + 1, device=x.device) * length
     block, dtype = power_of_two(max(length, 1)), product_dtype(x, weight)

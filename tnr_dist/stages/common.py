@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import torch
 from torch import nn
 
@@ -133,13 +134,27 @@ def with_fresh_user_encoder(model: Recommender, spec: ModelSpec, seed: int) -> R
     return model
 
 
-def freeze(news_encoder: NewsEncoder, train: TrainConfig) -> None:
+def token_budget(encoder: Encoder, train: TrainConfig, engine: Engine) -> int:
+    """Tokens whose activations fit into 40 % of a GPU's memory, or into a rank's share of a quarter of the machine's."""
+    if train.token_budget:
+        return max(train.token_budget, 0)
+    trained = len(encoder.layers) if train.trainable_layers < 0 else min(train.trainable_layers, len(encoder.layers))
+    # About 34 values of hidden size are kept a layer and token (Korthikanti et al. 2022, section 4), here in float32.
+    per_token = 34 * 4 * encoder.config.hidden * max(trained, 1)
+    if engine.device.type == "cuda":
+        room = 0.4 * torch.cuda.get_device_properties(engine.device).total_memory
+    else:
+        room = 0.25 * psutil.virtual_memory().total / engine.environment.local_world_size
+    return int(room / per_token)
+
+
+def freeze(news_encoder: NewsEncoder, train: TrainConfig, engine: Engine) -> None:
     """Let only the last `trainable_layers` train (-1: everything), within the stage's token budget.
 
     What stands on the PLM always trains.
     """
     encoder = news_encoder.encoder
-    news_encoder.token_budget = train.token_budget
+    news_encoder.token_budget = token_budget(encoder, train, engine)
     if train.trainable_layers < 0:
         encoder.requires_grad_(True)
     else:

@@ -112,7 +112,7 @@ def run_plain(config: Config, engine: Engine, layers: int, *, redo: bool = False
 
 
 def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, seed: int, title: str) -> Any:
-    freeze(model.news_encoder, config.finetune)
+    freeze(model.news_encoder, config.finetune, engine)
     loader = click_loader(config, data, config.finetune.batch_size, seed, engine)
     titles = ClickTitles(
         data.titles(),

@@ -156,7 +156,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
 
     def task() -> Any:
         model, _ = fresh_model(config, data, 0, config.seed)
-        freeze(model.news_encoder, config.post_train)
+        freeze(model.news_encoder, config.post_train, engine)
         loader = matching_loader(config, data, config.post_train, engine)
         module = MatchingModule(Matcher(model.news_encoder))
         return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)

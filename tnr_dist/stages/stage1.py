@@ -156,7 +156,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         else:
             student, _ = trained_model(source, "post-train")
             student.news_encoder.encoder.truncate(config.student.layers)
-        freeze(student.news_encoder, config.stage1)
+        freeze(student.news_encoder, config.stage1, engine)
         loader = matching_loader(config, data, config.stage1, engine)
         return Stage1Task(
             student,

@@ -12,7 +12,7 @@ from tnr_dist.cache.teachers import TeacherCache, TeacherTables
 from tnr_dist.config import Config, Stage2Config
 from tnr_dist.data.shards import read_index
 from tnr_dist.engines.base import Engine
-from tnr_dist.kernels.dispatch import product_dtype, use_kernels
+from tnr_dist.kernels.dispatch import product_dtype
 from tnr_dist.kernels.distillation import distillation
 from tnr_dist.kernels.gather_cast import gather_cast
 from tnr_dist.kernels.projection_mse import projection_mse
@@ -172,7 +172,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         source = stage1.run_folder(config, data).path
         student, spec = trained_model(source, "stage1")
         student = with_fresh_user_encoder(student, spec, config.seed)
-        freeze(student.news_encoder, config.stage2)
+        freeze(student.news_encoder, config.stage2, engine)
         news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
         titles = ClickTitles(
             data.titles(),
@@ -195,5 +195,4 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         title = f"stage2 ({config.student.layers} layers)"
         return ClickTask(student, module, titles, loader, config.stage2, config.seed, title)
 
-    with use_kernels(config.kernels):
-        train_model(engine, config, run_folder(config, data), task, redo)
+    train_model(engine, config, run_folder(config, data), task, redo)

@@ -45,7 +45,6 @@ def test_a_damaged_side_shard_counts_as_a_bad_shard(made):
     sound = path.read_bytes()
     try:
         path.write_bytes(sound[:5000] + bytes([sound[5000] ^ 1]) + sound[5001:])
-        cache._checked.clear()
         tables = TeacherTables(cache, index)
         with pytest.raises(InputError, match="damaged"):
             list(loader(folder, index, tables.columns).epoch(0))
@@ -71,11 +70,9 @@ def test_a_side_shard_of_other_blocks_is_refused(made):
         changed["splits"]["train"][first.name] = hashlib.sha256(second.read_bytes()).hexdigest()
         write_json(folder / "cache" / "cache.json", changed)
         cache.facts = changed
-        cache._checked.clear()
         with pytest.raises(InputError, match="does not fit block"):
             cache.columns("train", index.shards[0])
     finally:
         first.write_bytes(before)
         write_json(folder / "cache" / "cache.json", facts)
         cache.facts = facts
-        cache._checked.clear()
