@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := tnr run configs/demo.yaml
 
-.PHONY: venv demo test test-slow lint clean
+.PHONY: venv demo test test-slow test-cluster faults lint clean
 
 venv: $(STAMP)
 
@@ -27,6 +27,15 @@ test: venv
 
 test-slow: venv
 	$(BIN)/pytest -m 'slow and not cluster and not gpu'
+
+# Starts a Slurm of two nodes on this machine; skips, with the reason, where that is not possible.
+test-cluster: venv
+	$(BIN)/pytest -m cluster -rs
+
+# Random faults in runs of stage 2, a table of what came of them in benchmarks/results/faults.md.
+faults: SEEDS ?= 50
+faults: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness SEEDS=$(SEEDS)
 
 lint: venv
 	$(BIN)/ruff check .

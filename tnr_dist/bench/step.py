@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,11 @@ from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recom
 from tnr_dist.stages.clicks import ClickTitles
 from tnr_dist.stages.common import freeze
 from tnr_dist.stages.stage2 import Projection, Stage2Module
+from tnr_dist.train.prefetch import prefetch
 
 _TEACHERS, _DIM, _HISTORY, _NEGATIVES = 4, 256, 50, 4
 _NEWS = 20_000
+_STEPS_BETWEEN = {"cpu": 1, "cuda": 10}
 _MICRO = 32  # samples of (a) and (b) at a time: 7,040 padded titles with gradients do not fit beside the rest
 
 
@@ -155,17 +158,31 @@ def _per_slot_step(model: PerSlot, batch: Batch, titles: RaggedTable, teacher_ne
 
 
 def _our_step(module: Stage2Module, engine: DDPEngine, batch: Batch) -> Any:
+    """A step as the training loop takes it: batches laid out ahead, and on a GPU ten steps between two looks at the loss."""
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 0.0, fused=True)
+    batches = prefetch(itertools.repeat(batch), module.titles.inputs, engine.device)
 
-    def step() -> Tensor:
-        with engine.autocast():
-            loss = module(module.titles.inputs(batch))["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+    def step() -> float:
+        for _ in range(_STEPS_BETWEEN[engine.device.type]):
+            _, inputs = next(batches)
+            with engine.autocast():
+                loss = module(inputs)["loss"]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return float(loss.detach())
 
-    return lambda: float(step())
+    step.close = batches.close  # type: ignore[attr-defined]
+    return step
+
+
+def _ours(step: Any, engine: DDPEngine, repeats: int) -> tuple[float, float]:
+    """(best seconds of one of our steps, loss)."""
+    try:
+        seconds, loss = _timed(step, repeats, 1)
+    finally:
+        step.close()
+    return seconds / _STEPS_BETWEEN[engine.device.type], loss
 
 
 def run(
@@ -207,10 +224,10 @@ def run(
     results: dict[str, Any] = {}
     with PeakMemory() as memory:
         module = ours("bf16", config.stage2)
-        seconds, loss = _timed(_our_step(module, engine, batch), repeats, 1)
+        seconds, loss = _ours(_our_step(module, engine, batch), engine, repeats)
         if engine.device.type == "cuda":
             with use_kernels("triton"):
-                fused, fused_loss = _timed(_our_step(ours("bf16", config.stage2), engine, batch), repeats, 1)
+                fused, fused_loss = _ours(_our_step(ours("bf16", config.stage2), engine, batch), engine, repeats)
             results |= {"triton_samples_per_s": samples / fused, "triton_loss_difference": abs(fused_loss - loss)}
         inputs = module.titles.inputs(batch)
         results["matmul_tflops"] = matmul_tflops()
@@ -219,14 +236,14 @@ def run(
         results["flops_utilisation"] = flops / seconds / (results["matmul_tflops"] * 1e12)
         results["distinct_titles"], results["slots"] = len(inputs.news), samples * (_HISTORY + 1 + _NEGATIVES)
         shares: dict[str, float] = {}
-        without, _ = _timed(_our_step(ours("bf16", plain), engine, batch), repeats, 1)
+        without, _ = _ours(_our_step(ours("bf16", plain), engine, batch), engine, repeats)
         shares["frozen layers cached"] = without / seconds
         engine.use_precision("fp32")
-        slow, _ = _timed(_our_step(ours("fp32", config.stage2), engine, batch), 1, 1)
+        slow, _ = _ours(_our_step(ours("fp32", config.stage2), engine, batch), engine, 1)
         shares["bf16"] = slow / seconds
         place = np.minimum(np.arange(PADDED), titles.lengths[:, None] - 1) + titles.offsets[:-1, None]
         every = RaggedTable(titles.values[place.reshape(-1)], np.arange(len(titles) + 1) * PADDED)
-        slow, _ = _timed(_our_step(ours("bf16", config.stage2, every), engine, batch), 1, 1)
+        slow, _ = _ours(_our_step(ours("bf16", config.stage2, every), engine, batch), engine, 1)
         shares["packed tokens"] = slow / seconds
         results["filled_slots"] = int(known.sum()) + batch["candidates"].size
         module = ours("bf16", config.stage2)

@@ -1,0 +1,87 @@
+"""The login node of a test cluster, as Python sees it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE"}
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip; or fail, where TNR_REQUIRE_LANES says that this machine has all that the lane needs."""
+    if os.environ.get("TNR_REQUIRE_LANES") == "1":
+        pytest.fail(f"TNR_REQUIRE_LANES=1, and {reason}")
+    pytest.skip(reason)
+
+
+def clean_environment(**extra: Any) -> dict[str, str]:
+    """This process's environment without what a launcher or a user's settings left in it."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not re.match(r"TNR_|SLURM_|SBATCH_|OMPI_|HOROVOD_|MASTER_|(RANK|WORLD_SIZE|LOCAL_RANK)$", name)
+    }
+    kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}:/usr/sbin"
+    return kept | {name: str(value) for name, value in extra.items()}
+
+
+class Cluster:
+    """Commands on the login node, and what has become of jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.work = folder / "work"
+        self.work.mkdir()
+
+    def run(self, *command: Any, check: bool = True, seconds: float = 60, **settings: Any) -> Any:
+        """Run a command on the login node, in the repository, with `settings` as TNR_… in its environment."""
+        environment = clean_environment(
+            TNR_LOGS=self.work / "logs", **{f"TNR_{name.upper()}": value for name, value in settings.items()}
+        )
+        full = [str(self.folder / "in"), *map(str, command)]
+        done = subprocess.run(full, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=seconds)
+        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def sbatch(self, script: str, *arguments: Any, nodes: int = 2, options: tuple[str, ...] = ()) -> int:
+        """Submit slurm/SCRIPT.sh on one rank per node; the log is work/logs/SCRIPT-ID.out."""
+        (self.work / "logs").mkdir(exist_ok=True)
+        log = f"--output={self.work}/logs/{script}-%j.out"
+        command = ("sbatch", "--parsable", f"--nodes={nodes}", "--time=10", log, *options, f"slurm/{script}.sh")
+        return int(self.run(*command, *arguments).stdout.split(";")[0])
+
+    def jobs(self, job: int) -> list[dict[str, str]]:
+        """The job's records, one for each member of an array."""
+        lines = self.run("scontrol", "-o", "show", "job", job).stdout.splitlines()
+        return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
+
+    def wait(self, job: int, seconds: float = 180) -> list[dict[str, str]]:
+        """The records once all have ended."""
+        end = time.monotonic() + seconds
+        while True:
+            jobs = self.jobs(job)
+            if all(one["JobState"] in ENDED for one in jobs):
+                return jobs
+            assert time.monotonic() < end, f"job {job} has not ended in {seconds} s: {jobs}\n{self.logs(job)}"
+            time.sleep(0.3)
+
+    def succeed(self, job: int, seconds: float = 180) -> dict[str, str]:
+        """The record of a job that must complete."""
+        record = self.wait(job, seconds)[0]
+        assert record["JobState"] == "COMPLETED", f"{record}\n{self.logs(job)}"
+        return record
+
+    def logs(self, job: int) -> str:
+        """All that the job has written."""
+        files = [*(self.work / "logs").glob(f"*-{job}.out"), *(self.work / "logs").glob(f"*-{job}/*")]
+        return "\n".join(f"== {file.name}\n{file.read_text()}" for file in sorted(files))

@@ -1,0 +1,110 @@
+"""What a job makes of the end of its ranks, with stand-ins for srun and scontrol; needs no Slurm."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.cluster.harness import ROOT, clean_environment
+
+SRUN = """#!/bin/bash
+for word in "$@"; do case $word in --output=*) log=${word#*=};; esac; done
+%s
+"""
+SCONTROL = """#!/bin/bash
+case $1 in hostnames|show) echo node1;; requeue) echo "requeue $2" >> "$CALLS"; kill -TERM $PPID;; esac
+"""
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Start slurm/stage2.sh as inside a job, whose srun is the given bash."""
+    binary = tmp_path / "bin"
+    binary.mkdir()
+    (tmp_path / "c.yaml").write_text("")
+
+    def start(srun):
+        for name, text in (("srun", SRUN % srun), ("scontrol", SCONTROL)):
+            (binary / name).write_text(text)
+            (binary / name).chmod(0o755)
+        environment = clean_environment(
+            SLURM_JOB_ID=40123, SLURM_JOB_NAME="tnr stage2", SLURM_JOB_NODELIST="node1", TNR_LOGS=tmp_path / "logs",
+            CALLS=tmp_path / "calls",
+        )  # fmt: skip
+        # common.sh puts the project's environment first on PATH, which has no srun.
+        environment["PATH"] = f"{binary}:{environment['PATH']}"
+        command = [ROOT / "slurm" / "stage2.sh", tmp_path / "c.yaml", "engine=ddp"]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    start.requeued = lambda: (tmp_path / "calls").exists()
+    start.logs = tmp_path / "logs" / "tnr_stage2-40123"
+    return start
+
+
+def first(end):
+    return f'echo "srun: error: node2: task 1: {end}" >&2; echo "srun: error: node1: task 0: Terminated" >&2; exit 143'
+
+
+@pytest.mark.parametrize(
+    ("srun", "code", "requeued"),
+    [
+        ("exit 0", 0, False),
+        (first("Exited with exit code 2"), 2, False),
+        (first("Exited with exit code 1"), 1, False),
+        (first("Exited with exit code 75"), 75, True),
+        (first("Killed"), 143, True),
+        (first("Out Of Memory"), 143, True),
+        ("exit 1", 1, False),  # srun's own failure: no task has ended
+    ],
+)
+def test_exit_codes(job, srun, code, requeued):
+    process = job(srun)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert job.requeued() is requeued
+
+
+def test_the_ranks_get_a_port_of_the_job_and_a_log_each(job):
+    process = job('echo "$MASTER_ADDR:$MASTER_PORT $*"; exit 0')
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "node1:20123 --kill-on-bad-exit=1 --open-mode=append" in out
+    assert f"--output={job.logs}/rank-%t.log" in out and out.rstrip().endswith("engine=ddp")
+
+
+def test_a_warning_is_passed_on_and_the_job_requeued_whatever_the_ranks_make_of_it(job):
+    process = job("trap 'exit 138' USR1; echo up; for i in $(seq 300); do sleep 0.1; done")
+    while "up" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=60)
+    assert process.returncode == 138 and job.requeued()
+
+
+def test_when_slurm_ends_the_job_it_only_waits_for_the_ranks(job):
+    process = job("trap '' TERM; echo up; sleep 1; exit 75")
+    while "up" not in process.stdout.readline():
+        pass
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 75 and not job.requeued() and time.monotonic() - began > 0.5
+
+
+def test_crashes_are_counted(job):
+    for attempt in range(4):
+        process = job(first("Killed"))
+        process.communicate(timeout=60)
+        assert job.requeued() is (attempt < 3)
+        if job.requeued():
+            (job.logs.parents[1] / "calls").unlink()
+
+
+def test_only_lines_since_the_last_start_are_shown(job):
+    say = 'echo "tnr: {}" >> "${{log/\\%t/0}}"; exit 2'
+    job(say.format("old trouble")).communicate(timeout=60)
+    _, err = job(say.format("new trouble")).communicate(timeout=60)
+    assert "tnr: new trouble" in err and "old" not in err
+    _, err = job("exit 2").communicate(timeout=60)
+    assert "trouble" not in err

@@ -1,0 +1,181 @@
+"""The Slurm scripts on a real cluster of two nodes: the chain, the engines, and every way a job is interrupted."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.cluster.harness import Cluster, missing
+from tnr_dist.train.tracking import read_metrics
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+STEPS = 60
+LONG = (f"stage2.max_steps={STEPS}", "stage2.lr=1e-3")
+
+
+def curve(output: Path) -> np.ndarray:
+    return np.array([r["train/loss"] for r in read_metrics(output / "stage2-1" / "metrics.jsonl") if "train/loss" in r])
+
+
+def in_mid_epoch(cluster: Cluster, job: int, output: Path, steps: int = 5) -> None:
+    """Wait until the job's stage 2 has made so many steps."""
+    metrics = output / "stage2-1" / "metrics.jsonl"
+    end = time.monotonic() + 120
+    while not metrics.exists() or metrics.read_text().count("\n") < steps:
+        assert time.monotonic() < end and cluster.jobs(job)[0]["JobState"] in ("PENDING", "RUNNING"), cluster.logs(job)
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cluster, config, chain):
+    """What the interrupted runs must end with: (weights, loss curve)."""
+    output = cluster.work / "uninterrupted"
+    shutil.copytree(cluster.work / "chain" / "seed-0", output, ignore=shutil.ignore_patterns("stage2-*"))
+    cluster.succeed(cluster.sbatch("stage2", config, f"output={output}", *LONG))
+    return load_file(output / "stage2-1" / "model.safetensors"), curve(output)
+
+
+def assert_same_as(uninterrupted, output):
+    weights, losses = uninterrupted
+    found = load_file(output / "stage2-1" / "model.safetensors")
+    assert [name for name in weights if not torch.equal(weights[name], found[name])] == []
+    np.testing.assert_array_equal(losses, curve(output))
+
+
+def test_preflight_on_two_nodes(cluster, config, chain):
+    command = ("launch/srun.sh", "--nodes=2", "--ntasks-per-node=2", "--time=3", "--", "launch/preflight.sh", config)
+    done = cluster.run(*command, f"output={cluster.work}/chain", seconds=120)
+    assert "4 met, on node1, node2" in done.stdout and "GiB/s" in done.stdout
+    assert "2 teachers" in done.stdout and "error" not in done.stdout
+
+
+def test_one_task_per_node_starts_its_local_ranks(cluster):
+    command = ("launch/srun.sh", "--per-node", 2, "--nodes=2", "--time=3", "--", "tnr", "doctor")
+    done = cluster.run(*command, seconds=120)
+    assert "4 met, on node1, node2" in done.stdout and "local: rank 0 of 4, local rank 0 of 2" in done.stdout
+
+
+def test_the_chain_runs_to_its_end(cluster, chain):
+    assert len(cluster.jobs(chain["finetune"])) == 2 and len(cluster.jobs(chain["cache"])) == 2
+    results = json.loads((cluster.work / "chain" / "seed-0" / "stage2-1" / "results.json").read_text())
+    assert results["split"] == "dev" and 0 < results["auc"] < 1
+    table = json.loads((cluster.work / "chain" / "report" / "table.json").read_text())
+    assert [row["model"] for row in table] == ["random", "most popular", "Tiny-NewsRec-1", "oracle"]
+    logs = cluster.work / "logs" / f"tnr-stage2-1-{chain['stage2-1']}"
+    assert "rank 0 of 2" in (logs / "rank-0.log").read_text() and (logs / "rank-1.log").is_file()
+
+
+def test_a_failed_job_cancels_what_depends_on_it(cluster, config, chain):
+    # The chain's folders hold runs of other settings, which is an error of the first job that meets one.
+    done = cluster.run("slurm/pipeline.sh", config, "post_train.lr=0.5", nodes=1, time=5, cache_tasks=1)
+    ids = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
+    first = cluster.wait(ids["post-train"])[0]
+    assert (first["JobState"], first["ExitCode"], first["Restarts"]) == ("FAILED", "2:0", "0")
+    for name in ("finetune", "stage2-1", "report"):
+        assert {one["JobState"] for one in cluster.wait(ids[name], 30)} == {"CANCELLED"}
+
+
+@pytest.mark.parametrize("engine", ["ddp", "deepspeed", "horovod"])
+def test_every_engine_ends_with_the_same_metrics(cluster, config, chain, inputs, engine):
+    if engine == "deepspeed":
+        try:
+            import deepspeed  # noqa: F401
+        except ImportError:
+            missing("deepspeed is not installed (make venv)")
+    if engine == "horovod":
+        try:
+            import horovod.torch as hvd
+        except ImportError:
+            missing("horovod is not installed (launch/install_horovod.sh)")
+        if not hasattr(hvd, "init"):
+            missing("horovod's extension does not load (launch/install_horovod.sh)")
+    output = inputs(engine)
+    cluster.succeed(cluster.sbatch("stage2", config, f"engine={engine}", f"output={output}"), 300)
+    np.testing.assert_allclose(curve(output), curve(cluster.work / "chain" / "seed-0"), atol=1e-5)
+    cluster.succeed(cluster.sbatch("evaluate", config, f"engine={engine}", f"output={output}"), 300)
+    results = [
+        json.loads((f / "stage2-1" / "results.json").read_text()) for f in (output, cluster.work / "chain" / "seed-0")
+    ]
+    for key in ("auc", "mrr", "ndcg5", "ndcg10"):
+        assert results[0][key] == pytest.approx(results[1][key], abs=1e-4)
+
+
+def test_requeue_in_mid_epoch(cluster, config, uninterrupted, inputs):
+    output = inputs("requeue")
+    job = cluster.sbatch("stage2", config, f"output={output}", *LONG)
+    in_mid_epoch(cluster, job, output)
+    cluster.run("scontrol", "requeue", job)
+    assert cluster.succeed(job)["Restarts"] == "1"
+    assert "going on at step" in cluster.logs(job)
+    assert_same_as(uninterrupted, output)
+
+
+def test_preemption_by_a_higher_partition(cluster, config, uninterrupted, inputs):
+    output = inputs("preempt")
+    job = cluster.sbatch("stage2", config, f"output={output}", *LONG, options=("--exclusive",))
+    in_mid_epoch(cluster, job, output)
+    urgent = ("sbatch", "--parsable", "--partition=urgent", "--time=1", "--output=/dev/null", "--wrap", "true")
+    assert cluster.succeed(int(cluster.run(*urgent).stdout))["Restarts"] == "0"
+    assert cluster.succeed(job)["Restarts"] == "1"
+    assert "going on at step" in cluster.logs(job)
+    assert_same_as(uninterrupted, output)
+
+
+@pytest.mark.parametrize("target", ["batch script", "ranks"])
+def test_a_warning_ends_with_75_and_a_requeue(cluster, config, uninterrupted, inputs, target):
+    """USR1 to the batch script alone is what Slurm sends before the time limit; scancel's own default is the ranks."""
+    output = inputs("usr1")
+    job = cluster.sbatch("stage2", config, f"output={output}", *LONG)
+    in_mid_epoch(cluster, job, output)
+    cluster.run("scancel", "--signal=USR1", *(["--batch"] if target == "batch script" else []), job)
+    assert cluster.succeed(job)["Restarts"] == "1"
+    logs = cluster.logs(job)
+    assert "exit code 75" in logs and "goes back into the queue" in logs and "going on at step" in logs
+    assert_same_as(uninterrupted, output)
+
+
+def test_a_killed_rank_is_a_requeue_too(cluster, config, uninterrupted, inputs):
+    output = inputs("killed")
+    job = cluster.sbatch("stage2", config, f"output={output}", *LONG, "log.checkpoint_every=5")
+    in_mid_epoch(cluster, job, output)
+    wanted = {f"SLURM_JOB_ID={job}", "SLURM_PROCID=1", "SLURM_STEP_ID=0"}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = set((process / "environ").read_text().split("\0"))
+            python = "python" in (process / "exe").readlink().name
+        except OSError:
+            continue
+        if wanted <= environment and python:
+            os.kill(int(process.name), signal.SIGKILL)
+    # Slurm's TERM for the other rank can come again and hit the restarted job, which is then only one more restart.
+    assert cluster.succeed(job)["Restarts"] in ("1", "2")
+    assert "the first rank to end: Killed" in cluster.logs(job)
+    assert_same_as(uninterrupted, output)
+
+
+def test_bad_configuration_is_not_requeued(cluster, config, chain, inputs):
+    job = cluster.sbatch("stage2", config, f"output={inputs('bad')}", "stage2.batch_sizes=3")
+    record = cluster.wait(job)[0]
+    assert (record["JobState"], record["ExitCode"], record["Restarts"]) == ("FAILED", "2:0", "0")
+    out = (cluster.work / "logs" / f"stage2-{job}.out").read_text()
+    assert "did you mean 'stage2.batch_size'" in out and "Traceback" not in cluster.logs(job)
+
+
+def test_a_script_submits_itself_with_the_options_of_the_environment(cluster, config, chain):
+    done = cluster.run(
+        "slurm/finetune.sh", config, f"output={cluster.work}/chain/seed-0", nodes=1, time=7, gpus_per_node=2
+    )
+    job = int(done.stdout.split(";")[0])
+    records = cluster.wait(job)
+    # The header's array is of 4; teachers 0 and 1 are complete and there are no others.
+    assert [one["JobState"] for one in records] == ["COMPLETED"] * 4
+    assert {one["TimeLimit"] for one in records} == {"00:07:00"} and {one["NumTasks"] for one in records} == {"2"}
+    assert records[0]["TresPerNode"] == "gres:gpu:2"

@@ -1,0 +1,90 @@
+"""The launcher and its ranks, forked from a process that has imported everything: a fifth of what starting anew takes.
+
+All else is real: `engines.local` runs as it is, its ranks are its own children, with their own signals and ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+_HERE = "tests.faults.warm"
+
+
+def start(arguments: list[str], log: str) -> BaseProcess:
+    """`python -m tnr_dist.engines.local ARGUMENTS` with its output in a file."""
+    context: ForkServerContext = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_HERE, "tnr_dist.cli", "tnr_dist.stages.stage2", "torch._dynamo", "transformers"])
+    process = context.Process(target=_launcher, args=(arguments, log))
+    process.start()
+    return process
+
+
+class _Forked(subprocess.Popen):  # type: ignore[type-arg]
+    """Popen whose child is a fork that goes on as `python -m tnr_dist.cli` instead of one that starts Python anew."""
+
+    def _execute_child(
+        self, args: Any, executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any, cwd: Any, env: Any, *rest: Any
+    ) -> None:
+        command = [str(part) for part in args]
+        assert command[:3] == [sys.executable, "-m", "tnr_dist.cli"], command
+        self.pid = os.fork()
+        self._child_created = True
+        if self.pid:
+            return
+        code = 1
+        try:
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, signal.SIG_DFL)
+            if preexec_fn is not None:
+                preexec_fn()
+            if env is not None:
+                os.environ.clear()
+                os.environ.update(env)
+            sys.argv = ["tnr", *command[3:]]
+            code = _code_of(_tnr)
+        finally:
+            threading._shutdown()  # what the interpreter does at its end, so that a thread that hangs is seen
+            atexit._run_exitfuncs()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+def _tnr() -> None:
+    from tnr_dist.cli import main
+
+    main()
+
+
+def _launcher(arguments: list[str], log: str) -> None:
+    os.setsid()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from tnr_dist.engines import local
+
+    subprocess.Popen = _Forked  # type: ignore[misc]
+    sys.argv = ["local", *arguments]
+    sys.exit(_code_of(local.main))
+
+
+def _code_of(main: Any) -> int:
+    try:
+        main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        return 1
+    return 0
