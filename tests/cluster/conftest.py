@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import HERE, Cluster, missing
+from tests.cluster.harness import HERE, Cluster
+from tests.lanes import missing
 
 CONFIG = """
 threads: 1

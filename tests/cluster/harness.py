@@ -8,20 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
-
-import pytest
+from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE"}
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip; or fail, where TNR_REQUIRE_LANES says that this machine has all that the lane needs."""
-    if os.environ.get("TNR_REQUIRE_LANES") == "1":
-        pytest.fail(f"TNR_REQUIRE_LANES=1, and {reason}")
-    pytest.skip(reason)
 
 
 def clean_environment(**extra: Any) -> dict[str, str]:

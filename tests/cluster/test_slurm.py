@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.cluster.harness import Cluster, missing
+from tests.cluster.harness import Cluster
+from tests.lanes import missing
 from tnr_dist.train.tracking import read_metrics
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests import engine_task as task
+from tests.lanes import missing
 from tests.ranks import on_ranks
 from tnr_dist.config import DeepSpeedConfig, HorovodConfig, load_config
 from tnr_dist.engines.base import make_engine
@@ -31,7 +32,7 @@ HALF, END = 3, 6  # steps of the interrupted run
 
 
 @functools.cache
-def missing(name: str) -> str:
+def reason_against(name: str) -> str:
     """Why an engine cannot run here; empty when it can."""
     if name.startswith("deepspeed"):
         try:
@@ -48,8 +49,8 @@ def missing(name: str) -> str:
 
 @pytest.fixture(params=ENGINES)
 def engine_name(request):
-    if missing(request.param):
-        pytest.skip(missing(request.param))
+    if reason_against(request.param):
+        missing(reason_against(request.param))
     return request.param
 
 
@@ -203,17 +204,18 @@ def _go_on(name, checkpoints):
     return out
 
 
-@pytest.mark.parametrize(
-    ("source", "ranks_then", "ranks"),
-    [("ddp", 2, 2), ("ddp", 1, 2), ("deepspeed-1", 2, 1), ("deepspeed-3", 2, 2), ("horovod", 2, 2)],
-)
-def test_any_engine_goes_on_from_anothers_checkpoint(engine_name, source, ranks_then, ranks):
-    if source == engine_name or (source != "ddp" and engine_name not in ("ddp", "deepspeed-2")):
-        pytest.skip("one of a few pairs of engines")
-    if missing(source):
-        pytest.skip(missing(source))
+PAIRS = [("ddp", other) for other in ENGINES[1:]]
+PAIRS += [(source, other) for source in ("deepspeed-1", "deepspeed-3", "horovod") for other in ("ddp", "deepspeed-2")]
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+@pytest.mark.parametrize(("ranks_then", "ranks"), [(2, 2), (1, 2)])
+def test_any_engine_goes_on_from_anothers_checkpoint(source, target, ranks_then, ranks):
+    for name in (source, target):
+        if reason_against(name):
+            missing(reason_against(name))
     expected = results(source, ranks_then)[0]["weights"]
-    out = on_ranks(ranks, _go_on, engine_name, folder() / str(ranks_then) / source)[0]
+    out = on_ranks(ranks, _go_on, target, folder() / str(ranks_then) / source)[0]
     for name, value in expected.items():
         np.testing.assert_allclose(out[name], value, atol=1e-5, rtol=0, err_msg=name)
 
@@ -235,8 +237,8 @@ def _gather_rows(name, sizes):
 
 @pytest.mark.parametrize("sizes", [[2, 3], [4, 0], [1, 1, 5]])
 def test_horovod_gathers_rows_and_their_gradient(sizes):
-    if missing("horovod"):
-        pytest.skip(missing("horovod"))
+    if reason_against("horovod"):
+        missing(reason_against("horovod"))
     expected = np.arange(1.0, sum(sizes) * 3 + 1).reshape(-1, 3) * sum(range(1, len(sizes) + 1))
     for rank, (equal, grad, start, summed, dtype) in enumerate(on_ranks(len(sizes), _gather_rows, "horovod", sizes)):
         assert equal
@@ -256,8 +258,8 @@ def _compressed():
 
 
 def test_horovod_compression():
-    if missing("horovod"):
-        pytest.skip(missing("horovod"))
+    if reason_against("horovod"):
+        missing(reason_against("horovod"))
     seen = on_ranks(2, _compressed)
     assert seen[0] == seen[1]
     for kind, atol in (("fp16", 1e-4), ("bf16", 1e-3)):
@@ -282,8 +284,8 @@ def _not_finite(stage):
 
 @pytest.mark.parametrize("stage", [1, 3])
 def test_deepspeed_skips_no_step_in_silence(stage):
-    if missing("deepspeed"):
-        pytest.skip(missing("deepspeed"))
+    if reason_against("deepspeed"):
+        missing(reason_against("deepspeed"))
     assert "not finite" in on_ranks(2, _not_finite, stage)[0]
 
 
@@ -299,8 +301,8 @@ LAUNCHERS = {
     [("torchrun", "horovod"), ("local", "horovod"), ("horovodrun", "horovod"), ("torchrun", "deepspeed")],
 )
 def test_under_launchers(launcher, name, tmp_path):
-    if missing(name):
-        pytest.skip(missing(name))
+    if reason_against(name):
+        missing(reason_against(name))
     command = [*LAUNCHERS[launcher], "tests.engine_task", name, "6", str(tmp_path / "out.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -318,8 +320,8 @@ def _stage(config, engine, stage):
 @pytest.mark.parametrize("name", ["deepspeed-1", "deepspeed-3", "horovod"])
 def test_a_stage(name, prepared, tiny_plm, tmp_path):
     """The whole loop: frozen states, titles shared among ranks, checkpoints, accumulation, the saved model."""
-    if missing(name):
-        pytest.skip(missing(name))
+    if reason_against(name):
+        missing(reason_against(name))
     models, curves = [], []
     for engine, stage in (("ddp", -1), (name.partition("-")[0], int(name.partition("-")[2] or -1))):
         output = tmp_path / engine

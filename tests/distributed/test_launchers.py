@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.lanes import missing
 from tnr_dist.train.tracking import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -56,10 +57,7 @@ NEEDS = {"deepspeed.sh": "deepspeed", "horovodrun.sh": "horovodrun", "mpirun": "
 def test_same_curve(config, tmp_path, launcher):
     program = NEEDS.get(launcher, "python3")
     if not shutil.which(program, path=f"{BIN}:{os.environ['PATH']}"):
-        reason = f"there is no {program}: see CONTRIBUTING.md, cluster tests"
-        if os.environ.get("TNR_REQUIRE_LANES") == "1":
-            pytest.fail(f"TNR_REQUIRE_LANES=1, and {reason}")
-        pytest.skip(reason)
+        missing(f"there is no {program}: see CONTRIBUTING.md, cluster tests")
     alone = start([BIN / "tnr"], config, tmp_path / "alone")
     assert alone.wait(120) == 0, alone.stderr.read()
     command, overrides = LAUNCHERS[launcher]

@@ -150,7 +150,6 @@ class Case:
         self.data, self.cache = folder / "data", folder / "run" / "cache"
         self.run = folder / "run" / "stage2-2"
         self.attempts: list[Attempt] = []
-        self.harmed_at = 0  # the step at which the last fault was made
         self.undo: list[Any] = []  # called when the case is over, whatever came of it
 
     def start(self, ranks: int = 0, *overrides: str) -> Attempt:

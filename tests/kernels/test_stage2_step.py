@@ -25,6 +25,8 @@ M, D, B, L, C, NEWS, VOCABULARY = 3, 24, 6, 7, 4, 30, 40
 
 # The teachers' table is a constant, so that nothing scatters gradients to it.
 LAUNCHED = {
+    "residual_norm_kernel",
+    "residual_norm_gradient_kernel",
     "attention_kernel",
     "attention_gradient_kernel",
     "logits_kernel",

@@ -23,6 +23,7 @@ from tnr_dist.kernels.distillation import distillation
 from tnr_dist.kernels.gather_cast import gather_cast
 from tnr_dist.kernels.projection_mse import projection_mse
 from tnr_dist.kernels.ragged_attention import planned_attention
+from tnr_dist.kernels.residual_norm import residual_norm
 from tnr_dist.models.attention import Plan, bucket_attention
 from tnr_dist.progress import say
 
@@ -43,6 +44,8 @@ class Case:
     call: Callable[..., Tensor]
     # A bucket of attention is one call of SDPA on a GPU; on a CPU it is code of its own, minutes of C++ for all of them.
     compile_on_cpu: bool = True
+    # Each form draws numbers of its own: their outputs are not comparable.
+    random: bool = False
 
     def step(self, call: Callable[..., Tensor], inputs: tuple[Tensor, ...] | None = None) -> list[Tensor]:
         """Output and gradients of a sum with unequal factors."""
@@ -100,7 +103,7 @@ def _row(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
     for name, form in forms.items():
         try:
             row[name] = _milliseconds(lambda form=form: case.step(form), device, repeats)  # type: ignore[misc]
-            if form is fused:
+            if form is fused and not case.random:
                 row["max_error"] = max(
                     float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-30))
                     for a, b in zip(case.step(fused), case.step(plain, _widened(case.inputs)), strict=True)
@@ -161,6 +164,7 @@ def _cases(batch: int, device: torch.device) -> list[Case]:
         _histories(batch, draw, device),
         *_attention(_TITLES[batch], draw),
         _gather(_TITLES[batch], draw, device, generator),
+        *(_residual(_TITLES[batch], width, p, draw) for width in (384, 768) for p in (0.0, 0.1)),
     ]
 
 
@@ -251,3 +255,15 @@ def _gather(rows: int, draw: Callable[..., Tensor], device: torch.device, genera
     index = torch.randint(_NEWS, (rows,), generator=generator).to(device)
     inputs = (draw(_NEWS, _TEACHERS, _DIM, dtype=torch.bfloat16, grad=False), index)
     return Case("gather_cast", f"V={_NEWS} U={rows} M={_TEACHERS} D={_DIM}", "bfloat16", inputs, call)
+
+
+def _residual(titles: int, width: int, p: float, draw: Callable[..., Tensor]) -> Case:
+    tokens = int(_lengths(titles).sum())
+
+    def call(kernels: Choice, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):  # what the plain form costs in the encoder
+            return residual_norm(x, y, weight, bias, 1e-12, p, kernels)
+
+    states = (draw(tokens, width, dtype=torch.bfloat16) for _ in range(2))
+    inputs = (*states, draw(width), draw(width))
+    return Case("residual_norm", f"T={tokens} d={width} dropout={p}", "bfloat16", inputs, call, random=p > 0)

@@ -22,7 +22,7 @@ from tnr_dist.errors import InputError
 from tnr_dist.kernels.dispatch import interpreted
 
 #: Modules of this package that have `aot_signatures`.
-MODULES = ("additive_pooling", "distillation", "gather_cast", "projection_mse", "ragged_attention")
+MODULES = ("additive_pooling", "distillation", "gather_cast", "projection_mse", "ragged_attention", "residual_norm")
 #: Compute capability and threads of a warp of the target.
 TARGET = (90, 32)
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")

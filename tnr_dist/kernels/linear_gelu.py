@@ -12,29 +12,31 @@ from torch import Tensor
 from tnr_dist.kernels.dispatch import Choice, product_dtype, use_triton
 
 
-def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, kernels: Choice | None = None) -> Tensor:
-    """GELU(x W^T + b).
-
-    The fused form is for inference in bfloat16 on CUDA: with gradients enabled, elsewhere and otherwise the plain one
-    runs.
-
-    Args:
-        x: [T, d].
-        weight: [F, d].
-        bias: [F].
-        kernels: 'torch' for the plain form; None: as `dispatch.use_kernels` says.
-
-    Returns:
-        [T, F] in autocast's dtype, or x's.
-    """
-    fused = (
+def fuses(x: Tensor, weight: Tensor, kernels: Choice | None = None) -> bool:
+    """Whether `linear_gelu` takes its fused form: without gradients, on CUDA, in bfloat16, if that is chosen."""
+    return (
         x.is_cuda
         and not torch.is_grad_enabled()
         and product_dtype(x, weight) == torch.bfloat16
         and hasattr(torch, "_addmm_activation")
         and use_triton(kernels, x, "linear_gelu")
     )
-    return _linear_gelu_bf16(x, weight, bias) if fused else linear_gelu_reference(x, weight, bias)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, kernels: Choice | None = None) -> Tensor:
+    """GELU(x W^T + b).
+
+    Args:
+        x: [T, d].
+        weight: [F, d].
+        bias: [F].
+        kernels: 'torch' for the plain form; None: as `dispatch.use_kernels` says. See `fuses`.
+
+    Returns:
+        [T, F] in autocast's dtype, or x's; bfloat16 from the fused form.
+    """
+    form = _linear_gelu_bf16 if fuses(x, weight, kernels) else linear_gelu_reference
+    return form(x, weight, bias)
 
 
 def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.errors import InputError
+from tnr_dist.kernels.dispatch import use_triton
+from tnr_dist.kernels.linear_gelu import fuses, linear_gelu
+from tnr_dist.kernels.residual_norm import residual_norm
 from tnr_dist.models.attention import attention_scores, ragged_attention, relative_buckets
 from tnr_dist.models.packed import Order, Packed
 
@@ -111,10 +114,19 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, batch: Packed, bias: Tensor | None, train: bool) -> Tensor:
         """States [T, d] -> [T, d]; `batch` ordered by length, `bias` [heads, S, S], dropout only if `train`."""
         attended = ragged_attention(*self.heads_of(x), batch.plan, bias, self.attention_dropout if train else 0.0)
-        attended = F.dropout(self.attention_out(attended.flatten(1)), self.dropout, train)
-        x = self.attention_norm(x + attended)
-        out = F.dropout(self.ffn_out(self.activation(self.ffn_in(x))), self.dropout, train)
-        return self.ffn_norm(x + out)
+        x = self._add(x, self.attention_out(attended.flatten(1)), self.attention_norm, train)
+        if self.activation is F.gelu and fuses(x, self.ffn_in.weight):
+            inner = linear_gelu(x, self.ffn_in.weight, self.ffn_in.bias)
+        else:
+            inner = self.activation(self.ffn_in(x))
+        return self._add(x, self.ffn_out(inner), self.ffn_norm, train)
+
+    def _add(self, x: Tensor, y: Tensor, norm: nn.LayerNorm, train: bool) -> Tensor:
+        """norm(x + dropout(y)) for x, y [T, d]."""
+        if use_triton(None, x, "residual_norm"):
+            p = self.dropout if train else 0.0
+            return residual_norm(x, y, norm.weight, norm.bias, norm.eps, p, "triton")
+        return norm(x + F.dropout(y, self.dropout, train))  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
