@@ -29,7 +29,7 @@ rm -f "$OUT"/{kernels,inference,inference-triton,step,teacher-pass,epoch}.json
 : >"$OUT/log.txt"
 failed=()
 
-# part NAME SECONDS COMMAND...: its output goes to the log. The limits of all parts sum to 410 seconds, and 125 of the tests.
+# part NAME SECONDS COMMAND...: its output goes to the log. The limits of all parts sum to 465 seconds, and 70 of the tests.
 part() {
     local name=$1 limit=$2 began=$SECONDS code=0
     shift 2
@@ -58,7 +58,7 @@ kernel_tests() {
     logs=$(mktemp -d)
     for file in tests/kernels/test_*.py; do
         case $file in */test_aot.py | */test_bench.py | */test_gpu_script.py) continue ;; esac # need no GPU: run elsewhere
-        timeout -s INT -k 5 125 "$PYTHON" -m pytest -p no:cacheprovider -o addopts="" --import-mode=importlib -q --tb=short \
+        timeout -s INT -k 5 70 "$PYTHON" -m pytest -p no:cacheprovider -o addopts="" --import-mode=importlib -q --tb=short \
             "$file" >"$logs/${file##*/}.log" 2>&1 &
         pids+=($!)
     done
@@ -79,11 +79,11 @@ else
     tests="skipped: pytest is not installed"
     echo "tests: $tests"
 fi
-bench kernels 110 kernels
-bench step 80 step samples=1024 layers=4 width=768 repeats=10
+bench kernels 160 kernels
+bench step 95 step samples=1024 layers=4 width=768 repeats=10
 bench teacher-pass 40 teacher-pass news=8192 width=768 layers=12
-bench inference-triton 40 inference compiled=false kernels=triton
-bench inference 140 inference
+bench inference-triton 35 inference compiled=false kernels=triton
+bench inference 135 inference
 
 "$PYTHON" - "$OUT" "$name" "$tests" "${failed[@]}" <<'PYTHON_END' | tee "$OUT/table.txt"
 import json

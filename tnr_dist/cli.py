@@ -187,13 +187,17 @@ def _engine(config: Any) -> Any:
     return engine
 
 
-def _stage(path: Path, overrides: list[str] | None, print_config: bool, work: Any) -> None:
+def _stage(path: Path, overrides: list[str] | None, print_config: bool, work: Any, *, stops: bool = True) -> None:
+    """Run a stage; `stops`: it can end with exit code 75 when the process is told to stop."""
     config = _configure(path, overrides, print_config)
     code = _ranks(config)
     if code is not None:
         raise typer.Exit(code)
     from tnr_dist.kernels.dispatch import use_kernels
+    from tnr_dist.train import preemption
 
+    if stops:
+        preemption.listen()
     engine = _engine(config)
     try:
         with use_kernels(config.kernels):
@@ -261,7 +265,7 @@ def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_
             names = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
             print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in names.items()))
 
-    _stage(config, overrides, print_config, show)
+    _stage(config, overrides, print_config, show, stops=False)
 
 
 @app.command("predict")
@@ -290,7 +294,7 @@ def predict(
         raise InputError("tnr predict: give a configuration file, or --check FILE")
     from tnr_dist.stages.evaluate import predict as work
 
-    _stage(config, overrides, print_config, work)
+    _stage(config, overrides, print_config, work, stops=False)
 
 
 @app.command("run")

@@ -430,6 +430,7 @@ _POSITIVE = [
     "stage2.omega",
     "log.every",
     "log.keep",
+    "timeout",
     "seeds",
     "ranks",
 ]
@@ -446,6 +447,8 @@ def _check(config: Config) -> None:
         "data.workers",
         "plm.layers",
         "log.checkpoint_every",
+        "log.checkpoint_minutes",
+        "log.keep_every",
         "stage1.beta1",
         "stage2.beta2",
     ):
@@ -455,6 +458,10 @@ def _check(config: Config) -> None:
         stage: TrainConfig = getattr(config, name)
         if stage.batch_size <= 0 or stage.epochs <= 0 or stage.lr <= 0:
             raise InputError(f"{name}: batch_size, epochs and lr must be greater than 0")
+        if stage.accumulate < 1:
+            raise InputError(f"{name}.accumulate={stage.accumulate}: must be 1 or more")
+        if stage.token_budget < -1:
+            raise InputError(f"{name}.token_budget={stage.token_budget}: tokens, 0 (by memory) or -1 (no bound)")
         if stage.max_steps < 0 or stage.head_lr < 0 or stage.clip_norm < 0 or stage.weight_decay < 0:
             raise InputError(f"{name}: max_steps, head_lr, clip_norm and weight_decay must not be negative")
         if stage.trainable_layers < -1:

@@ -46,13 +46,13 @@ def _no_meeting():
     import os
 
     from tnr_dist.engines import core
-    from tnr_dist.errors import InputError
+    from tnr_dist.errors import RankLost
 
     os.environ["RANK"] = os.environ["LOCAL_RANK"] = "1"  # nobody is rank 0
     core.TIMEOUT_SECONDS = 1.0
     try:
         DDPEngine("cpu", 1)
-    except InputError as error:
+    except RankLost as error:
         return str(error)
 
 

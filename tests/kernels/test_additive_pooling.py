@@ -130,7 +130,7 @@ def test_equals_the_model_s_pooling(device: torch.device) -> None:
 def test_long_sequences_take_the_plain_form(device: torch.device) -> None:
     inputs = ragged([70, 3], 16, 16, device)
     got = additive_pooling(**inputs, max_length=70, kernels="triton")
-    assert torch.equal(got, additive_pooling_reference(**inputs))
+    torch.testing.assert_close(got, additive_pooling_reference(**inputs))  # on CUDA sums of no fixed order
     inputs = padded(2, 65, 16, 16, device)
     assert torch.equal(additive_pooling_padded(**inputs, kernels="triton"), additive_pooling_padded_reference(**inputs))
 

@@ -12,21 +12,21 @@ from tnr_dist.kernels.dispatch import use_kernels, use_triton
 
 def test_a_choice_holds_within_its_context(device: torch.device) -> None:
     x = torch.zeros(1, device=device)
-    assert not use_triton(None, x, "gather_cast")
+    assert not use_triton(None, x, "projection_mse")
     with use_kernels("triton"):
-        assert use_triton(None, x, "gather_cast")
+        assert use_triton(None, x, "projection_mse")
         with use_kernels("torch"):
-            assert not use_triton(None, x, "gather_cast")
-            assert use_triton("triton", x, "gather_cast"), "a call's own choice comes first"
-        assert use_triton(None, x, "gather_cast")
-        assert not use_triton("torch", x, "gather_cast")
-    assert not use_triton(None, x, "gather_cast")
+            assert not use_triton(None, x, "projection_mse")
+            assert use_triton("triton", x, "projection_mse"), "a call's own choice comes first"
+        assert use_triton(None, x, "projection_mse")
+        assert not use_triton("torch", x, "projection_mse")
+    assert not use_triton(None, x, "projection_mse")
 
 
 def test_a_choice_ends_with_an_error(device: torch.device) -> None:
     with pytest.raises(ZeroDivisionError), use_kernels("triton"):
         raise ZeroDivisionError
-    assert not use_triton(None, torch.zeros(1, device=device), "gather_cast")
+    assert not use_triton(None, torch.zeros(1, device=device), "projection_mse")
 
 
 def test_an_unknown_choice_is_refused() -> None:

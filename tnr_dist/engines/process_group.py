@@ -14,7 +14,7 @@ from torch import Tensor
 from tnr_dist.engines import core
 from tnr_dist.engines.core import EngineCore, on_one_machine
 from tnr_dist.engines.environment import Environment
-from tnr_dist.errors import InputError
+from tnr_dist.errors import RankLost
 
 
 class ProcessGroupEngine(EngineCore):
@@ -83,7 +83,7 @@ def timeout() -> datetime.timedelta:
 def meet(env: Environment) -> dist.Store:
     """The key-value store through which the ranks find each other; on one machine it listens on loopback only.
 
-    Raises InputError when they do not find it in time.
+    Raises RankLost when they do not find it in time.
     """
     if env.world_size == 1:
         return dist.HashStore()
@@ -113,9 +113,9 @@ def meet(env: Environment) -> dist.Store:
         raise did_not_meet(env, error) from None
 
 
-def did_not_meet(env: Environment, error: Exception) -> InputError:
+def did_not_meet(env: Environment, error: Exception) -> RankLost:
     """One line that names the rank and where it waited."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return InputError(
+    return RankLost(
         f"rank {env.rank} of {env.world_size}: the ranks did not meet at {env.master_addr}:{env.master_port} ({line})"
     )

@@ -15,13 +15,14 @@ from tnr_dist.cache.teachers import FORMAT_VERSION, from_stored, to_stored
 from tnr_dist.config import Config
 from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_shard
 from tnr_dist.engines.base import Engine, choose_precision
-from tnr_dist.errors import InputError
+from tnr_dist.errors import InputError, Preempted
 from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
 from tnr_dist.files import atomic_path, file_hash, read_json, write_json
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.progress import Bar, say
 from tnr_dist.stages.common import DataSet, folder, start, trained_model
 from tnr_dist.stages.finetune import teacher_folder
+from tnr_dist.train import preemption
 from tnr_dist.train.runfolder import RunFolder
 
 
@@ -69,6 +70,8 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         impressions = sum(info.impressions for info in chosen)
         with Bar(f"cache {split}", impressions, "impressions", enabled=rank == 0) as bar:
             for info in chosen[rank::world]:
+                if preemption.asked():
+                    raise Preempted("cache: told to stop; run it again to go on with the next shard")
                 source = data.folder / split / info.name
                 write_side_shard(teachers, facts["sha256"], config, source, info, place.path / split / info.name)
                 bar.advance(min(info.impressions * world, impressions - bar.done))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,6 +125,22 @@ def trained_model(run: Path, what: str) -> tuple[Recommender, ModelSpec]:
     """The model of a finished run. Raises InputError when the run is not finished."""
     completed_id(run, what)
     return load_recommender(run / "model.safetensors")
+
+
+def continued_model(config: Config, run: Path, what: str) -> tuple[Recommender, ModelSpec]:
+    """The model of a finished run, to be trained further under `config.model`.
+
+    Raises InputError when the run is not finished or made a model of another shape than the configuration's.
+    """
+    model, spec = trained_model(run, what)
+    for name in ("news_dim", "query_dim", "user_encoder", "history_padding"):
+        made, wanted = getattr(spec, name), getattr(config.model, name)
+        if made != wanted:
+            raise InputError(
+                f"model.{name}={wanted}: {run} was made with {made}; run {what} again, or restore the setting"
+            )
+    encoder = model.news_encoder.encoder.set_dropout(config.model.dropout)
+    return model, replace(spec, encoder=encoder.config)
 
 
 def with_fresh_user_encoder(model: Recommender, spec: ModelSpec, seed: int) -> Recommender:

@@ -19,12 +19,12 @@ from tnr_dist.stages.common import (
     MODEL_SETTINGS,
     DataSet,
     click_loader,
+    continued_model,
     folder,
     freeze,
     fresh_model,
     recipe,
     train_model,
-    trained_model,
     with_fresh_user_encoder,
 )
 from tnr_dist.train.runfolder import RunFolder
@@ -92,7 +92,7 @@ def run_teacher(config: Config, engine: Engine, teacher: int, *, redo: bool = Fa
     seed = _TEACHER_SEED * (teacher + 1) + config.seed
 
     def task() -> Any:
-        model, spec = trained_model(post_train.run_folder(config, data).path, "post-train")
+        model, spec = continued_model(config, post_train.run_folder(config, data).path, "post-train")
         return _task(config, data, engine, with_fresh_user_encoder(model, spec, seed), seed, f"teacher {teacher}")
 
     train_model(engine, config, teacher_folder(config, data, teacher), task, redo)

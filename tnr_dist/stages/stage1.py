@@ -25,6 +25,7 @@ from tnr_dist.stages import post_train
 from tnr_dist.stages.common import (
     MODEL_SETTINGS,
     DataSet,
+    continued_model,
     folder,
     freeze,
     fresh_model,
@@ -154,7 +155,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         if config.student.init == "plm":
             student, _ = fresh_model(config, data, config.student.layers, config.seed)
         else:
-            student, _ = trained_model(source, "post-train")
+            student, _ = continued_model(config, source, "post-train")
             student.news_encoder.encoder.truncate(config.student.layers)
         freeze(student.news_encoder, config.stage1, engine)
         loader = matching_loader(config, data, config.stage1, engine)

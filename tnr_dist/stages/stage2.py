@@ -27,11 +27,11 @@ from tnr_dist.stages.common import (
     MODEL_SETTINGS,
     DataSet,
     click_loader,
+    continued_model,
     folder,
     freeze,
     recipe,
     train_model,
-    trained_model,
     with_fresh_user_encoder,
 )
 from tnr_dist.train.runfolder import RunFolder
@@ -170,7 +170,7 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
 
     def task() -> Any:
         source = stage1.run_folder(config, data).path
-        student, spec = trained_model(source, "stage1")
+        student, spec = continued_model(config, source, "stage1")
         student = with_fresh_user_encoder(student, spec, config.seed)
         freeze(student.news_encoder, config.stage2, engine)
         news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers

@@ -10,6 +10,7 @@ Random numbers need no state: every step seeds its own from (seed, step, rank).
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -111,7 +112,8 @@ class Checkpoints:
                 digests[name] = file_hash(file)
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
-            write_json(temporary / "state.json", {**fields, "sha256": digests})
+            described = {**fields, "sha256": digests}
+            write_json(temporary / "state.json", {**described, "self": _json_digest(described)})
             # A folder of this step can only be one that was found damaged when the run resumed.
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
         rolling = [old for old in sorted_steps(self.folder) if not (self.keep_every and old % self.keep_every == 0)]
@@ -157,6 +159,8 @@ class Checkpoints:
             path = self.folder / str(step)
             try:
                 state = read_json(path / "state.json")
+                if not isinstance(state, dict) or state.pop("self", "") != _json_digest(state):
+                    raise InputError(f"{path / 'state.json'}: damaged (digest differs)")
                 for name, digest in state["sha256"].items():
                     if file_hash(path / f"{name}.safetensors") != digest:
                         raise InputError(f"{path / name}.safetensors: damaged (digest differs)")
@@ -167,6 +171,10 @@ class Checkpoints:
                 if self.engine.environment.rank == 0:
                     say(f"checkpoint {path} is not used: {error}; trying the one before")
         return None
+
+
+def _json_digest(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _copy(value: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from tnr_dist.data.loader import Batch
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import Preempted
 from tnr_dist.progress import Bar, say
+from tnr_dist.train import preemption
 from tnr_dist.train.checkpoint import Checkpoints
 from tnr_dist.train.heartbeat import watched
-from tnr_dist.train.preemption import StopRequest
 from tnr_dist.train.prefetch import prefetch
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.train.tracking import MetricsFile
@@ -121,7 +121,7 @@ def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[st
 
 def _train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[str, Any]:
     rank, world = engine.environment.rank, engine.environment.world_size
-    stop = StopRequest()
+    preemption.listen()
     began = time.monotonic()
     settings = task.train
     engine.setup(
@@ -190,10 +190,11 @@ def _train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[s
                     metrics.write(record)
                 clock = _Clock(time.monotonic())
             bar.advance(1, note)
-            if engine.any_rank(stop.asked) and step < total:
+            if engine.any_rank(preemption.asked()) and step < total:
                 save()
                 checkpoints.wait(must=True)
                 engine.barrier()  # a launcher that sees one rank end may end the others: first it is written
+                preemption.forget()
                 raise Preempted(
                     f"{task.title}: stopped at step {step:,} of {total:,} after a checkpoint; run it again to go on"
                 )
@@ -314,5 +315,5 @@ def _check_finite(record: dict[str, Any], title: str) -> None:
     bad = [key for key, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
     if bad:
         raise FloatingPointError(
-            f"{title}: {bad[0]} is {record[bad[0]]} at step {record['step']}; lower the learning rate or set precision=fp32"
+            f"{title}: {bad[0]} is {record[bad[0]]} at step {record['step']}; lower the learning rate, set precision=fp32, or look for it in the data and the teacher cache"
         )

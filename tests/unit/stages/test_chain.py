@@ -193,3 +193,16 @@ def test_predict_writes_a_valid_submission(copy, chain_yaml, capsys, monkeypatch
     assert tnr("predict", str(chain_yaml), "evaluate.split=dev", "--check", str(archive)) == 2
     assert tnr("evaluate", *common) == 2  # test has no labels
     assert "no labels" in capsys.readouterr().err
+
+
+def test_a_model_of_another_shape_is_not_continued(copy, chain_yaml):
+    shutil.rmtree(copy / "seed-0" / "stage2-1")
+    config = seed_config(copy, chain_yaml)
+    config.model.dropout = 0.3  # may differ: it is no part of the shape
+    from tnr_dist.stages.common import continued_model
+
+    model, spec = continued_model(config, copy / "seed-0" / "stage1-1", "stage1")
+    assert spec.encoder.dropout == 0.3 and model.news_encoder.encoder.layers[0].dropout == 0.3
+    config.model.news_dim = 8
+    with pytest.raises(InputError, match=r"model\.news_dim=8: .* was made with 16; run stage1 again"):
+        continued_model(config, copy / "seed-0" / "stage1-1", "stage1")

@@ -130,3 +130,35 @@ def test_a_foreign_folder_is_left_alone(prepared, tiny_plm, tmp_path):
 def test_nan_is_an_error(prepared, tiny_plm, tmp_path):
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         train(config(prepared, tiny_plm, tmp_path, "finetune.lr=1e30"))
+
+
+@pytest.mark.parametrize("change", [('"samples": ', '"samples": 1'), ('"fingerprint": "', '"fingerprint": "0')])
+def test_a_changed_state_file_counts_as_damage(whole, prepared, tiny_plm, tmp_path, monkeypatch, capsys, change):
+    settings = interrupted(prepared, tiny_plm, tmp_path, monkeypatch, at=7)
+    state = tmp_path / "finetune-2" / "checkpoints" / "6" / "state.json"
+    state.write_text(state.read_text().replace(*change, 1))
+    train(settings)
+    assert "state.json: damaged" in capsys.readouterr().err
+    assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(whole).items())
+
+
+def test_checkpoints_kept_for_good_and_by_the_clock(prepared, tiny_plm, tmp_path, monkeypatch):
+    settings = config(prepared, tiny_plm, tmp_path, "log.checkpoint_every=1", "log.keep=1", "log.keep_every=2")
+    train(settings)
+    assert sorted_steps(tmp_path / "finetune-2" / "checkpoints") == [2, 4, 5, 6]  # 5: the newest rolling one
+    settings = config(
+        prepared, tiny_plm, tmp_path / "b", "log.checkpoint_every=0", "log.checkpoint_minutes=1e-9", "log.keep=9"
+    )
+    train(settings)
+    assert sorted_steps(tmp_path / "b" / "finetune-2" / "checkpoints") == list(range(1, STEPS))
+
+
+def test_a_full_disk_costs_a_checkpoint_not_the_run(whole, prepared, tiny_plm, tmp_path, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tnr_dist.train.checkpoint.save_file", full)
+    train(config(prepared, tiny_plm, tmp_path))
+    assert "was not written" in capsys.readouterr().err
+    assert not sorted_steps(tmp_path / "finetune-2" / "checkpoints")
+    assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(whole).items())
