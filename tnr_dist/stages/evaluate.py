@@ -105,7 +105,7 @@ def news_per_second(
     encoder: NewsEncoder, titles: RaggedTable, max_length: int, engine: Engine, news: int = 2048
 ) -> float:
     """Titles encoded a second by this process on the whole machine: best of 3 passes over up to `news` titles."""
-    rows = length_chunks(RaggedTable(titles.values, titles.offsets[: news + 1]), max_length)
+    rows = length_chunks(RaggedTable(titles.values, titles.offsets[: news + 1]), max_length, engine.device)
     batches = [Packed.gather(titles.values, titles.offsets, part, max_length).to(engine.device) for part in rows]
     count = sum(len(part) for part in rows)
     threads = torch.get_num_threads()

@@ -109,7 +109,7 @@ def _in_memory(encoder: Encoder, titles: RaggedTable, engine: Engine, title: str
     rank, world = engine.environment.rank, engine.environment.world_size
     out = torch.zeros(len(titles.values), encoder.config.hidden, dtype=_dtype(engine), device=engine.device)
     with Bar(title, len(titles), "news", enabled=rank == 0) as bar:
-        for rows in length_chunks(titles, int(titles.lengths.max(initial=0)))[rank::world]:
+        for rows in length_chunks(titles, int(titles.lengths.max(initial=0)), engine.device)[rank::world]:
             tokens, _ = positions_of(titles.offsets, rows)
             out[to_device(tokens, engine.device)] = _run(encoder, titles, rows, engine)
             bar.advance(min(len(rows) * world, len(titles) - bar.done))
@@ -140,7 +140,7 @@ def _write_segment(
     values, offsets = gather_rows(titles.values, titles.offsets, rows)
     part = RaggedTable(values, offsets)
     out: np.ndarray | None = None
-    for chunk in length_chunks(part, int(part.lengths.max(initial=0))):
+    for chunk in length_chunks(part, int(part.lengths.max(initial=0)), engine.device):
         states = to_stored(_run(encoder, part, chunk, engine), stored)
         out = np.empty((len(values), states.shape[1]), states.dtype) if out is None else out
         tokens, _ = positions_of(offsets, chunk)
