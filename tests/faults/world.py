@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.faults.process import Attempt
+from tests.tiny_plm import write_tiny_plm
 from tnr_dist.config import load_config
 from tnr_dist.data.prepare import PrepareOptions, prepare
 from tnr_dist.data.synth import synthesize
@@ -112,7 +113,7 @@ class World:
         if (folder / "ready").exists():
             return folder
         plm, raw = folder / "plm", folder / "raw"
-        _write_plm(plm)
+        write_tiny_plm(plm)
         (folder / "config.yaml").write_text(_SETTINGS.format(root=folder, dropout=dropout))
         synthesize(
             raw, news=300, users=200, impressions=600, dev_impressions=60, test_impressions=9, bodies=True, seed=3
@@ -194,24 +195,3 @@ class Case:
             attempt.end()
         while self.undo:
             self.undo.pop()()
-
-
-def _write_plm(folder: Path) -> None:
-    """A BERT-shaped PLM of 3 layers and random weights with a vocabulary of letters, as a Hugging Face folder."""
-    from transformers import BertConfig, BertModel
-
-    folder.mkdir(parents=True)
-    words = list("abcdefghijklmnopqrstuvwxyz")
-    pieces = [f"##{letter}" for letter in words] + list("0123456789.,:;'\"!?-$%&()")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *pieces]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
