@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +72,18 @@ class Cluster:
         record = self.wait(job, seconds)[0]
         assert record["JobState"] == "COMPLETED", f"{record}\n{self.logs(job)}"
         return record
+
+    def kill_node(self, name: str) -> None:
+        """A node's power fails: its first process, and with it all that runs there, is killed."""
+        lines = [line.split() for line in (self.folder / "pids").read_text().splitlines()]
+        os.kill(int([pid for pid, of in lines if of == name][-1]), signal.SIGKILL)
+        # Slurm would see it after its own time limit; here the operator says so.
+        self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=killed")
+
+    def boot_node(self, name: str) -> None:
+        """It comes back."""
+        subprocess.run([HERE / "boot_node.sh", self.folder, name], check=True, timeout=60)
+        self.run("scontrol", "update", f"nodename={name}", "state=resume")
 
     def logs(self, job: int) -> str:
         """All that the job has written."""
