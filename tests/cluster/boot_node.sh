@@ -66,6 +66,8 @@ if [ "$name" = head ]; then
   inside "$pid" ip link set br0 up
 else
   head=$(awk '$2 == "head" {print $1}' "$dir/pids")
+  # Left over for a while by a node of that name that was killed.
+  inside "$head" ip link delete "to-$name" 2>/dev/null || :
   inside "$head" ip link add "to-$name" type veth peer name eth0 netns "$pid"
   inside "$head" ip link set "to-$name" master br0 up
   inside "$pid" ip addr add "$address/24" dev eth0
