@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tnr_dist import __version__
+from tnr_dist.bench.common import NAMES
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.progress import say
 
@@ -176,34 +179,34 @@ def _ranks(config: Any) -> int | None:
     return launch(config.ranks, [sys.executable, "-m", "tnr_dist.cli", *sys.argv[1:]])
 
 
-def _engine(config: Any) -> Any:
+@contextlib.contextmanager
+def _engine(config: Any, *, stops: bool = True) -> Iterator[Any]:
+    """The engine and the kernels of a configuration; `stops`: the work can end with exit code 75 when told to stop."""
     from tnr_dist.engines import core
     from tnr_dist.engines.base import make_engine
-
-    core.TIMEOUT_SECONDS = config.timeout
-    engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod)
-    if engine.environment.rank == 0 and engine.environment.world_size > 1:
-        say(engine.environment.describe())
-    return engine
-
-
-def _stage(path: Path, overrides: list[str] | None, print_config: bool, work: Any, *, stops: bool = True) -> None:
-    """Run a stage; `stops`: it can end with exit code 75 when the process is told to stop."""
-    config = _configure(path, overrides, print_config)
-    code = _ranks(config)
-    if code is not None:
-        raise typer.Exit(code)
     from tnr_dist.kernels.dispatch import use_kernels
     from tnr_dist.train import preemption
 
     if stops:
         preemption.listen()
-    engine = _engine(config)
+    core.TIMEOUT_SECONDS = config.timeout
+    engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod)
+    if engine.environment.rank == 0 and engine.environment.world_size > 1:
+        say(engine.environment.describe())
     try:
         with use_kernels(config.kernels):
-            work(config, engine)
+            yield engine
     finally:
         engine.close()
+
+
+def _stage(path: Path, overrides: list[str] | None, print_config: bool, work: Any, *, stops: bool = True) -> None:
+    config = _configure(path, overrides, print_config)
+    code = _ranks(config)
+    if code is not None:
+        raise typer.Exit(code)
+    with _engine(config, stops=stops) as engine:
+        work(config, engine)
 
 
 @app.command("post-train")
@@ -319,11 +322,8 @@ def run(config: ConfigArgument, overrides: OverridesArgument = None, print_confi
             return
     elif _DATA_READY not in os.environ:
         pipeline.ensure_data(resolved)
-    engine = _engine(resolved)
-    try:
+    with _engine(resolved) as engine:
         pipeline.run_chain(resolved, engine)
-    finally:
-        engine.close()
     # With `ranks` the process that started them prints the table; under a launcher rank 0 does.
     if detect().rank == 0 and (detect().launcher == "none" or resolved.ranks == 1):
         pipeline.report(resolved)
@@ -371,7 +371,7 @@ def doctor(
 
 @app.command("bench")
 def bench(
-    name: Annotated[str, typer.Argument(help="prepare, loader, cache, metrics, teacher-pass, inference or step.")],
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")],
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="The benchmark's own settings, for example scale=0.25."),
