@@ -6,10 +6,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tnr_dist.config import Config, load_config
+from tnr_dist.config import Config
+from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index
 from tnr_dist.errors import InputError
 from tnr_dist.stages import pipeline
+from tnr_dist.stages.rows import rows_of
 
 # A job: its name, its script, the jobs it waits for, the size of its array (0: none), further overrides.
 Job = tuple[str, str, list[str], int, list[str]]
@@ -22,7 +24,7 @@ def plan(config: Config, cache_tasks: int) -> Iterator[Job]:
     for seed in range(config.seed, config.seed + config.seeds):
         mark = f"-s{seed}" if config.seeds > 1 else ""
         common = [f"output={Path(config.output) / f'seed-{seed}'}", f"seed={seed}"]
-        rows = pipeline.rows_of(config)
+        rows = rows_of(config)
         students = sorted({r.layers or config.student.layers for r in rows if r.method == "tiny-newsrec"}, reverse=True)
         plain = sorted({r.layers for r in rows if r.method == "finetune"}, reverse=True)
         if students or any(row.method == "teacher" for row in rows):

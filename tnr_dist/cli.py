@@ -160,7 +160,8 @@ def data_synth(
 
 
 def _configure(path: Path, overrides: list[str] | None, print_config: bool) -> Any:
-    from tnr_dist.config import load_config, to_yaml
+    from tnr_dist.config import to_yaml
+    from tnr_dist.config_file import load_config
 
     config = load_config(path, overrides or [])
     if print_config:

@@ -25,8 +25,9 @@ from tnr_dist.data.verify import Finding, verify_prepared
 from tnr_dist.engines.environment import Environment, detect
 from tnr_dist.errors import InputError
 from tnr_dist.files import file_hash
-from tnr_dist.stages import cache, pipeline
+from tnr_dist.stages import cache
 from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.rows import each_seed
 
 _OPTIONAL = ("deepspeed", "horovod", "triton", "wandb", "webdataset")
 _MIB = 16  # what the timed all-reduce sends: about the gradients of one trained layer
@@ -365,9 +366,9 @@ def _data(config: Config) -> list[Finding]:
         return bad
     findings = [*bad, Finding("ok", "data", f"{folder}: {len(found) - len(bad)} parts checked, all intact")]
     findings += _guarded("plm", "see plm.name", lambda: _plm(config))
-    places = [config, *(pipeline.seeded(config, seed) for seed in range(config.seed, config.seed + config.seeds))]
-    for one in places:
-        if (Path(one.output) / "cache" / "cache.json").is_file():
+    data = DataSet.open(config)
+    for one in (config, *each_seed(config)):
+        if (cache.run_folder(one, data).path / "cache.json").is_file():
             findings += _guarded("cache", "", lambda one=one: _cache(one))  # type: ignore[misc]
     return findings
 
@@ -379,8 +380,9 @@ def _plm(config: Config) -> Iterator[Finding]:
 
 def _cache(config: Config) -> Iterator[Finding]:
     """The cache fits the data and the teachers, and every file of it has its digest."""
-    folder = Path(config.output) / "cache"
-    stored = TeacherCache(folder, cache.expected(config, DataSet.open(config)))
+    data = DataSet.open(config)
+    folder = cache.run_folder(config, data).path
+    stored = TeacherCache(folder, cache.expected(config, data))
     stored.news_vectors()
     shards = [
         (folder / split / name, digest)

@@ -16,7 +16,8 @@ import torch
 from tests import engine_task as task
 from tests.lanes import missing
 from tests.ranks import on_ranks
-from tnr_dist.config import DeepSpeedConfig, HorovodConfig, load_config
+from tnr_dist.config import DeepSpeedConfig, HorovodConfig
+from tnr_dist.config_file import load_config
 from tnr_dist.engines.base import make_engine
 from tnr_dist.engines.horovod_start import load_horovod
 from tnr_dist.errors import InputError

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.ranks import on_ranks
-from tnr_dist.config import load_config
+from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import finetune, post_train, stage1

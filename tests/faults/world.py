@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.faults.process import Attempt
 from tests.tiny_plm import write_tiny_plm
-from tnr_dist.config import load_config
+from tnr_dist.config_file import load_config
 from tnr_dist.data.prepare import PrepareOptions, prepare
 from tnr_dist.data.synth import synthesize
 from tnr_dist.engines.ddp import DDPEngine

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.ranks import on_ranks
-from tnr_dist.config import load_config
+from tnr_dist.config_file import load_config
 from tnr_dist.doctor import examine, show
 from tnr_dist.engines.environment import detect
 

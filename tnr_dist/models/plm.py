@@ -11,12 +11,21 @@ from torch import Tensor
 
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json
+from tnr_dist.models import unilm
 from tnr_dist.models.sources import find_folder, one_file
 from tnr_dist.models.tokenizer import TokenizerFiles
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import load_state, load_strict, read_weights, save_model
 
-__all__ = ["encoder_from_config", "load_plm", "load_state", "read_config", "save_model", "to_huggingface"]
+__all__ = [
+    "encoder_from_config",
+    "load_plm",
+    "load_state",
+    "read_config",
+    "save_model",
+    "to_huggingface",
+    "to_published",
+]
 
 #: Model types with BERT's key names; UniLMv2 was published as `unilm`, `tnlr` or without a type.
 _BERT_LIKE = {"bert", "roberta", "xlm-roberta", "camembert", "unilm", "unilmv2", "tnlr", "tnlrv3"}
@@ -44,7 +53,8 @@ _EMBEDDINGS = {
     "embedding_norm.bias": "embeddings.LayerNorm.bias",
 }
 _RELATIVE = "encoder.relative_attention_bias.weight"  # MPNet: [buckets, heads]
-_RELATIVE_LINEAR = "rel_pos_bias.weight"  # UniLMv2: [heads, buckets]
+#: Classes in `transformers`.
+_CLASSES = {"mpnet": "MPNetModel", "roberta": "RobertaModel", "bert": "BertModel"}
 #: Other names of the activations.
 _ACTIVATION_NAMES = {"gelu_pytorch_tanh": "gelu_new", "gelu_python": "gelu"}
 # Heads and buffers that are no part of the encoder.
@@ -55,37 +65,46 @@ def load_plm(name: str, layers: int | None = None) -> tuple[Encoder, TokenizerFi
     """Load a pre-trained encoder and find its tokenizer's files.
 
     Args:
-        name: local folder, hub id, or `package:PACKAGE/FOLDER` (see `sources.find_folder`).
+        name: local folder, hub id, or `package:PACKAGE/FOLDER` (see `sources.find_folder`). UniLMv2's folder holds the
+            files under their published names (`unilm.NAME`); without its configuration the published one is assumed.
         layers: keep only the first `layers` layers; None = all.
 
     Returns:
         The encoder, float32 on the CPU, in training mode with all parameters trainable; and the tokenizer's files.
 
     Raises:
-        InputError: not found, unsupported, corrupt, or a key missing, unexpected or of a wrong shape; names the file.
+        InputError: not found, unsupported, corrupt, a key missing, unexpected or of a wrong shape, or a vocabulary that
+            does not fit; names the file.
     """
     folder = find_folder(name)
     config = read_config(folder)
     keep = config.layers if layers is None else layers
     if not 1 <= keep <= config.layers:
         raise InputError(f"{folder}: layers={layers}, but this model has {config.layers}; choose 1 to {config.layers}")
+    tokenizer = TokenizerFiles.find(folder)
+    _check_vocabulary(tokenizer, config)
     weights, source = read_weights(folder)
     state = _own_names(weights, config, source)
     encoder = Encoder(config).truncate(keep)
     wanted = {key: value for key, value in state.items() if _layer_of(key) < keep}
     load_strict(encoder, wanted, source)
-    return encoder, TokenizerFiles.find(folder)
+    return encoder, tokenizer
 
 
 def read_config(folder: Path) -> EncoderConfig:
-    """Encoder configuration from a published config.json."""
+    """Encoder configuration from a published config.json, or UniLMv2's own where only its weights are there."""
     path = one_file(folder, "config.json", "*-config.json")
-    if path is None:
-        raise InputError(f"{folder}: no config.json; not a model folder")
-    values = read_json(path)
+    if path is not None:
+        return _encoder_config(read_json(path), path)
+    if (folder / unilm.WEIGHTS_FILE).is_file():
+        return _encoder_config(unilm.BASE_UNCASED, folder / unilm.WEIGHTS_FILE)
+    raise InputError(f"{folder}: no config.json; not a model folder")
+
+
+def _encoder_config(values: Any, path: Path) -> EncoderConfig:
     if not isinstance(values, dict):
         raise InputError(f"{path}: not a JSON object")
-    relative = int(values.get("rel_pos_bins") or 0)
+    relative = values.get("rel_pos_bins") or 0
     kind = values.get("model_type") or ("unilm" if relative else "bert")
     if kind != "mpnet" and kind not in _BERT_LIKE:
         known = ", ".join(sorted(_BERT_LIKE | {"mpnet"}))
@@ -113,7 +132,7 @@ def read_config(folder: Path) -> EncoderConfig:
             activation=_ACTIVATION_NAMES.get(activation, activation),
             dropout=float(values.get("hidden_dropout_prob", 0.1)),
             attention_dropout=float(values.get("attention_probs_dropout_prob", 0.1)),
-            relative_buckets=int(values.get("relative_attention_num_buckets", 32)) if mpnet else relative,
+            relative_buckets=int(values.get("relative_attention_num_buckets", 32)) if mpnet else int(relative),
             relative_max_distance=int(values.get("max_rel_pos") or 128),
             pad_id=pad_id,
         )
@@ -123,6 +142,26 @@ def read_config(folder: Path) -> EncoderConfig:
         raise InputError(f"{path}: {error}") from None
 
 
+def _is_mpnet(config: EncoderConfig) -> bool:
+    """Whether a relative bias is MPNet's; else it is UniLMv2's."""
+    return bool(config.relative_buckets) and config.position_offset == _MPNET_OFFSET
+
+
+def _check_vocabulary(tokenizer: TokenizerFiles, config: EncoderConfig) -> None:
+    """Compare a vocabulary's lines with the word table: some models pad the table, UniLMv2 has a row for each line."""
+    path = tokenizer.paths.get("vocab.txt")
+    if path is None:
+        return
+    text = path.read_bytes()
+    lines = text.count(b"\n") + (not text.endswith(b"\n"))
+    exact = bool(config.relative_buckets) and not _is_mpnet(config)
+    if lines > config.vocab_size or (exact and lines != config.vocab_size):
+        raise InputError(
+            f"{path}: {lines} lines, but the model's vocab_size is {config.vocab_size}; "
+            "use the vocabulary published with the weights"
+        )
+
+
 def _layer_of(key: str) -> int:
     match = re.match(r"layers\.(\d+)\.", key)
     return int(match.group(1)) if match else -1
@@ -130,7 +169,7 @@ def _layer_of(key: str) -> int:
 
 def _own_names(weights: dict[str, Tensor], config: EncoderConfig, source: Path) -> dict[str, Tensor]:
     """Published tensors under our names, float32; keys of task heads are dropped."""
-    left = _encoder_part(weights)
+    left = unilm.bert_names(_encoder_part(weights), config.hidden, source)
     state: dict[str, Tensor] = {}
 
     def take(key: str) -> Tensor:
@@ -143,25 +182,18 @@ def _own_names(weights: dict[str, Tensor], config: EncoderConfig, source: Path) 
             state[own] = take(published)
     mpnet = _RELATIVE in left
     if config.relative_buckets:
-        state["relative_bias.weight"] = take(_RELATIVE) if mpnet else _bias_table(take(_RELATIVE_LINEAR), config)
+        state["relative_bias.weight"] = take(_RELATIVE) if mpnet else _bias_table(take(unilm.RELATIVE), config)
+    _check_tables(state, config, source)
     names, qkv = (_MPNET_LAYER, _MPNET_QKV) if mpnet else (_BERT_LAYER, _BERT_QKV)
     for i in range(config.layers):
         layer = f"encoder.layer.{i}."
-        fused = f"{layer}attention.self.qkv_linear.weight"
-        if fused in left:  # UniLMv2 as its authors trained it: one matrix, and no bias on the keys
-            q, v = (take(f"{layer}attention.self.{name}").reshape(-1) for name in ("q_bias", "v_bias"))
-            state[f"layers.{i}.qkv.weight"] = take(fused)
-            state[f"layers.{i}.qkv.bias"] = torch.cat([q, torch.zeros_like(q), v])
-        else:
-            for kind in ("weight", "bias"):
-                parts = [take(f"{layer}{name}.{kind}") for name in qkv]
-                for name, part in zip(qkv, parts, strict=True):
-                    if part.shape[0] != config.hidden:
-                        shape = list(part.shape)
-                        raise InputError(
-                            f"{source}: key {layer}{name}.{kind} has shape {shape}, hidden is {config.hidden}"
-                        )
-                state[f"layers.{i}.qkv.{kind}"] = torch.cat(parts)
+        for kind in ("weight", "bias"):
+            parts = [take(f"{layer}{name}.{kind}") for name in qkv]
+            for name, part in zip(qkv, parts, strict=True):
+                if part.shape[0] != config.hidden:
+                    shape = list(part.shape)
+                    raise InputError(f"{source}: key {layer}{name}.{kind} has shape {shape}, hidden is {config.hidden}")
+            state[f"layers.{i}.qkv.{kind}"] = torch.cat(parts)
         for own, published in names.items():
             for kind in ("weight", "bias"):
                 state[f"layers.{i}.{own}.{kind}"] = take(f"{layer}{published}.{kind}")
@@ -189,6 +221,22 @@ def _bias_table(weight: Tensor, config: EncoderConfig) -> Tensor:
     return weight.t().contiguous() if linear else weight
 
 
+def _check_tables(state: dict[str, Tensor], config: EncoderConfig, source: Path) -> None:
+    """Compare the tables' sizes with what the configuration says: here a file of another model shows first."""
+    tables = [
+        ("words.weight", "word table", "vocab_size", config.vocab_size, config.hidden),
+        ("positions.weight", "position table", "max_position_embeddings", config.max_positions, config.hidden),
+        ("types.weight", "token type table", "type_vocab_size", config.type_vocab_size, config.hidden),
+        ("relative_bias.weight", "relative bias table", "rel_pos_bins", config.relative_buckets, config.heads),
+    ]
+    for key, name, setting, rows, columns in tables:
+        if key in state and state[key].shape != (rows, columns):
+            raise InputError(
+                f"{source}: {name} {list(state[key].shape)}, but the configuration says {setting} = {rows}: "
+                f"[{rows}, {columns}]; use the config.json published with the weights"
+            )
+
+
 def to_huggingface(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and config.json of an encoder for `transformers`: as `mpnet` with a relative bias, else `bert`/`roberta`.
 
@@ -203,7 +251,7 @@ def to_huggingface(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]
     config = encoder.config
     if config.relative_buckets and (config.relative_buckets, config.relative_max_distance) != (32, 128):
         raise InputError("export: transformers' MPNet has 32 relative buckets up to distance 128 only")
-    state = {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
+    state = _state(encoder)
     kind = "mpnet" if config.relative_buckets else "roberta" if config.position_offset else "bert"
     if kind == "mpnet":
         types = state.pop("types.weight", None)
@@ -212,10 +260,32 @@ def to_huggingface(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]
         if config.position_offset == 0:
             blank = torch.zeros(_MPNET_OFFSET, config.hidden)
             state["positions.weight"] = torch.cat([blank, state["positions.weight"]])
+    return _published(state, config, kind)
+
+
+def to_published(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and config.json from which `load_plm` gives the same encoder, bit for bit.
+
+    As `to_huggingface`, but UniLMv2 stays UniLMv2 (`model_type` unilmv2, which `transformers` does not know).
+    """
+    config = encoder.config
+    if not config.relative_buckets or _is_mpnet(config):
+        return to_huggingface(encoder)
+    return _published(_state(encoder), config, "unilmv2")
+
+
+def _state(encoder: Encoder) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
+
+
+def _published(state: dict[str, Tensor], config: EncoderConfig, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Our tensors under the names of model type `kind`, and the configuration's values."""
     names, qkv = (_MPNET_LAYER, _MPNET_QKV) if kind == "mpnet" else (_BERT_LAYER, _BERT_QKV)
     out = {published: state[own] for own, published in _EMBEDDINGS.items() if own in state}
-    if config.relative_buckets:
+    if kind == "mpnet":
         out[_RELATIVE] = state["relative_bias.weight"]
+    elif kind == "unilmv2":
+        out[unilm.RELATIVE] = state["relative_bias.weight"].t().contiguous()
     for i in range(config.layers):
         layer = f"encoder.layer.{i}."
         for part in ("weight", "bias"):
@@ -225,7 +295,6 @@ def to_huggingface(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]
                 out[f"{layer}{published}.{part}"] = state[f"layers.{i}.{own}.{part}"]
     values: dict[str, Any] = {
         "model_type": kind,
-        "architectures": [{"mpnet": "MPNetModel", "roberta": "RobertaModel", "bert": "BertModel"}[kind]],
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden,
         "num_hidden_layers": config.layers,
@@ -238,8 +307,12 @@ def to_huggingface(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]
         "attention_probs_dropout_prob": config.attention_dropout,
         "pad_token_id": config.pad_id,
     }
+    if kind in _CLASSES:
+        values["architectures"] = [_CLASSES[kind]]
     if kind == "mpnet":
         values["relative_attention_num_buckets"] = config.relative_buckets
     else:
         values["type_vocab_size"] = config.type_vocab_size
+    if kind == "unilmv2":
+        values |= {"rel_pos_bins": config.relative_buckets, "max_rel_pos": config.relative_max_distance}
     return out, values

@@ -20,7 +20,7 @@ from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
 from tnr_dist.files import atomic_path, file_hash, read_json, write_json
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.progress import Bar, say
-from tnr_dist.stages.common import DataSet, folder, start, trained_model
+from tnr_dist.stages.common import DataSet, start, trained_model
 from tnr_dist.stages.finetune import teacher_folder
 from tnr_dist.train import preemption
 from tnr_dist.train.runfolder import RunFolder
@@ -28,11 +28,11 @@ from tnr_dist.train.runfolder import RunFolder
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the cache lies and what it depends on: the teachers, the data, how both are read."""
-    inputs = {"data": data.id}
+    inputs: dict[str, str | RunFolder] = {"data": data.id}
     for teacher in range(config.finetune.teachers):
-        inputs[f"teacher-{teacher}"] = teacher_folder(config, data, teacher).id
+        inputs[f"teacher-{teacher}"] = teacher_folder(config, data, teacher)
     settings = ("finetune.teachers", "cache.dtype", "cache.splits", "data.history", "data.title_tokens", "precision")
-    return RunFolder(folder(config, "cache"), "cache", config, settings, inputs, {})
+    return RunFolder("cache", "cache", config, settings, inputs, {})
 
 
 def expected(config: Config, data: DataSet) -> dict[str, Any]:
@@ -50,14 +50,19 @@ def expected(config: Config, data: DataSet) -> dict[str, Any]:
     }
 
 
-def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
-    """Compute the cache of `cache.splits`, or the shards of `cache.shard_range` only.
+def run(config: Config, engine: Engine) -> None:
+    """Compute the cache of `cache.splits`, or the shards of `cache.shard_range` only."""
+    make(run_folder(config, DataSet.open(config)), engine)
+
+
+def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+    """Make one result of this stage, or the shards of `cache.shard_range` only.
 
     Finished shards are not made again, so a pass that was killed goes on, and several processes (a job array over shard
     ranges, or the same range twice) can work in one folder: whoever finds all shards done completes the cache.
     """
+    config = place.config
     data = DataSet.open(config)
-    place = run_folder(config, data)
     rank, world = engine.environment.rank, engine.environment.world_size
     if not start(place, engine, redo):
         return

@@ -200,16 +200,14 @@ def start(run: RunFolder, engine: Engine, redo: bool) -> bool:
     return True
 
 
-def train_model(
-    engine: Engine, config: Config, run: RunFolder, make_task: Callable[[], TrainsRecommender], redo: bool
-) -> None:
+def train_model(engine: Engine, run: RunFolder, make_task: Callable[[], TrainsRecommender], redo: bool) -> None:
     """Train a stage's task into its run folder: begin, train, save the model, mark as complete.
 
     A complete run is left as it is; `redo` replaces one made from other settings or inputs.
     """
     if not start(run, engine, redo):
         return
-    task = make_task()
+    config, task = run.config, make_task()
     facts = train(engine, task, run, config)
     if engine.environment.rank == 0:
         recommender = task.recommender
@@ -244,5 +242,5 @@ def plm_parameters(module: nn.Module) -> set[nn.Parameter]:
 
 
 def folder(config: Config, name: str) -> Path:
-    """A stage's run folder."""
+    """A folder beside the runs' own, such as that of the frozen layers' states."""
     return Path(config.output) / name

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from tnr_dist.config import Config, load_config
+from tnr_dist.config import Config
+from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine, choose_precision

@@ -58,24 +58,21 @@ def _settings(config: Config) -> tuple[str, ...]:
 
 def teacher_folder(config: Config, data: DataSet, teacher: int) -> RunFolder:
     """Where teacher `teacher` lies and what it depends on; M itself does not matter to one teacher."""
-    inputs = {"data": data.id, "post-train": post_train.run_folder(config, data).id}
-    return RunFolder(
-        folder(config, f"teacher-{teacher}"), "finetune", config, _settings(config), inputs, {"teacher": teacher}
-    )
+    inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
+    return RunFolder(f"teacher-{teacher}", "finetune", config, _settings(config), inputs, {"teacher": teacher})
 
 
 def plain_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
     """Where PLM-NR-n (FT) lies: the plain PLM's first `layers` layers, finetuned."""
-    extra = {"layers": layers}
-    return RunFolder(
-        folder(config, f"finetune-{layers or 'all'}"), "finetune", config, _settings(config), {"data": data.id}, extra
-    )
+    name = f"finetune-{layers or 'all'}"
+    return RunFolder(name, "finetune", config, _settings(config), {"data": data.id}, {"layers": layers})
 
 
-def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
+def run(config: Config, engine: Engine) -> None:
     """Train the M teachers (or the one that `finetune.teacher` names), or PLM-NR-n (FT) with finetune.init=plm."""
+    data = DataSet.open(config)
     if config.finetune.init == "plm":
-        run_plain(config, engine, config.finetune.layers, redo=redo)
+        make(plain_folder(config, data, config.finetune.layers), engine)
         return
     if config.finetune.teacher >= config.finetune.teachers:
         raise InputError(
@@ -83,32 +80,27 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         )
     chosen = range(config.finetune.teachers) if config.finetune.teacher < 0 else [config.finetune.teacher]
     for teacher in chosen:
-        run_teacher(config, engine, teacher, redo=redo)
+        make(teacher_folder(config, data, teacher), engine)
 
 
-def run_teacher(config: Config, engine: Engine, teacher: int, *, redo: bool = False) -> None:
-    """Finetune the post-trained PLM with the seed of teacher `teacher`."""
-    data = DataSet.open(config)
-    seed = _TEACHER_SEED * (teacher + 1) + config.seed
-
-    def task() -> Any:
-        model, spec = continued_model(config, post_train.run_folder(config, data).path, "post-train")
-        return _task(config, data, engine, with_fresh_user_encoder(model, spec, seed), seed, f"teacher {teacher}")
-
-    train_model(engine, config, teacher_folder(config, data, teacher), task, redo)
-
-
-def run_plain(config: Config, engine: Engine, layers: int, *, redo: bool = False) -> None:
-    """Finetune the plain PLM's first `layers` layers: PLM-NR-n (FT)."""
-    data = DataSet.open(config)
+def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+    """Make one result of this stage: a post-trained PLM finetuned with a teacher's seed, or the plain one."""
+    config = place.config
+    teacher = place.extra.get("teacher")
+    seed = config.seed if teacher is None else _TEACHER_SEED * (teacher + 1) + config.seed
 
     def task() -> Any:
-        model, _ = fresh_model(config, data, layers, config.seed)
-        return _task(
-            config, data, engine, model, config.seed, f"finetune ({model.news_encoder.encoder.config.layers} layers)"
-        )
+        data = DataSet.open(config)
+        if teacher is None:
+            model, spec = fresh_model(config, data, place.extra["layers"], seed)
+            title = f"finetune ({spec.encoder.layers} layers)"
+        else:
+            model, spec = continued_model(config, post_train.run_folder(config, data).path, "post-train")
+            model = with_fresh_user_encoder(model, spec, seed)
+            title = f"teacher {teacher}"
+        return _task(config, data, engine, model, seed, title)
 
-    train_model(engine, config, plain_folder(config, data, layers), task, redo)
+    train_model(engine, place, task, redo)
 
 
 def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, seed: int, title: str) -> Any:

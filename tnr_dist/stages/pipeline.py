@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.config import Config, RowConfig
+from tnr_dist.config import Config
 from tnr_dist.data.prepare import PrepareOptions, prepare, read_manifest
 from tnr_dist.data.shards import read_index
 from tnr_dist.engines.base import Engine
@@ -19,10 +16,9 @@ from tnr_dist.evaluation.baselines import oracle_scorer, popularity_scorer, rand
 from tnr_dist.evaluation.scoring import evaluate_split
 from tnr_dist.files import read_json, write_json, write_text
 from tnr_dist.progress import say
-from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.evaluate import evaluate
-from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.stages.rows import each_seed, evaluate_run, make, row_folder, rows_of
+from tnr_dist.train.runfolder import in_order
 from tnr_dist.train.tracking import read_metrics
 
 
@@ -72,92 +68,16 @@ def ensure_data(config: Config) -> None:
     prepare(prepare_options(config), Path(config.data.dir))
 
 
-@dataclass(frozen=True)
-class Step:
-    """One stage of the chain: its name for messages, its folder (asked late: inputs must be there), how to run it."""
-
-    folder: Any  # () -> RunFolder
-    run: Any  # (engine) -> None
-
-
-def rows_of(config: Config) -> list[RowConfig]:
-    """The models of the table; without `rows`, the student of `student.layers` layers."""
-    layers = config.student.layers
-    return config.rows or [RowConfig(f"Tiny-NewsRec-{layers}", "tiny-newsrec", layers)]
-
-
-def seeded(config: Config, seed: int) -> Config:
-    """The configuration of one seed of the chain."""
-    one = copy.deepcopy(config)
-    one.seed, one.seeds = seed, 1
-    one.output = str(Path(config.output) / f"seed-{seed}")
-    return one
-
-
-def with_layers(config: Config, layers: int) -> Config:
-    """The configuration with another student size."""
-    one = copy.deepcopy(config)
-    one.student.layers = layers
-    return one
-
-
-def chain(config: Config, data: DataSet) -> Iterator[Step]:
-    """The stages that the rows need, in order, each once (one seed)."""
-    rows = rows_of(config)
-    students = sorted(
-        {row.layers or config.student.layers for row in rows if row.method == "tiny-newsrec"}, reverse=True
-    )
-    teachers = 0
-    if students:
-        teachers = config.finetune.teachers
-    elif any(row.method == "teacher" for row in rows):
-        teachers = 1
-    if teachers:
-        yield Step(
-            lambda: post_train.run_folder(config, data), lambda engine: post_train.run(config, engine, redo=True)
-        )
-    for number in range(teachers):
-        yield Step(
-            lambda number=number: finetune.teacher_folder(config, data, number),
-            lambda engine, number=number: finetune.run_teacher(config, engine, number, redo=True),
-        )
-    if students:
-        yield Step(lambda: cache.run_folder(config, data), lambda engine: cache.run(config, engine, redo=True))
-    for layers in students:
-        one = with_layers(config, layers)
-        yield Step(
-            lambda one=one: stage1.run_folder(one, data), lambda engine, one=one: stage1.run(one, engine, redo=True)
-        )
-        yield Step(
-            lambda one=one: stage2.run_folder(one, data), lambda engine, one=one: stage2.run(one, engine, redo=True)
-        )
-    for layers in sorted({row.layers for row in rows if row.method == "finetune"}, reverse=True):
-        yield Step(
-            lambda layers=layers: finetune.plain_folder(config, data, layers),
-            lambda engine, layers=layers: finetune.run_plain(config, engine, layers, redo=True),
-        )
-
-
-def row_folder(config: Config, data: DataSet, row: RowConfig) -> RunFolder:
-    """The run whose model stands in a row of the table."""
-    if row.method == "teacher":
-        return finetune.teacher_folder(config, data, 0)
-    if row.method == "finetune":
-        return finetune.plain_folder(config, data, row.layers)
-    return stage2.run_folder(with_layers(config, row.layers or config.student.layers), data)
-
-
 def is_complete(config: Config) -> bool:
     """Whether every stage of every seed is complete and evaluated."""
     try:
         read_manifest(config.data.dir)
         data = DataSet.open(config)
-        for seed in range(config.seed, config.seed + config.seeds):
-            one = seeded(config, seed)
-            if any(step.folder().state()[0] != "complete" for step in chain(one, data)):
+        for one in each_seed(config):
+            targets = [row_folder(one, data, row) for row in rows_of(one)]
+            if any(place.state()[0] != "complete" for place in in_order(targets)):
                 return False
-            for row in rows_of(one):
-                place = row_folder(one, data, row)
+            for place in targets:
                 if not (place.path / "results.json").is_file():
                     return False
                 if read_json(place.path / "results.json")["made_from"]["run"] != place.id:
@@ -170,16 +90,14 @@ def is_complete(config: Config) -> bool:
 def run_chain(config: Config, engine: Engine) -> None:
     """All stages of all seeds on this rank."""
     data = DataSet.open(config)
-    for seed in range(config.seed, config.seed + config.seeds):
-        one = seeded(config, seed)
+    for one in each_seed(config):
         if engine.environment.rank == 0 and config.seeds > 1:
-            say(f"seed {seed}")
-        for step in chain(one, data):
-            step.run(engine)
-        for row in rows_of(one):
-            scored = copy.deepcopy(one)
-            scored.evaluate.run = str(row_folder(one, data, row).path)
-            evaluate(scored, engine)
+            say(f"seed {one.seed}")
+        targets = [row_folder(one, data, row) for row in rows_of(one)]
+        for place in in_order(targets):
+            make(place, engine)
+        for place in targets:
+            evaluate_run(place, engine)
     _baselines(config, data, engine)
 
 
@@ -219,19 +137,16 @@ def report(config: Config) -> None:
     ]
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in rows_of(config):
-        found = []
-        for seed in range(config.seed, config.seed + config.seeds):
-            place = row_folder(seeded(config, seed), data, row)
-            found.append(read_json(place.path / "results.json"))
+        found = [read_json(row_folder(one, data, row).path / "results.json") for one in each_seed(config)]
         keys = ("auc", "mrr", "ndcg5", "ndcg10", "news_per_s")
         table.append({"model": row.name, **found[0]["model"], **{key: [one[key] for one in found] for key in keys}})
     if "oracle" in baselines:
         table.append({"model": "oracle", **baselines["oracle"]})
-    for seed in range(config.seed, config.seed + config.seeds):
-        for step in chain(seeded(config, seed), data):
-            path = step.folder().path
-            if records := read_metrics(path / "metrics.jsonl"):
-                curves[f"{path.name}/seed-{seed}" if config.seeds > 1 else path.name] = records
+    for one in each_seed(config):
+        for place in in_order(row_folder(one, data, row) for row in rows_of(one)):
+            if records := read_metrics(place.path / "metrics.jsonl"):
+                name = place.path.name
+                curves[f"{name}/seed-{one.seed}" if config.seeds > 1 else name] = records
     out = base / "report"
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "table.json", table)

@@ -19,7 +19,6 @@ from tnr_dist.models.recommender import Matcher, Recommender
 from tnr_dist.stages.common import (
     MODEL_SETTINGS,
     DataSet,
-    folder,
     freeze,
     fresh_model,
     plm_parameters,
@@ -139,26 +138,25 @@ def matching_loader(config: Config, data: DataSet, train: PostTrainConfig, engin
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the post-trained encoder lies and what it depends on."""
-    inputs = {"data": data.id}
-    return RunFolder(
-        folder(config, "post-train"),
-        "post-train",
-        config,
-        (*MODEL_SETTINGS, *recipe("post_train", config.post_train)),
-        inputs,
-        {},
-    )
+    settings = (*MODEL_SETTINGS, *recipe("post_train", config.post_train))
+    return RunFolder("post-train", "post-train", config, settings, {"data": data.id}, {})
 
 
-def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
+def run(config: Config, engine: Engine) -> None:
     """Post-train the whole PLM."""
-    data = DataSet.open(config)
+    make(run_folder(config, DataSet.open(config)), engine)
+
+
+def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+    """Make one result of this stage."""
+    config = place.config
 
     def task() -> Any:
+        data = DataSet.open(config)
         model, _ = fresh_model(config, data, 0, config.seed)
         freeze(model.news_encoder, config.post_train, engine)
         loader = matching_loader(config, data, config.post_train, engine)
         module = MatchingModule(Matcher(model.news_encoder))
         return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)
 
-    train_model(engine, config, run_folder(config, data), task, redo)
+    train_model(engine, place, task, redo)

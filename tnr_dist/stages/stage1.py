@@ -26,7 +26,6 @@ from tnr_dist.stages.common import (
     MODEL_SETTINGS,
     DataSet,
     continued_model,
-    folder,
     freeze,
     fresh_model,
     plm_parameters,
@@ -141,16 +140,22 @@ class Stage1Task:
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the stage-1 student of `student.layers` layers lies and what it depends on."""
     layers = config.student.layers
-    inputs = {"data": data.id, "post-train": post_train.run_folder(config, data).id}
+    inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
     settings = (*MODEL_SETTINGS, "student", *recipe("stage1", config.stage1))
-    return RunFolder(folder(config, f"stage1-{layers}"), "stage1", config, settings, inputs, {})
+    return RunFolder(f"stage1-{layers}", "stage1", config, settings, inputs, {})
 
 
-def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
+def run(config: Config, engine: Engine) -> None:
     """Distil the post-trained teacher into a student of `student.layers` layers."""
-    data = DataSet.open(config)
+    make(run_folder(config, DataSet.open(config)), engine)
+
+
+def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+    """Make one result of this stage."""
+    config = place.config
 
     def task() -> Any:
+        data = DataSet.open(config)
         source = post_train.run_folder(config, data).path
         if config.student.init == "plm":
             student, _ = fresh_model(config, data, config.student.layers, config.seed)
@@ -170,4 +175,4 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
             engine.device,
         )
 
-    train_model(engine, config, run_folder(config, data), task, redo)
+    train_model(engine, place, task, redo)

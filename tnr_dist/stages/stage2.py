@@ -145,13 +145,13 @@ class Stage2Module(nn.Module):
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the distilled student of `student.layers` layers lies and what it depends on."""
-    inputs = {
+    inputs: dict[str, str | RunFolder] = {
         "data": data.id,
-        "stage1": stage1.run_folder(config, data).id,
-        "cache": cache.run_folder(config, data).id,
+        "stage1": stage1.run_folder(config, data),
+        "cache": cache.run_folder(config, data),
     }
     settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("stage2", config.stage2))
-    return RunFolder(folder(config, f"stage2-{config.student.layers}"), "stage2", config, settings, inputs, {})
+    return RunFolder(f"stage2-{config.student.layers}", "stage2", config, settings, inputs, {})
 
 
 def teacher_tables(config: Config, data: DataSet, stored: TeacherCache, engine: Engine) -> TeacherTables | None:
@@ -163,12 +163,18 @@ def teacher_tables(config: Config, data: DataSet, stored: TeacherCache, engine: 
         return TeacherTables(stored, index, bar.advance)
 
 
-def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
+def run(config: Config, engine: Engine) -> None:
     """Distil the cached teachers into the student that stage 1 made."""
-    data = DataSet.open(config)
-    stored = TeacherCache(folder(config, "cache"), cache.expected(config, data))
+    make(run_folder(config, DataSet.open(config)), engine)
+
+
+def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+    """Make one result of this stage."""
+    config = place.config
 
     def task() -> Any:
+        data = DataSet.open(config)
+        stored = TeacherCache(cache.run_folder(config, data).path, cache.expected(config, data))
         source = stage1.run_folder(config, data).path
         student, spec = continued_model(config, source, "stage1")
         student = with_fresh_user_encoder(student, spec, config.seed)
@@ -195,4 +201,4 @@ def run(config: Config, engine: Engine, *, redo: bool = False) -> None:
         title = f"stage2 ({config.student.layers} layers)"
         return ClickTask(student, module, titles, loader, config.stage2, config.seed, title)
 
-    train_model(engine, config, run_folder(config, data), task, redo)
+    train_model(engine, place, task, redo)

@@ -10,10 +10,13 @@ RUN/complete.json      written last: the stage's name, an id, the settings and i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +29,53 @@ State = str  # "complete", "stale" or "open"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`settings`: the dotted keys of the configuration that the result depends on; `inputs`: name -> id of a
-    finished input (another run, the data set), so that a result is known to be stale when an input was made again."""
+    """One result of the pipeline: where it lies, what it depends on and, through `inputs`, what must be made before.
 
-    path: Path
+    Attributes:
+        name: of the folder; with `folders=hashed` a mark of everything that the result depends on follows it.
+        stage: which stage makes it.
+        settings: dotted keys of the configuration that the result depends on.
+        inputs: what it is made from: other runs, or the id of what is no run (the data set).
+        extra: further settings that are not keys of the tree, such as a teacher's number.
+    """
+
+    name: str
     stage: str
     config: Config
     settings: tuple[str, ...]
-    inputs: dict[str, str]
-    extra: dict[str, Any]  # further settings that are not keys of the tree, such as a teacher's number
+    inputs: dict[str, str | RunFolder]
+    extra: dict[str, Any]
+
+    @cached_property
+    def path(self) -> Path:
+        """The folder."""
+        name = f"{self.name}-{self.key[:10]}" if hashed_folders(self.config) else self.name
+        return Path(self.config.output) / name
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of all that the result depends on, known before anything is made."""
+        inputs = {name: one.key if isinstance(one, RunFolder) else one for name, one in self.inputs.items()}
+        text = json.dumps([self.stage, self._chosen(), self.extra, inputs], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _chosen(self) -> dict[str, Any]:
+        values = {key: get(self.config, key) for key in self.settings}
+        return {key: to_dict(value) if is_dataclass(value) else value for key, value in values.items()}
+
+    @property
+    def needs(self) -> list[RunFolder]:
+        """The runs that this one is made from."""
+        return [one for one in self.inputs.values() if isinstance(one, RunFolder)]
 
     def identity(self) -> dict[str, Any]:
-        """What a complete result must have been made from to be taken as it is."""
-        values = {key: get(self.config, key) for key in self.settings}
-        chosen = {key: to_dict(value) if is_dataclass(value) else value for key, value in values.items()}
-        return {"stage": self.stage, "settings": chosen, "extra": self.extra, "inputs": self.inputs}
+        """What a complete result must have been made from to be taken as it is.
+
+        Inputs stand by the ids of their finished runs, so that a result is known to be stale when one was made again.
+        Raises InputError when one is not finished.
+        """
+        inputs = {name: one.id if isinstance(one, RunFolder) else one for name, one in self.inputs.items()}
+        return {"stage": self.stage, "settings": self._chosen(), "extra": self.extra, "inputs": inputs}
 
     @property
     def id(self) -> str:
@@ -99,6 +134,25 @@ class RunFolder:
     def finish(self, **facts: Any) -> None:
         """Mark the run complete; `facts` (seconds, steps, ...) are kept with it."""
         write_json(self.path / "complete.json", {"id": uuid.uuid4().hex, **self.identity(), **facts})
+
+
+def hashed_folders(config: Config) -> bool:
+    """Whether run folders carry a mark of their settings; `auto`: where rows change settings, so that they may differ."""
+    return config.folders == "hashed" or (config.folders == "auto" and any(row.set for row in config.rows))
+
+
+def in_order(targets: Iterable[RunFolder]) -> list[RunFolder]:
+    """The targets and everything that they are made from, each once, inputs first."""
+    found: dict[Path, RunFolder] = {}
+
+    def visit(runs: Iterable[RunFolder]) -> Iterator[RunFolder]:
+        for run in runs:
+            if run.path not in found:
+                yield from visit(run.needs)
+                found[run.path] = run
+                yield run
+
+    return list(visit(targets))
 
 
 def completed_id(path: Path, what: str) -> str:

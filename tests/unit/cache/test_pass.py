@@ -11,7 +11,7 @@ import torch
 
 from tests.ranks import on_ranks
 from tnr_dist.cache.teachers import from_stored, to_stored
-from tnr_dist.config import load_config
+from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError

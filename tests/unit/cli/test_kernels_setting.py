@@ -3,7 +3,7 @@
 import pytest
 
 from tnr_dist.cli import _engine
-from tnr_dist.config import load_config
+from tnr_dist.config_file import load_config
 from tnr_dist.kernels import dispatch
 
 

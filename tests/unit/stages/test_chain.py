@@ -10,7 +10,7 @@ import torch
 
 from tnr_dist.cache.teachers import TeacherCache
 from tnr_dist.cli import main
-from tnr_dist.config import load_config
+from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError

@@ -3,9 +3,10 @@
 import pytest
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tnr_dist.config import load_config
+from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.stages import finetune, post_train, stage1, stage2
+from tnr_dist.stages.common import DataSet
 
 # What makes the host wait on a GPU: a number that is read, or an output whose size depends on values.
 WAITS = ("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "equal")
@@ -37,7 +38,8 @@ def waits(stage, path, output, steps):
     config.output = str(output / "seed-0")
     counter = CountWaits()
     with counter:
-        STAGES[stage].run(config, DDPEngine("cpu", 1), redo=True)
+        place = STAGES[stage].run_folder(config, DataSet.open(config))
+        STAGES[stage].make(place, DDPEngine("cpu", 1), redo=True)
     return counter.count
 
 

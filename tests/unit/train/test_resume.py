@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tnr_dist.config import load_config
+from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender

@@ -1,6 +1,7 @@
 import pytest
 
-from tnr_dist.config import Config, load_config, to_dict, to_yaml
+from tnr_dist.config import Config, to_dict, to_yaml
+from tnr_dist.config_file import load_config
 from tnr_dist.errors import InputError
 
 

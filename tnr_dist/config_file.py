@@ -1,0 +1,272 @@
+"""Reading a configuration: defaults < YAML file < dotted `key=value` overrides.
+
+Strict: an unknown key is an error that names the nearest one, a wrong type is an error that names the key, the value
+and what was expected.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from tnr_dist.config import Config, TrainConfig, get
+from tnr_dist.errors import InputError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats (`1e-6` is a number) and no duplicate keys."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?([eE][-+]?\d+)$|^[-+]?\.\d[\d_]*([eE][-+]?\d+)?$"),
+    list("-+0123456789."),
+)
+
+
+def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue  # `<<: *anchor`, which construct_mapping resolves
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def load_config(path: Path | str | None, overrides: typing.Sequence[str] = ()) -> Config:
+    """Read `path` (YAML; None: defaults only), apply `key.sub=value` overrides, check everything.
+
+    Raises InputError for a missing file, bad YAML, an unknown key, a wrong type, or a value out of range.
+    """
+    tree: dict[str, Any] = {}
+    where = "defaults"
+    if path is not None:
+        where = str(path)
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (FileNotFoundError, IsADirectoryError):
+            raise InputError(f"{path}: no such configuration file") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: not a UTF-8 text file") from None
+        tree = _parse_yaml(text, where)
+        if tree is None:
+            tree = {}
+        if not isinstance(tree, dict):
+            raise InputError(f"{path}: expected a mapping of keys at the top level, found {type(tree).__name__}")
+    return with_overrides(_build(Config, tree, "", where), overrides)
+
+
+def with_overrides(config: Config, overrides: typing.Sequence[str]) -> Config:
+    """A copy of `config` with `key.sub=value` overrides, checked; InputError as `load_config`."""
+    config = copy.deepcopy(config)
+    for override in overrides:
+        _override(config, override)
+    _check(config)
+    return config
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _override(config: Config, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"override {override!r}: expected key=value, for example stage2.lr=1e-4")
+    node: Any = config
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        hints = typing.get_type_hints(type(node)) if dataclasses.is_dataclass(node) else {}
+        if part not in hints:
+            raise InputError(_unknown(key, ".".join(parts[:depth]), part, list(hints), "command line"))
+        if depth < len(parts) - 1:
+            node = getattr(node, part)
+    hint = typing.get_type_hints(type(node))[parts[-1]]
+    value = text if hint is str else _parse_yaml(text, f"override {key}")
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise InputError(
+                f"override {override!r}: {key} is a group of keys; set one of them, such as {key}.{_first(hint)}"
+            )
+        for inner, inner_value in value.items():
+            _override(config, f"{key}.{inner}={inner_value}")
+        return
+    setattr(node, parts[-1], _convert(hint, value, key, "command line"))
+
+
+def _first(kind: Any) -> str:
+    return dataclasses.fields(kind)[0].name
+
+
+def _all_keys(kind: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for name, hint in typing.get_type_hints(kind).items():
+        keys.append(prefix + name)
+        if dataclasses.is_dataclass(hint):
+            keys += _all_keys(hint, f"{prefix}{name}.")
+    return keys
+
+
+def _unknown(full: str, parent: str, part: str, known: list[str], where: str) -> str:
+    near = difflib.get_close_matches(part, known, n=1, cutoff=0.5)
+    if near:
+        hint = f"{parent}.{near[0]}" if parent else near[0]
+    else:
+        # The leaf may exist in another group: `lr` alone, or `data.lr`.
+        leaf = part.rpartition(".")[2]
+        keys = _all_keys(Config)
+        same = [key for key in keys if key.rpartition(".")[2] == leaf]
+        hint = (same or difflib.get_close_matches(full, keys, n=1, cutoff=0.0) or known)[0]
+    return f"{where}: unknown key {full!r}; did you mean {hint!r}?"
+
+
+def _build(kind: Any, tree: dict[str, Any], prefix: str, where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    for key in tree:
+        if key not in hints:
+            raise InputError(_unknown(prefix + str(key), prefix.rstrip("."), str(key), list(hints), where))
+    return kind(**{key: _convert(hints[key], value, prefix + key, where) for key, value in tree.items()})
+
+
+def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise _wrong(key, value, "a group of keys", where)
+        return _build(hint, value, f"{key}.", where)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise _wrong(key, value, "one of " + ", ".join(map(str, choices)), where)
+        return value
+    if origin is list:
+        if not isinstance(value, list):
+            raise _wrong(key, value, "a list", where)
+        (inner,) = typing.get_args(hint)
+        return [_convert(inner, item, f"{key}[{i}]", where) for i, item in enumerate(value)]
+    if origin in (types.UnionType, typing.Union):
+        raise AssertionError(f"{key}: unions are not used in the tree")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint:
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise _wrong(key, value, names[hint], where)
+    if hint is float and not math.isfinite(value):
+        raise _wrong(key, value, "a finite number", where)
+    return value
+
+
+def _wrong(key: str, value: Any, expected: str, where: str) -> InputError:
+    return InputError(f"{where}: {key}={value!r} is a {type(value).__name__}; expected {expected}")
+
+
+_POSITIVE = [
+    "data.title_tokens",
+    "data.body_tokens",
+    "data.history",
+    "data.negatives",
+    "data.streams",
+    "data.window_shards",
+    "model.news_dim",
+    "model.query_dim",
+    "model.user_heads",
+    "student.layers",
+    "post_train.negatives",
+    "stage1.negatives",
+    "finetune.teachers",
+    "stage1.temperature",
+    "stage2.temperature",
+    "stage2.omega",
+    "log.every",
+    "log.keep",
+    "timeout",
+    "seeds",
+    "ranks",
+]
+
+
+_NOT_OF_A_ROW = ("output", "rows", "seed", "seeds", "folders", "data", "synth", "engine", "ranks", "device", "evaluate")
+
+
+def _check(config: Config) -> None:
+    """Values that have the right type and still make no sense."""
+    for key in _POSITIVE:
+        if get(config, key) <= 0:
+            raise InputError(f"{key}={get(config, key)}: must be greater than 0")
+    for key in (
+        "seed",
+        "threads",
+        "data.workers",
+        "plm.layers",
+        "log.checkpoint_every",
+        "log.checkpoint_minutes",
+        "log.keep_every",
+        "stage1.beta1",
+        "stage2.beta2",
+    ):
+        if get(config, key) < 0:
+            raise InputError(f"{key}={get(config, key)}: must not be negative")
+    for name in ("post_train", "stage1", "finetune", "stage2"):
+        stage: TrainConfig = getattr(config, name)
+        if stage.batch_size <= 0 or stage.epochs <= 0 or stage.lr <= 0:
+            raise InputError(f"{name}: batch_size, epochs and lr must be greater than 0")
+        if stage.accumulate < 1:
+            raise InputError(f"{name}.accumulate={stage.accumulate}: must be 1 or more")
+        if stage.token_budget < -1:
+            raise InputError(f"{name}.token_budget={stage.token_budget}: tokens, 0 (by memory) or -1 (no bound)")
+        if stage.max_steps < 0 or stage.head_lr < 0 or stage.clip_norm < 0 or stage.weight_decay < 0:
+            raise InputError(f"{name}: max_steps, head_lr, clip_norm and weight_decay must not be negative")
+        if stage.trainable_layers < -1:
+            raise InputError(f"{name}.trainable_layers={stage.trainable_layers}: -1 (everything), 0 (none) or more")
+        if not 0 <= stage.warmup < 1:
+            raise InputError(f"{name}.warmup={stage.warmup}: a share of all steps, at least 0 and below 1")
+        if len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas):
+            raise InputError(f"{name}.betas={stage.betas}: two numbers, at least 0 and below 1")
+    for key in ("post_train.held_out", "stage1.held_out", "model.dropout"):
+        if not 0 <= get(config, key) < 1:
+            raise InputError(f"{key}={get(config, key)}: must be at least 0 and below 1")
+    if not 0 <= config.data.max_unknown <= 1:
+        raise InputError(f"data.max_unknown={config.data.max_unknown}: a share between 0 and 1")
+    if config.model.user_encoder == "nrms" and config.model.news_dim % config.model.user_heads:
+        raise InputError(
+            f"model.user_heads={config.model.user_heads} does not divide model.news_dim={config.model.news_dim}"
+        )
+    if not -1 <= config.deepspeed.zero_stage <= 3:
+        raise InputError(f"deepspeed.zero_stage={config.deepspeed.zero_stage}: 0 to 3, or -1 (as in deepspeed.config)")
+    names = [row.name for row in config.rows]
+    if len(set(names)) != len(names) or "" in names:
+        raise InputError("rows: every row needs a name of its own")
+    alone = dataclasses.replace(config, rows=[])
+    for row in config.rows:
+        for setting in row.set:
+            if setting.partition("=")[0].partition(".")[0] in _NOT_OF_A_ROW:
+                raise InputError(f"row {row.name!r}: {setting!r} cannot be set for one row only")
+        try:
+            with_overrides(alone, row.set)
+        except InputError as error:
+            raise InputError(f"row {row.name!r}: {error}") from None
+    for split in [config.evaluate.split, *config.cache.splits]:
+        if split not in ("train", "dev", "test"):
+            raise InputError(f"split {split!r}: one of train, dev, test")
