@@ -144,7 +144,11 @@ if step := read("step"):
     print(
         f"stage-2 step, {step['model']}, batch {step['batch']}: {number(step['samples_per_s'])} samples/s, "
         f"{number(step['ratio_paper'])} x paper form, {number(step['ratio_stock'])} x stock form; "
-        f"with kernels=triton {number(step.get('triton_samples_per_s'))}"
+        f"with kernels=triton {number(step.get('triton_samples_per_s'))}, as a CUDA graph "
+        f"{number(step.get('graph_samples_per_s'))}; " + ", ".join(
+            f"batch {row['batch']}: {number(row['samples_per_s'])}, graph {number(row['graph_samples_per_s'])}"
+            for row in step.get("graphs", [])
+        )
     )
     epoch = {
         "samples": EPOCH,

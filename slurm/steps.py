@@ -1,4 +1,4 @@
-"""What the Slurm scripts ask about a configuration: `python slurm/steps.py plan|prepare|teachers|shards … CONFIG [key=value…]`."""
+"""What the Slurm scripts ask about a configuration: `python slurm/steps.py plan|levels|prepare|teachers|shards … CONFIG [key=value…]`."""
 
 from __future__ import annotations
 
@@ -58,6 +58,16 @@ def plan(config: Config, cache_tasks: int) -> Iterator[Job]:
     yield "report", "report", last, 0, []
 
 
+def level_sizes(study: str, config: Config) -> list[int]:
+    """Runs of each level of `tnr reproduce`; they do not depend on the data, which may not be prepared yet."""
+    from tnr_dist.reproduce.plan import levels, plan
+    from tnr_dist.reproduce.studies import study_of
+    from tnr_dist.stages.common import DataSet
+
+    nothing = DataSet(Path(config.data.dir), {}, "not prepared yet")
+    return [len(step) for step in levels(plan(config, nothing, study_of(study, config)))]
+
+
 def share(items: int, index: int, count: int) -> tuple[int, int]:
     """Part `index` of `count` of `items`, as first and one past the last; sizes differ by one at most."""
     return items * index // count, items * (index + 1) // count
@@ -70,6 +80,9 @@ def main(arguments: Sequence[str]) -> None:
         tasks, path, *overrides = rest
         for name, script, after, array, extra in plan(load_config(path, overrides), int(tasks)):
             print("\t".join([name, script, ",".join(after) or "-", str(array), *extra]))
+    elif command == "levels":  # levels STUDY CONFIG…: the number of runs of each level of a study's graph
+        study, path, *overrides = rest
+        print(*level_sizes(study, load_config(path, overrides)))
     elif command == "prepare":  # prepare CONFIG…
         pipeline.ensure_data(load_config(rest[0], rest[1:]))
     elif command == "teachers":  # teachers INDEX COUNT CONFIG…: the teachers of one task of an array

@@ -11,6 +11,7 @@ from tests.tiny_plm import write_tiny_plm
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["WANDB_MODE"] = "disabled"  # tests of the logging set their own
 
 
 @pytest.fixture(scope="session")

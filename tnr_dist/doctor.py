@@ -22,7 +22,9 @@ from tnr_dist import __version__
 from tnr_dist.cache.teachers import TeacherCache
 from tnr_dist.config import Config
 from tnr_dist.data.verify import Finding, verify_prepared
+from tnr_dist.engines.core import on_one_machine
 from tnr_dist.engines.environment import Environment, detect
+from tnr_dist.engines.process_group import LOOPBACK, loopback_store
 from tnr_dist.errors import InputError
 from tnr_dist.files import file_hash
 from tnr_dist.stages import cache
@@ -140,18 +142,12 @@ def _ranks(place: Environment, cuda: bool, limit: float, output: Path, faults: l
     address = f"{place.master_addr}:{place.master_port}"
     if place.rank == 0 and not agent and (fault := _port_fault(place)):
         return [fault]
-    if place.world_size == place.local_world_size:
+    if on_one_machine(place):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     try:
-        store: dist.Store = dist.TCPStore(
-            place.master_addr,
-            place.master_port,
-            is_master=place.rank == 0 and not agent,
-            timeout=timedelta(seconds=limit),
-            wait_for_workers=False,
-        )
-    except (RuntimeError, ValueError) as error:
+        store = _store(place, agent, timedelta(seconds=limit))
+    except (RuntimeError, ValueError, OSError) as error:
         message = (
             f"rank {place.rank} reached nobody at {address} within {limit:g} s ({_line(error)}): rank 0 is missing"
         )
@@ -190,11 +186,19 @@ def _ranks(place: Environment, cuda: bool, limit: float, output: Path, faults: l
             probe.unlink(missing_ok=True)
 
 
+def _store(place: Environment, agent: bool, limit: timedelta) -> dist.Store:
+    """Where the ranks meet: torchrun's agent, rank 0, or, where all ranks are on this machine, rank 0 on loopback only."""
+    if on_one_machine(place) and not agent:
+        return loopback_store(place, limit)
+    serves = place.rank == 0 and not agent
+    return dist.TCPStore(place.master_addr, place.master_port, is_master=serves, timeout=limit, wait_for_workers=False)
+
+
 def _port_fault(place: Environment) -> Finding | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("", place.master_port))
+            probe.bind((LOOPBACK if on_one_machine(place) else "", place.master_port))
         except OSError as error:
             message = f"port {place.master_port} on {socket.gethostname()} is not free ({error.strerror})"
             return Finding("error", "port", message, "set MASTER_PORT to another, the same on all ranks")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import HERE, Cluster
+from tests.cluster.harness import Cluster, NoCluster, running_cluster
 from tests.lanes import missing
 
 CONFIG = """
@@ -33,23 +31,12 @@ log: {every: 1, checkpoint_every: 0}
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    if os.geteuid() != 0:
-        missing("a Slurm cluster on this machine needs root")
-    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    tools = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter")
-    if absent := [tool for tool in tools if not shutil.which(tool, path=path)]:
-        missing(f"there is no {', '.join(absent)}: apt-get install slurmctld slurmd slurm-client munge iproute2")
-    # Not pytest's folder, which is closed to others, as munge and Slurm do not accept.
-    folder = Path(tempfile.mkdtemp(prefix="tnr-slurm-", dir="/tmp"))
-    folder.chmod(0o755)
-    try:
-        started = subprocess.run([HERE / "start_cluster.sh", folder], text=True, capture_output=True, timeout=120)
-        if started.returncode:
-            missing(f"the cluster did not start (namespaces or network not permitted?): {started.stderr[-600:]}")
-        yield Cluster(folder)
-    finally:
-        subprocess.run([HERE / "stop_cluster.sh", folder], check=True, timeout=60)
-        shutil.rmtree(folder)
+    with contextlib.ExitStack() as running:
+        try:
+            started = running.enter_context(running_cluster())
+        except NoCluster as reason:
+            missing(str(reason))
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,17 @@
-"""The login node of a test cluster, as Python sees it."""
+"""A real Slurm on this machine, and its login node as Python sees it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,47 @@ def clean_environment(**extra: Any) -> dict[str, str]:
     }
     kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}:/usr/sbin"
     return kept | {name: str(value) for name, value in extra.items()}
+
+
+class NoCluster(Exception):
+    """Why there can be no Slurm on this machine."""
+
+
+@contextlib.contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """A Slurm of two nodes, ended whatever happens inside. Raises NoCluster."""
+    if os.geteuid() != 0:
+        raise NoCluster("a Slurm cluster on this machine needs root")
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    tools = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter")
+    if absent := [tool for tool in tools if not shutil.which(tool, path=path)]:
+        raise NoCluster(
+            f"there is no {', '.join(absent)}: apt-get install slurmctld slurmd slurm-client munge iproute2"
+        )
+    # Not pytest's folder, which is closed to others, as munge and Slurm do not accept.
+    folder = Path(tempfile.mkdtemp(prefix="tnr-slurm-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        code, said = _uninterrupted(HERE / "start_cluster.sh", folder)
+        if code:
+            raise NoCluster(f"the cluster did not start (namespaces or network not permitted?): {said[-600:]}")
+        yield Cluster(folder)
+    finally:
+        code, said = _uninterrupted(HERE / "stop_cluster.sh", folder)
+        assert code == 0, said
+        shutil.rmtree(folder)
+
+
+def _uninterrupted(*command: Any) -> tuple[int, str]:
+    """Exit code and stderr of a script that a ctrl-C must not cut short: what it has half started nobody could end."""
+    process = subprocess.Popen(
+        command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.wait(timeout=120)
+    return process.returncode, said
 
 
 class Cluster:
@@ -82,7 +127,8 @@ class Cluster:
 
     def boot_node(self, name: str) -> None:
         """It comes back."""
-        subprocess.run([HERE / "boot_node.sh", self.folder, name], check=True, timeout=60)
+        code, said = _uninterrupted(HERE / "boot_node.sh", self.folder, name)
+        assert code == 0, said
         self.run("scontrol", "update", f"nodename={name}", "state=resume")
 
     def logs(self, job: int) -> str:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.cluster.harness import Cluster
-from tests.lanes import missing
+from tests.lanes import missing, reason_against
 from tnr_dist.train.tracking import read_metrics
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -86,18 +86,8 @@ def test_a_failed_job_cancels_what_depends_on_it(cluster, config, chain):
 
 @pytest.mark.parametrize("engine", ["ddp", "deepspeed", "horovod"])
 def test_every_engine_ends_with_the_same_metrics(cluster, config, chain, inputs, engine):
-    if engine == "deepspeed":
-        try:
-            import deepspeed  # noqa: F401
-        except ImportError:
-            missing("deepspeed is not installed (make venv)")
-    if engine == "horovod":
-        try:
-            import horovod.torch as hvd
-        except ImportError:
-            missing("horovod is not installed (launch/install_horovod.sh)")
-        if not hasattr(hvd, "init"):
-            missing("horovod's extension does not load (launch/install_horovod.sh)")
+    if reason_against(engine):
+        missing(reason_against(engine))
     output = inputs(engine)
     cluster.succeed(cluster.sbatch("stage2", config, f"engine={engine}", f"output={output}"), 300)
     np.testing.assert_allclose(curve(output), curve(cluster.work / "chain" / "seed-0"), atol=1e-5)

@@ -7,6 +7,10 @@ does, until the run is complete or says clearly why it cannot go on. What may co
   (bit for bit; to 1e-5 when it went on at another number of ranks);
 - error: one line that names the cause, the same when run again, and complete as above once the cause is mended;
 - lost: everything else, such as a wait beyond its limit, a rank that outlives its launcher, a traceback, other weights.
+
+Two seeds in five train with DeepSpeed (ZeRO 1) or Horovod, where installed. The faults of a Slurm job (tests/faults/slurm.py)
+happen on a Slurm of two nodes on this machine (tests/cluster), where one can be started; there the job must come to its end
+by Slurm's requeue alone.
 """
 
 from __future__ import annotations
@@ -17,20 +21,25 @@ import json
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tests.faults.injections import FAULTS, TIMEOUT, Harm, variant
+from tests.cluster.harness import NoCluster, running_cluster
+from tests.faults import injections, slurm
+from tests.faults.injections import TIMEOUT, Harm, variant
 from tests.faults.process import ROOT
 from tests.faults.world import LIMIT, Case, Result, World
 from tnr_dist.progress import say
 
+FAULTS = injections.FAULTS | slurm.FAULTS
+ENGINES = ("ddp", "deepspeed", "horovod")
 RUNS = 5  # of one command, before the case is lost
 ENDS = ("recovered", "lost", "error")
 
@@ -47,17 +56,18 @@ class Outcome:
     fault: str
     end: str
     harm: str
+    engine: str
     ranks: int
     codes: list[int]  # exit codes of all runs
     seconds: float
     note: str = ""  # why it is lost, or the error's line
 
 
-def run_seed(world: World, seed: int, fault: str = "") -> Outcome:
-    """One fault, chosen by the seed unless given."""
+def run_seed(world: World, seed: int, fault: str, engine: str = "") -> Outcome:
+    """One fault at a moment that the seed chooses, as it does the engine unless given."""
     rng = random.Random(seed)
-    fault = fault or list(FAULTS)[seed % len(FAULTS)]
     kind = variant(fault, rng)
+    kind = replace(kind, engine=engine or kind.engine)
     reference = world.reference(kind)
     began = time.monotonic()
     case = Case(world, world.root / f"seed-{seed}", kind)
@@ -70,13 +80,15 @@ def run_seed(world: World, seed: int, fault: str = "") -> Outcome:
             if difference:
                 raise Lost(difference)
             end = "error" if line else "recovered"
-        except (Lost, TimeoutError) as error:
+        except (Lost, TimeoutError, AssertionError, subprocess.TimeoutExpired) as error:
             end, line = "lost", str(error)
     finally:
         case.end()
     if end != "lost":
         case.clear()
-    return Outcome(seed, fault, end, harm.what, kind.ranks, codes, round(time.monotonic() - began, 1), line)
+    return Outcome(
+        seed, fault, end, harm.what, kind.engine, kind.ranks, codes, round(time.monotonic() - began, 1), line
+    )
 
 
 def _settle(case: Case, harm: Harm, codes: list[int]) -> str:
@@ -132,18 +144,18 @@ def _last(text: str) -> str:
     return lines[-1][:300] if lines else "it says nothing"
 
 
-def table(outcomes: Iterable[Outcome]) -> str:
-    """fault, times, recovered, lost, error."""
-    found = {name: Counter(o.end for o in outcomes if o.fault == name) for name in FAULTS}
+def table(outcomes: Iterable[Outcome], key: str, names: Iterable[str]) -> str:
+    """`key` (fault or engine), times, recovered, lost, error."""
+    found = {name: Counter(o.end for o in outcomes if getattr(o, key) == name) for name in names}
     found = {name: ends for name, ends in found.items() if ends}
     found["all"] = sum(found.values(), Counter())
-    lines = ["| fault | times | " + " | ".join(ENDS) + " |", "|" + "---|" * (2 + len(ENDS))]
+    lines = [f"| {key} | times | " + " | ".join(ENDS) + " |", "|" + "---|" * (2 + len(ENDS))]
     for name, ends in found.items():
         lines.append(f"| {name} | {ends.total()} | " + " | ".join(str(ends[end]) for end in ENDS) + " |")
     return "\n".join(lines)
 
 
-def write_report(outcomes: list[Outcome], folder: Path) -> None:
+def write_report(outcomes: list[Outcome], left_out: str, folder: Path) -> None:
     """faults.md and faults.json."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True)
     facts = {
@@ -152,7 +164,11 @@ def write_report(outcomes: list[Outcome], folder: Path) -> None:
         "seeds": len(outcomes),
         "outcomes": [asdict(outcome) for outcome in outcomes],
     }
-    lost = [f"- seed {o.seed}, {o.fault} ({o.harm}; {o.ranks} ranks): {o.note}" for o in outcomes if o.end == "lost"]
+    lost = [
+        f"- seed {o.seed}, {o.fault} ({o.harm}; {o.engine}, {o.ranks} ranks): {o.note}"
+        for o in outcomes
+        if o.end == "lost"
+    ]
     text = [
         "# Stage 2 under faults",
         "",
@@ -160,8 +176,12 @@ def write_report(outcomes: list[Outcome], folder: Path) -> None:
         "moment, 2 to 4 ranks (gloo), float32, dropout; what the words mean: `tests/faults/harness.py`. Where a run went on",
         "at another number of ranks there is no dropout and the tolerance is 1e-5; all others are compared bit for bit.",
         "Most runs are forked from a process that has imported everything (`tests/faults/warm.py`), one in ten starts anew.",
+        "Those named slurm are jobs on a real Slurm of two nodes on the same machine, which alone puts them back into its queue.",
+        *([left_out] if left_out else []),
         "",
-        table(outcomes),
+        table(outcomes, "fault", FAULTS),
+        "",
+        table(outcomes, "engine", ENGINES),
         *(["", "Lost:", "", *lost] if lost else []),
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,14 +190,14 @@ def write_report(outcomes: list[Outcome], folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """SEEDS=n (default 50), FIRST=seed (default 0), FAULT=part of a name, SKIP=part of a name, KEEP=folder.
+    """SEEDS=n (default 50), FIRST=seed (default 0), FAULT=part of a name, SKIP=part of a name, ENGINE=name, KEEP=folder.
 
-    The report is written when no fault was chosen with FAULT.
+    The report is written when neither FAULT nor ENGINE was chosen.
     """
     given = dict(argument.split("=", 1) for argument in arguments)
-    unknown = set(given) - {"SEEDS", "FIRST", "FAULT", "SKIP", "KEEP"}
+    unknown = set(given) - {"SEEDS", "FIRST", "FAULT", "SKIP", "ENGINE", "KEEP"}
     if unknown:
-        say(f"unknown: {', '.join(sorted(unknown))} (SEEDS=50 FIRST=0 FAULT=... SKIP=... KEEP=folder)")
+        say(f"unknown: {', '.join(sorted(unknown))} (SEEDS=50 FIRST=0 FAULT=... SKIP=... ENGINE=... KEEP=folder)")
         return 2
     first, count = int(given.get("FIRST", 0)), int(given.get("SEEDS", 50))
     skip = given.get("SKIP", "")
@@ -185,18 +205,31 @@ def main(arguments: list[str]) -> int:
     folder = Path(given["KEEP"]) if "KEEP" in given else Path(tempfile.mkdtemp(prefix="tnr-faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
-    with contextlib.suppress(KeyboardInterrupt):
-        world = World(folder)
-        for seed in range(first, first + count):
-            outcomes.append(run_seed(world, seed, names[seed % len(names)]))
+    left_out = ""
+    # Ended from outside, it still ends its cluster and its runs.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as running:
+        cluster = None
+        if any(name in slurm.FAULTS for name in names):
+            try:
+                cluster = running.enter_context(running_cluster())
+            except NoCluster as reason:
+                left_out = f"Faults of a Slurm job are left out: {reason}"
+                say(left_out)
+                names = [name for name in names if name not in slurm.FAULTS]
+        world = World(folder, cluster)
+        for seed in range(first, first + count) if names else ():
+            outcomes.append(run_seed(world, seed, names[seed % len(names)], given.get("ENGINE", "")))
             one = outcomes[-1]
             say(
-                f"{one.end:9} seed {seed}: {one.fault}: {one.harm}; exit codes {one.codes}, {one.seconds:.0f} s {one.note}"
+                f"{one.end:9} seed {seed}: {one.fault} ({one.engine}): {one.harm}; exit codes {one.codes}, "
+                f"{one.seconds:.0f} s {one.note}"
             )
     lost = [outcome for outcome in outcomes if outcome.end == "lost"]
-    print(table(outcomes))
-    if "FAULT" not in given and len(outcomes) == count:
-        write_report(outcomes, ROOT / "benchmarks" / "results")
+    print(table(outcomes, "fault", FAULTS))
+    print(table(outcomes, "engine", ENGINES))
+    if not {"FAULT", "ENGINE"} & set(given) and len(outcomes) == count:
+        write_report(outcomes, left_out, ROOT / "benchmarks" / "results")
     if lost:
         say(f"what the lost ones left is in {folder}")
     elif "KEEP" not in given:

@@ -22,7 +22,8 @@ _HERE = "tests.faults.warm"
 def start(arguments: list[str], log: str) -> BaseProcess:
     """`python -m tnr_dist.engines.local ARGUMENTS` with its output in a file."""
     context: ForkServerContext = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_HERE, "tnr_dist.cli", "tnr_dist.stages.stage2", "torch._dynamo", "transformers"])
+    everything = ["tnr_dist.cli", "tnr_dist.stages.stage2", "torch._dynamo", "transformers", "tests.faults.engines"]
+    context.set_forkserver_preload([_HERE, *everything])
     process = context.Process(target=_launcher, args=(arguments, log))
     process.start()
     return process

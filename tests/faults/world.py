@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from tests.cluster.harness import Cluster
 from tests.faults.process import Attempt
 from tests.tiny_plm import write_tiny_plm
 from tnr_dist.config_file import load_config
@@ -47,11 +48,12 @@ class Variant:
     ranks: int = 2
     dedupe: str = "global"
     dropout: float = 0.1
+    engine: str = "ddp"
     same: tuple[str, ...] = ()  # further overrides: how the work is cut up, not what comes out
     anew: bool = False  # see `Attempt`
 
     def overrides(self) -> list[str]:
-        return [f"stage2.dedupe={self.dedupe}", *self.same]
+        return [f"engine={self.engine}", f"stage2.dedupe={self.dedupe}", *self.same]
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,13 @@ def _equal(one: Any, other: Any, tolerance: float) -> bool:
 
 
 class World:
-    """`template(dropout)`: data and every stage before stage 2; each case works on a copy of its own."""
+    """`template(dropout)`: data and every stage before stage 2; each case works on a copy of its own.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    `cluster`: where the faults of a Slurm job happen, if there is one.
+    """
+
+    def __init__(self, root: Path, cluster: Cluster | None = None) -> None:
+        self.root, self.cluster = root, cluster
         self._references: dict[Variant, Result] = {}
 
     def template(self, dropout: float) -> Path:
@@ -130,7 +135,7 @@ class World:
         """The uninterrupted run of a variant, made when first asked for."""
         key = dataclasses.replace(variant, same=(), anew=False)
         if key not in self._references:
-            case = Case(self, self.root / f"reference-{key.ranks}-{key.dedupe}-{key.dropout}", key)
+            case = Case(self, self.root / f"reference-{key.engine}-{key.ranks}-{key.dedupe}-{key.dropout}", key)
             attempt = case.start()
             code = attempt.wait(LIMIT)
             assert code == 0, f"the uninterrupted run ended with {code}:\n{attempt.text()}"
@@ -150,19 +155,17 @@ class Case:
             shutil.copytree(self.template / part, folder / part)
         self.data, self.cache = folder / "data", folder / "run" / "cache"
         self.run = folder / "run" / "stage2-2"
-        self.attempts: list[Attempt] = []
+        self.attempts: list[Any] = []  # of Attempt, or of a job that takes its place
         self.undo: list[Any] = []  # called when the case is over, whatever came of it
+
+    def arguments(self) -> list[str]:
+        """Of stage 2: the configuration and what is this case's own."""
+        places = (f"data.dir={self.data}", f"output={self.folder / 'run'}")
+        return [str(self.template / "config.yaml"), *places, *self.variant.overrides()]
 
     def start(self, ranks: int = 0, *overrides: str) -> Attempt:
         """Run stage 2 as a user or a requeue would: always the same command."""
-        arguments = [
-            "stage2",
-            str(self.template / "config.yaml"),
-            f"data.dir={self.data}",
-            f"output={self.folder / 'run'}",
-            *self.variant.overrides(),
-            *overrides,
-        ]
+        arguments = ["stage2", *self.arguments(), *overrides]
         log = self.folder / f"stderr-{len(self.attempts)}.txt"
         self.attempts.append(Attempt(ranks or self.variant.ranks, arguments, log, anew=self.variant.anew))
         return self.attempts[-1]

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.ranks import on_ranks
+from tnr_dist import doctor as doctor_module
 from tnr_dist.config_file import load_config
 from tnr_dist.doctor import examine, show
 from tnr_dist.engines.environment import detect
@@ -65,6 +67,24 @@ def test_two_ranks_meet_and_time_an_all_reduce(settings):
     assert {level for level, _, _ in first} == {"ok"}
     messages = {where: message for _, where, message in first}
     assert messages["ranks"].startswith("2 met, on ") and "16 MiB between 2 ranks" in messages["all-reduce"]
+
+
+def _listening(settings):
+    """Addresses on which a rank listens while all of them are there."""
+    seen, compare = set(), doctor_module._compare
+
+    def spy(people):
+        seen.update(c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == "LISTEN")
+        return compare(people)
+
+    doctor_module._compare = spy
+    examine(load_config(None, settings), 30, 0.001)
+    return seen
+
+
+def test_ranks_of_one_machine_listen_on_loopback_only(settings):
+    first, second = on_ranks(2, _listening, settings)
+    assert first and first | second <= {"127.0.0.1", "::1"}
 
 
 def _port():

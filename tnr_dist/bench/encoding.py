@@ -12,6 +12,7 @@ from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import Encoder
+from tnr_dist.train.peak import measured_peak
 
 
 def device() -> torch.device:
@@ -68,16 +69,5 @@ def transformers_pass(
 
 def matmul_tflops() -> float:
     """Measured ceiling: a large bf16 matrix product on this device, TFLOP/s."""
-    from tnr_dist.bench.titles import best_seconds
-
-    n = 8192 if device().type == "cuda" else 2048
-    a = torch.randn(n, n, device=device()).to(torch.bfloat16)
-    return 2 * n**3 / best_seconds(lambda: a @ a, repeats=5, warm=2) / 1e12
-
-
-def encoder_flops(encoder: Encoder, tokens: int, lengths: np.ndarray) -> float:
-    """Multiply-adds times 2 of a forward pass: linear layers on `tokens`, attention on the squared lengths."""
-    c = encoder.config
-    linear = 2 * tokens * (4 * c.hidden**2 + 2 * c.hidden * c.intermediate)
-    attention = 4 * float((lengths.astype(np.float64) ** 2).sum()) * c.hidden
-    return c.layers * (linear + attention)
+    size = 8192 if device().type == "cuda" else 2048
+    return measured_peak(device(), torch.bfloat16, size, torch.get_num_threads(), repeats=5) / 1e12

@@ -6,10 +6,11 @@ from typing import Any, cast
 
 import torch
 
-from tnr_dist.bench.encoding import device, encoder_flops, matmul_tflops, packed_pass, transformers_pass
+from tnr_dist.bench.encoding import device, matmul_tflops, packed_pass, transformers_pass
 from tnr_dist.bench.titles import best_seconds, encoder_of, random_titles
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.kernels.dispatch import Choice, use_kernels
+from tnr_dist.models.flops import encoder_flops
 from tnr_dist.models.recommender import NewsEncoder, count_parameters
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.progress import say
@@ -63,7 +64,7 @@ def run(news: int = 0, repeats: int = 2, compiled: bool = True, kernels: str = "
                     "parameters": count_parameters(NewsEncoder(encoder)),
                     "news_per_s": rate,
                     "speedup": rate / deepest,
-                    "mfu": rate * encoder_flops(encoder, tokens, titles.lengths) / news / (ceiling * 1e12),
+                    "mfu": rate * encoder_flops(encoder, titles.lengths) / news / (ceiling * 1e12),
                     **{f"{name}_news_per_s": other for name, other in others.items()},
                     **{f"ratio_{name}": rate / other for name, other in others.items()},
                     "compiled_form": form or None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tnr_dist.config import Config, Stage2Config
 from tnr_dist.data.loader import Batch
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.losses.click import click_loss
 from tnr_dist.losses.stage2 import (
@@ -157,20 +159,28 @@ def _per_slot_step(model: PerSlot, batch: Batch, titles: RaggedTable, teacher_ne
     return step
 
 
-def _our_step(module: Stage2Module, engine: DDPEngine, batch: Batch) -> Any:
-    """A step as the training loop takes it: batches laid out ahead, and on a GPU ten steps between two looks at the loss."""
+def _our_step(module: Stage2Module, engine: DDPEngine, batch: Batch, graphs: bool = False) -> Any:
+    """A step as the training loop takes it: batches laid out ahead, and on a GPU ten steps between two looks at the loss.
+
+    `graphs`: recorded as a CUDA graph.
+    """
+    recorder = StepGraphs(module, engine.autocast) if graphs else None
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 0.0, fused=True)
     batches = prefetch(itertools.repeat(batch), module.titles.inputs, engine.device)
 
     def step() -> float:
+        loss = torch.zeros(())
         for _ in range(_STEPS_BETWEEN[engine.device.type]):
             _, inputs = next(batches)
-            with engine.autocast():
-                loss = module(inputs)["loss"]
-            loss.backward()
+            parts = recorder.run(inputs) if recorder is not None else None
+            if parts is None:
+                with engine.autocast():
+                    parts = module(inputs)
+                parts["loss"].backward()
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
+            optimizer.zero_grad(set_to_none=recorder is None)
+            loss = parts["loss"].detach()
+        return float(loss)
 
     step.close = batches.close  # type: ignore[attr-defined]
     return step
@@ -185,12 +195,27 @@ def _ours(step: Any, engine: DDPEngine, repeats: int) -> tuple[float, float]:
     return seconds / _STEPS_BETWEEN[engine.device.type], loss
 
 
+def _graphs(
+    plain: Stage2Module, recorded: Stage2Module, engine: DDPEngine, batch: Batch, samples: int, repeats: int
+) -> dict[str, Any]:
+    """Our step on the first `samples` samples of a batch, launched kernel by kernel and recorded as a CUDA graph."""
+    part = {name: values[:samples] if values.ndim else np.array(samples, np.float32) for name, values in batch.items()}
+    seconds, loss = _ours(_our_step(plain, engine, part), engine, repeats)
+    graphed, graphed_loss = _ours(_our_step(recorded, engine, part, True), engine, repeats)
+    return {
+        "batch": samples,
+        "samples_per_s": samples / seconds,
+        "graph_samples_per_s": samples / graphed,
+        "loss_difference": abs(graphed_loss - loss),
+    }
+
+
 def run(
     samples: int = 128, layers: int = 4, width: int = 384, trainable: int = 2, repeats: int = 2, compile: bool = True
 ) -> dict[str, Any]:
     """Samples a second of the three forms, best of `repeats` steps of one batch; `shares` is each technique's factor.
 
-    A share is the time of our step without the technique over the time with it; what encoding distinct titles saves is
+    On a GPU `graph_samples_per_s` is our step recorded as a CUDA graph (`stage2.cuda_graphs`). A share is the time of our step without the technique over the time with it; what encoding distinct titles saves is
     `slots` over `distinct_titles`. The paper form runs once (it takes most
     of the time). `compile` adds the stock form under torch.compile, and the better of the two counts. `flops_utilisation`:
     operations of our step (`benchmarks/cost_model.py` counts alike) a second over `matmul_tflops`, measured beside it.
@@ -229,6 +254,9 @@ def run(
             with use_kernels("triton"):
                 fused, fused_loss = _ours(_our_step(ours("bf16", config.stage2), engine, batch), engine, repeats)
             results |= {"triton_samples_per_s": samples / fused, "triton_loss_difference": abs(fused_loss - loss)}
+            recorded = ours("bf16", replace(config.stage2, cuda_graphs=True))
+            results["graphs"] = [_graphs(module, recorded, engine, batch, size, repeats) for size in (samples, 128)]
+            results["graph_samples_per_s"] = results["graphs"][0]["graph_samples_per_s"]
         inputs = module.titles.inputs(batch)
         results["matmul_tflops"] = matmul_tflops()
         per_token = 3 * trainable * (24 * width**2 + 4 * float(titles.lengths.mean()) * width) - 6 * width**2

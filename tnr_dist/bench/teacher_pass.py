@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tnr_dist.bench.common import PeakMemory
-from tnr_dist.bench.encoding import encoder_flops, matmul_tflops, packed_pass, transformers_pass
+from tnr_dist.bench.encoding import matmul_tflops, packed_pass, transformers_pass
 from tnr_dist.bench.titles import best_seconds, encoder_of, random_titles
+from tnr_dist.models.flops import encoder_flops
 
 
 def run(news: int = 2048, width: int = 384, layers: int = 6, repeats: int = 3) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def run(news: int = 2048, width: int = 384, layers: int = 6, repeats: int = 3) -
         again = news / best_seconds(packed_pass(encoder, titles), repeats, warm=0)
     ours = max(ours, again)
     ceiling = matmul_tflops()
-    flops = encoder_flops(encoder, len(titles.values), titles.lengths) / news
+    flops = encoder_flops(encoder, titles.lengths) / news
     return {
         "news_per_s": ours,
         "padded_fp32_news_per_s": padded_fp32,

@@ -73,6 +73,7 @@ _TEXTS: Iterable[tuple[str, str, str]] = (
     ("empty_abstracts", "  without an abstract", "news"),
     ("news_described_differently", "  mentioned again with other words (first kept)", ""),
     ("title_tokens", "  title tokens", ""),
+    ("news_tokens", "  tokens of all news inputs", ""),
 )
 _CORPUS: Iterable[tuple[str, str, str]] = (
     ("without_title", "  dropped: no title", "articles"),
@@ -122,7 +123,7 @@ def print_counts(manifest: dict[str, Any]) -> None:
     table.add_column("")
     table.add_column("", justify="right")
     if "news" in counts:
-        for key, label, whole in _TEXTS:
+        for key, label, whole in (row for row in _TEXTS if row[0] in counts):
             table.add_row(label, _cell(counts, key, whole))
     corpus = counts.get("corpus")
     if corpus:

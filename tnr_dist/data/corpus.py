@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tnr_dist.data.mind import check_no_empty_line, check_text, chunks_of, parse_tsv
-from tnr_dist.data.tokens import TableWriter, batched, gather_rows, read_table, token_dtype
+from tnr_dist.data.tokens import TableWriter, batched, gather_rows, join_rows, read_table, token_dtype
 from tnr_dist.data.words import hash_strings
 from tnr_dist.errors import InputError
 from tnr_dist.progress import Bar
@@ -216,3 +216,33 @@ def tokenise_titles(titles: pa.ChunkedArray, stem: Path, tokenizer: TextEncoder,
             total += _append(writer, tokenizer, texts, max_length)
             bar.advance(len(texts))
     return total
+
+
+def tokenise_news(news: pa.Table, stem: Path, tokenizer: TextEncoder, lengths: dict[str, int]) -> int:
+    """Write one ragged row a news that joins several of its texts: [CLS] title [SEP] category [SEP] ... [SEP].
+
+    Args:
+        news: has a text column for each input.
+        lengths: inputs in their order, each with the tokens kept of it; its [SEP] counts, and the first's [CLS] too.
+
+    Returns:
+        The number of tokens. An empty text leaves its [SEP] alone, so that every text keeps its place.
+    """
+    total = 0
+    with TableWriter(stem, token_dtype(tokenizer.vocab_size)) as writer, Bar("tokenise news", len(news), "news") as bar:
+        for piece in batched(len(news), _TOKENISE):
+            rows = news.slice(piece.start, piece.stop - piece.start)
+            parts = []
+            for number, (name, length) in enumerate(lengths.items()):
+                values, offsets = tokenizer.encode_batch(rows[name].to_pylist(), length + (number > 0))
+                parts.append(_without_first(values, offsets) if number else (values, offsets))
+            values, offsets = join_rows(parts)
+            writer.append(values, offsets)
+            total += len(values)
+            bar.advance(len(rows))
+    return total
+
+
+def _without_first(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged rows, of at least one value each, without their first value."""
+    return np.delete(values, offsets[:-1]), offsets - np.arange(len(offsets))

@@ -77,9 +77,13 @@ class MatchingLoader:
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def order(self, epoch: int) -> np.ndarray:
+        """Places in `train` in the order of an epoch, on all ranks; step s takes those from s * global batch on."""
+        return np.random.default_rng([self.seed, epoch, 5]).permutation(len(self.train))
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch from step `start` on."""
-        order = np.random.default_rng([self.seed, epoch, 5]).permutation(len(self.train))
+        order = self.order(epoch)
         for step in range(start, self.steps):
             chosen = order[step * self.batch : (step + 1) * self.batch]
             low = len(chosen) * self.rank // self.world_size

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from tnr_dist.data.account import Account, print_counts
 from tnr_dist.data.behaviors import Build, Route, SplitRule, build_shard, days_of_chunk, is_labelled, route_chunk
-from tnr_dist.data.corpus import tokenise_corpus, tokenise_pairs, tokenise_titles
+from tnr_dist.data.corpus import tokenise_corpus, tokenise_news, tokenise_pairs, tokenise_titles
 from tnr_dist.data.mind import SPLITS, Chunk, RawSplit, Source, chunks_of, find_splits, read_news, union_news
 from tnr_dist.data.pool import Pool
 from tnr_dist.data.request import FORMAT_VERSION, WORK, PrepareOptions, begin, parse_rule, request_of
@@ -60,7 +60,8 @@ def prepare(
     if manifest_path.exists():
         manifest = read_json(manifest_path)
         if manifest.get("request") != request:
-            changed = [k for k in request if manifest.get("request", {}).get(k) != request[k]]
+            before = manifest.get("request", {})
+            changed = [k for k in {**before, **request} if before.get(k) != request.get(k)]
             raise InputError(
                 f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder"
             )
@@ -126,6 +127,10 @@ class _Preparation:
             "max_lengths": {"title": self.options.title_tokens, "body": self.options.body_tokens},
             "sources": self.request["sources"],
         }
+        lengths = self.options.news_lengths
+        if list(lengths) != ["title"]:
+            manifest["news_inputs"] = lengths
+            manifest["max_lengths"]["news"] = sum(lengths.values())
         if accounts:
             counts["splits"] = {name: asdict(account) for name, account in accounts.items()}
         self._check_unknown(manifest, accounts)
@@ -185,6 +190,8 @@ class _Preparation:
             counts["title_tokens"] = tokenise_titles(
                 news["title"], tokens / "title", self.tokenizer, self.options.title_tokens, "tokenise titles"
             )
+        if news is not None and self.options.news_inputs != ("title",):
+            counts["news_tokens"] = tokenise_news(news, tokens / "news", self.tokenizer, self.options.news_lengths)
         if self.options.corpus:
             path = Path(self.options.corpus)
             account = tokenise_corpus(path, tokens, self.tokenizer, self.options.title_tokens, self.options.body_tokens)

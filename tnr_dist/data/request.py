@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tnr_dist.config import NEWS_INPUTS
 from tnr_dist.data.mind import find_splits
 from tnr_dist.errors import InputError
 from tnr_dist.files import file_hash, read_json, write_json
@@ -33,6 +34,15 @@ class PrepareOptions:
     split_seed: int = 0
     max_unknown: float = 0.2
     block_size: int = 1024
+    news_inputs: tuple[str, ...] = ("title",)
+    category_tokens: int = 8
+    subcategory_tokens: int = 8
+    abstract_tokens: int = 50
+
+    @property
+    def news_lengths(self) -> dict[str, int]:
+        """The news inputs, in order, with the tokens kept of each."""
+        return {name: getattr(self, f"{name}_tokens") for name in self.news_inputs}
 
     def check(self) -> None:
         """Raise InputError for values that make no sense."""
@@ -41,6 +51,15 @@ class PrepareOptions:
         for name in ("title_tokens", "body_tokens", "block_size"):
             if getattr(self, name) < 3:
                 raise InputError(f"{name}={getattr(self, name)}: at least 3")
+        if not self.news_inputs or self.news_inputs != tuple(name for name in NEWS_INPUTS if name in self.news_inputs):
+            raise InputError(
+                f"news inputs {','.join(self.news_inputs)!r}: expected {','.join(NEWS_INPUTS)}, or some of them"
+            )
+        if self.news_inputs != ("title",) and not self.input:
+            raise InputError("news inputs other than the title are columns of --input's news; give --input")
+        for name, length in self.news_lengths.items():
+            if length < 3:
+                raise InputError(f"{name}_tokens={length}: at least 3")
         if not 0 <= self.max_unknown <= 1:
             raise InputError(f"max_unknown={self.max_unknown}: a share between 0 and 1")
         for rule in (self.dev_split, self.test_split):
@@ -75,6 +94,12 @@ def request_of(options: PrepareOptions) -> dict[str, Any]:
         files[f"corpus:{corpus.name}"] = corpus
     with ThreadPoolExecutor(4) as threads:  # hashlib releases the GIL
         sources = list(threads.map(_describe, files.values(), files))
+    # Where only titles are read there is no further table, so that what was prepared before stays as it is.
+    lengths = options.news_lengths
+    for name in ("news_inputs", "category_tokens", "subcategory_tokens", "abstract_tokens"):
+        del value[name]
+    if lengths != {"title": options.title_tokens}:
+        value["news_inputs"] = [[name, length] for name, length in lengths.items()]
     value["input"] = bool(options.input)
     value["corpus"] = bool(options.corpus)
     value["tokenizer"] = load_tokenizer(options.plm).hash

@@ -121,6 +121,16 @@ def gather_rows(values: np.ndarray, offsets: np.ndarray, index: np.ndarray) -> t
     return values[positions], out
 
 
+def join_rows(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged tables (flat values, offsets [n + 1]) of n rows each, row by row one after the other: (values, offsets)."""
+    starts = np.cumsum([0] + [len(values) for values, _ in parts[:-1]])
+    low = np.stack([offsets[:-1] + start for (_, offsets), start in zip(parts, starts, strict=True)], 1).ravel()
+    lengths = np.stack([np.diff(offsets) for _, offsets in parts], 1).ravel()
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    positions = np.arange(ends[-1]) + np.repeat(low - ends[:-1], lengths)
+    return np.concatenate([values for values, _ in parts])[positions], ends[:: len(parts)]
+
+
 def batched(total: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover range(total)."""
     for start in range(0, total, size):

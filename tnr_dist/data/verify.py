@@ -328,6 +328,7 @@ def _check_tokens(folder: Path, manifest: dict[str, Any], news: int | None) -> l
     vocabulary = manifest.get("tokenizer", {}).get("vocab_size")
     stems = {path.name.split(".")[0] for path in (folder / "tokens").glob("*.npy")}
     stems |= {"title"} if news is not None else set()
+    stems |= {"news"} if "news_inputs" in manifest else set()
     findings = []
     for stem in sorted(stems):
         where = str(folder / "tokens" / stem)
@@ -340,7 +341,7 @@ def _check_tokens(folder: Path, manifest: dict[str, Any], news: int | None) -> l
         message = None
         if (table.lengths < 0).any():
             message = f"offsets fall after row {int(np.argmax(table.lengths < 0))}"
-        elif stem == "title" and news is not None and len(table) != news:
+        elif stem in ("title", "news") and news is not None and len(table) != news:
             message = f"{len(table):,} rows, the manifest says {news:,} news"
         elif longest is not None and len(table) and table.lengths.max() > longest:
             message = f"row {int(table.lengths.argmax())} has {table.lengths.max()} tokens, the manifest says {longest}"

@@ -136,11 +136,11 @@ class EngineCore:
         """Start asking whether any rank's flag is set; the answer is waited for later."""
         raise NotImplementedError
 
-    def _update(self) -> Tensor:
-        """Clip the summed gradients, update, zero; returns their norm before clipping."""
+    def _update(self, keep_gradients: bool = False) -> Tensor:
+        """Clip the summed gradients, update, zero (`keep_gradients`: in place); returns their norm before clipping."""
         norm = self._clip_gradients()
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not keep_gradients)
         return norm
 
     def _clip_gradients(self) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tnr_dist.engines.base import OptimizerFactory
+from tnr_dist.engines.graphs import Recordable, StepGraphs
 from tnr_dist.engines.process_group import ProcessGroupEngine
 
 
@@ -18,6 +19,7 @@ class DDPEngine(ProcessGroupEngine):
     def __init__(self, device: str = "auto", threads: int = 0) -> None:
         super().__init__(device, threads)
         self._wrapped: nn.Module | None = None
+        self._graphs: StepGraphs | None = None  # of one rank on a GPU
 
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         if self.environment.world_size > 1:
@@ -33,10 +35,15 @@ class DDPEngine(ProcessGroupEngine):
                 self._wrapped.reducer._push_all_rebuilt_params()
         else:
             self._wrapped = self.module
+            self._graphs = StepGraphs(self.module, self.autocast) if self.device.type == "cuda" else None
 
     def forward(self, *args: Any) -> Any:
         """See `Engine`."""
         assert self._wrapped is not None
+        if self._graphs is not None and len(args) == 1 and isinstance(args[0], Recordable):
+            parts = self._graphs.run(args[0])
+            if parts is not None:
+                return parts
         with self.autocast():
             return self._wrapped(*args)
 
@@ -48,11 +55,13 @@ class DDPEngine(ProcessGroupEngine):
 
     def backward(self, loss: Tensor) -> None:
         """See `Engine`."""
+        if not loss.requires_grad:
+            return  # a recorded step has added its gradients
         (loss * self.environment.world_size).backward()  # DDP averages; the shares are to be summed
 
     def step(self) -> Tensor:
         """See `Engine`."""
-        return self._update()
+        return self._update(keep_gradients=self._graphs is not None and self._graphs.used)
 
     def _let_go(self) -> None:
-        self._wrapped = None
+        self._wrapped = self._graphs = None

@@ -54,7 +54,7 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
                 "MASTER_PORT": node.master_port,
             }
             environment = os.environ | {key: str(value) for key, value in place.items()}
-            processes.append(subprocess.Popen(command, env=environment, preexec_fn=_die_with(os.getpid())))
+            processes.append(subprocess.Popen(command, env=environment, preexec_fn=die_with(os.getpid())))
         return _wait(processes, node.rank * ranks)
     except KeyboardInterrupt:
         _end(processes)
@@ -65,7 +65,7 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
             signal.signal(number, handler)
 
 
-def _die_with(launcher: int) -> Callable[[], None] | None:
+def die_with(launcher: int) -> Callable[[], None] | None:
     """What a rank does first: ask the kernel (Linux) to kill it when the launcher is killed.
 
     A rank that lived on would write to the run's folder beside the ranks of the requeued job.

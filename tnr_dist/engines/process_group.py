@@ -16,6 +16,8 @@ from tnr_dist.engines.core import EngineCore, on_one_machine
 from tnr_dist.engines.environment import Environment
 from tnr_dist.errors import RankLost
 
+LOOPBACK = "127.0.0.1"
+
 
 class ProcessGroupEngine(EngineCore):
     """Collectives over the default process group; `alone`: have one even where there is one rank."""
@@ -93,24 +95,29 @@ def meet(env: Environment) -> dist.Store:
             os.environ.update(MASTER_ADDR=env.master_addr, MASTER_PORT=str(env.master_port))
             store, _, _ = next(dist.rendezvous("env://", rank=env.rank, world_size=env.world_size, timeout=timeout()))
             return store
-        if env.rank != 0:
-            return dist.TCPStore("127.0.0.1", env.master_port, env.world_size, False, timeout())
-        # torch's own server would listen on every interface.
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", env.master_port))
-            listener.listen(128)
-            return dist.TCPStore(
-                "127.0.0.1",
-                env.master_port,
-                env.world_size,
-                True,
-                timeout(),
-                wait_for_workers=False,
-                master_listen_fd=listener.detach(),
-            )
+        return loopback_store(env, timeout())
     except (RuntimeError, ValueError, OSError) as error:
         raise did_not_meet(env, error) from None
+
+
+def loopback_store(env: Environment, limit: datetime.timedelta) -> dist.Store:
+    """The store of ranks that are all on this machine, served by rank 0; `limit`: of every wait."""
+    if env.rank != 0:
+        return dist.TCPStore(LOOPBACK, env.master_port, env.world_size, False, limit, wait_for_workers=False)
+    # torch's own server would listen on every interface.
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((LOOPBACK, env.master_port))
+        listener.listen(128)
+        return dist.TCPStore(
+            LOOPBACK,
+            env.master_port,
+            env.world_size,
+            True,
+            limit,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach(),
+        )
 
 
 def did_not_meet(env: Environment, error: Exception) -> RankLost:

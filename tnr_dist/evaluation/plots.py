@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart with any common colour vision deficiency. Yellow is left out: faint on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_GREY = "#6b6b6b"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#6b6b6b"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -61,7 +61,7 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path_png: P
 
     columns = 2 if len(groups) == 4 else min(3, len(groups))
     rows = math.ceil(len(groups) / columns)
-    with _figure(path_png, (4.1 * columns if columns > 1 else 5.6, 2.9 * rows)) as figure:
+    with figure_file(path_png, (4.1 * columns if columns > 1 else 5.6, 2.9 * rows)) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, (group, lines) in zip(panels, groups.items(), strict=False):
             _loss_panel(panel, group, lines)
@@ -96,23 +96,23 @@ def quality_vs_speed(rows: Sequence[Mapping[str, Any]], path_png: Path | str) ->
     if not points and not levels:
         raise InputError("no row has an 'auc': nothing to draw")
 
-    with _figure(path_png, (7.2, 4.6)) as figure:
+    with figure_file(path_png, (7.2, 4.6)) as figure:
         axes = figure.subplots()
         axes.set_xlabel("news encoded per second (log scale)")
         axes.set_ylabel("AUC (%)")
         axes.set_title("Quality against speed")
         families = list(dict.fromkeys(_family(name) for _, _, name in points))
         for speed, auc, name in points:
-            colour = _COLOURS[families.index(_family(name)) % len(_COLOURS)]
+            colour = COLOURS[families.index(_family(name)) % len(COLOURS)]
             axes.plot(speed, auc, "o", color=colour, markersize=7, markeredgecolor="white", zorder=3)
         _limits(axes, points, levels)
         for level, _ in levels:
-            axes.axhline(level, color=_GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+            axes.axhline(level, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
         _place_labels(figure, axes, points, levels)
 
 
 @contextlib.contextmanager
-def _figure(path: Path | str, size: tuple[float, float]) -> Iterator[Figure]:
+def figure_file(path: Path | str, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure in this module's style, on the Agg canvas (no display), saved when the block ends without an error."""
     # Imported here: matplotlib takes half a second, and evaluation without figures does not need it.
     import matplotlib
@@ -124,7 +124,7 @@ def _figure(path: Path | str, size: tuple[float, float]) -> Iterator[Figure]:
         FigureCanvasAgg(figure)
         yield figure
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png")
+            figure.savefig(temporary, format=Path(path).suffix.removeprefix(".") or "png")
 
 
 def _loss_panel(axes: Axes, title: str, lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -136,7 +136,7 @@ def _loss_panel(axes: Axes, title: str, lines: Mapping[str, Sequence[Mapping[str
         x = np.array([record.get(x_key, place) for place, record in enumerate(records)], np.float64)
         y = np.array([record["train/loss"] for record in records], np.float64)
         smooth = _moving_mean(y)
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         axes.plot(x, y, color=colour, alpha=0.45 / math.sqrt(len(lines)), linewidth=0.7)
         axes.plot(x, smooth, color=colour, linewidth=1.6, label=label, marker="o" if len(x) == 1 else "")
         raw_values.append(y)
@@ -269,12 +269,12 @@ def _place_labels(
     for level, name in sorted(levels):
         text = f"{name} {level:.2f}"
         if low < level < high:
-            write(text, (edges[1], level), along, _GREY, False)
+            write(text, (edges[1], level), along, GREY, False)
         else:
             arrow, edge = ("\u2193", low) if level <= low else ("\u2191", high)
             vertical, side = ("bottom", 3) if level <= low else ("top", -3)
             spots = [(-shift, side * (1 + 4 * row), "right", vertical) for row in range(3) for shift in (2, 120, 240)]
-            write(f"{arrow} {text}", (edges[1], edge), spots, _GREY, False)
+            write(f"{arrow} {text}", (edges[1], edge), spots, GREY, False)
     around = [
         (sx * r, sy * r, {1: "left", 0: "center", -1: "right"}[sx], {1: "bottom", 0: "center", -1: "top"}[sy])
         for r in (6, 12, 20, 30, 44)

@@ -70,6 +70,19 @@ def paired_t_test(a: Float64s, b: Float64s, *, confidence: float = 0.95) -> Comp
     return Comparison(mean, _t_two_sided(abs(mean) / error, len(d) - 1), mean - margin, mean + margin, len(d))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down procedure (1979), in the given order.
+
+    Sorted ascending, p_(k) of n becomes the running maximum of (n - k + 1) * p_(k), at most 1.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[i]))
+        corrected[i] = highest
+    return corrected
+
+
 def paired_bootstrap(
     a: Float64s, b: Float64s, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
 ) -> Comparison:

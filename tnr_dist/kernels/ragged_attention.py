@@ -110,6 +110,11 @@ def planned_attention(
     return ragged_attention(q, k, v, plan.lengths, bias_table, dropout_p, "triton", kept[key])
 
 
+def keep_tiles(plan: Plan, tiles: Tiles, dtype: torch.dtype) -> None:
+    """Use `tiles` for a plan's states of `dtype`."""
+    _TILES.setdefault(plan, {})[tiles.starts.device, block_rows(dtype)] = tiles
+
+
 _TILES: WeakKeyDictionary[Plan, dict[tuple[torch.device, int], Tiles]] = WeakKeyDictionary()
 
 

@@ -32,8 +32,11 @@ class Tiles:
     block: int
 
     @classmethod
-    def of(cls, lengths: np.ndarray, device: torch.device | str, dtype: torch.dtype) -> Tiles:
-        """Tiles for sequences of `lengths` [U] (on the host, any order, 0 allowed) and tensors of `dtype`."""
+    def of(cls, lengths: np.ndarray, device: torch.device | str, dtype: torch.dtype, room: int = 0) -> Tiles:
+        """Tiles for sequences of `lengths` [U] (on the host, any order, 0 allowed) and tensors of `dtype`.
+
+        `room`: add empty closed tiles up to so many, so that batches of other lengths have tables of the same size.
+        """
         block = block_rows(dtype)
         lengths = np.asarray(lengths, dtype=np.int64)
         offsets = [0, *np.cumsum(lengths).tolist()]
@@ -50,6 +53,7 @@ class Tiles:
                 stop = offsets[i + 1]
                 opened += [(row, min(row + block, stop), start, stop) for row in range(start, stop, block)]
                 i += 1
+        closed += [(0, 0, 0, 0)] * (room - len(closed))
         # One small copy to the device, whatever the number of tokens.
         table = np.asarray(closed + opened, dtype=np.int32).reshape(-1, 4)
         sequences = np.stack([offsets[:-1], lengths]).astype(np.int32)

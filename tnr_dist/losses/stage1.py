@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from tnr_dist.losses import stage2
 from tnr_dist.losses.matching import matching_loss
 from tnr_dist.losses.reduction import full_precision, mean_over_batch, soft_cross_entropy
+from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 
 
 class Stage1Loss(NamedTuple):
@@ -117,3 +119,49 @@ def stage1_loss(
     embedding = embedding_loss(teacher_titles, student_titles, teacher_bodies, student_bodies, weights, count)
     target = matching_loss(student_scores, weights, count)
     return Stage1Loss(distill + embedding + beta1 * target, distill, embedding, target)
+
+
+def multi_teacher_stage1_loss(
+    *,
+    teacher_scores: Tensor,
+    student_scores: Tensor,
+    projected_titles: Tensor,
+    student_titles: Tensor,
+    projected_bodies: Tensor,
+    student_bodies: Tensor,
+    weights: Tensor,
+    count: float,
+    beta1: float = 1.0,
+    temperature: float = 1.0,
+) -> Stage1Loss:
+    """The first stage with M teachers, each weighted on each sample by how well it matches it.
+
+    L^(1) = T1^2 * CE(sum_i w_i * y_hat^(ti) / T1, y_hat^(s) / T1)
+            + sum_i w_i * (MSE(W_i h_t^(ti) + b_i, h_t^(s)) + MSE(W_i h_b^(ti) + b_i, h_b^(s)))
+            + beta1 * CE(y_hat^(s), y),        w_i = softmax_i(-CE(y_hat^(ti), y))
+
+    Args:
+        teacher_scores: [B, M, N+1] of the teachers' own vectors, the body's own title at index 0.
+        student_scores: [B, N+1].
+        projected_titles: [B, N+1, M, D] W_i h_t^(ti) + b_i.
+        student_titles: [B, N+1, D].
+        projected_bodies: [B, M, D] W_i h_b^(ti) + b_i.
+        student_bodies: [B, D].
+        weights: [B] weight of each sample, 0 for a slot without one.
+        count: samples in the global batch.
+        beta1: weight of the target loss.
+        temperature: T1 > 0.
+
+    Returns:
+        The total and its parts; each is this rank's share of the global mean.
+
+    Source: the published code's form of the first stage (the paper has one teacher there): the paper's equations of
+    the second stage on the matching task, with omega = 1 and one projection per teacher for titles and bodies.
+    """
+    teacher = teacher_weights(teacher_cross_entropy(teacher_scores), 1.0)
+    distill = stage2.distillation_loss(teacher_scores, teacher, student_scores, temperature, weights, count)
+    every = weights.new_ones(student_scores.shape).bool()
+    titles = stage2.news_embedding_loss_per_slot(projected_titles, student_titles, teacher, every, weights, count)
+    bodies = stage2.user_embedding_loss(projected_bodies, student_bodies, teacher, weights, count)
+    target = matching_loss(student_scores, weights, count)
+    return Stage1Loss(distill + titles + bodies + beta1 * target, distill, titles + bodies, target)

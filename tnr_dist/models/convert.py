@@ -11,7 +11,7 @@ from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, write_json
 from tnr_dist.models.plm import load_plm, to_published
 from tnr_dist.models.sources import find_folder
-from tnr_dist.models.tokenizer import Tokenizer, TokenizerFiles, load_tokenizer
+from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.models.weights import MODEL_FILE
 
@@ -32,10 +32,10 @@ def convert_plm(source: str, out: Path | str) -> bool:
     Raises:
         InputError: what `load_plm` raises; or `out` is something else.
     """
-    out = Path(out)
-    if out.resolve() == find_folder(source).resolve():
+    out, folder = Path(out), find_folder(source)
+    if out.resolve() == folder.resolve():
         raise InputError(f"{out}: the output is the source itself; give another folder")
-    encoder, files = load_plm(source)
+    encoder, files = load_plm(str(folder))
     tokenizer = load_tokenizer(files)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         if not _holds(out, encoder, tokenizer):
@@ -58,7 +58,7 @@ def _holds(folder: Path, encoder: Encoder, tokenizer: Tokenizer) -> bool:
         return False
     try:
         other, files = load_plm(str(folder))
-        same_tokens = TokenizerFiles.find(folder).hash() == tokenizer.hash
+        same_tokens = files.hash() == tokenizer.hash
     except InputError:
         return False
     ours, theirs = encoder.state_dict(), other.state_dict()

@@ -81,6 +81,11 @@ class Packed:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
 
     @cached_property
+    def device_offsets(self) -> Tensor:
+        """`offsets` on the device."""
+        return self._device(self.offsets)
+
+    @cached_property
     def positions(self) -> Tensor:
         """[T] int64: place of each token in its sequence, from 0."""
         return self._device(np.arange(len(self.tokens)) - np.repeat(self.offsets[:-1], self.lengths))

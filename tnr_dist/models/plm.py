@@ -57,6 +57,7 @@ _RELATIVE = "encoder.relative_attention_bias.weight"  # MPNet: [buckets, heads]
 _CLASSES = {"mpnet": "MPNetModel", "roberta": "RobertaModel", "bert": "BertModel"}
 #: Other names of the activations.
 _ACTIVATION_NAMES = {"gelu_pytorch_tanh": "gelu_new", "gelu_python": "gelu"}
+_USE = "use the config.json published with the weights"
 # Heads and buffers that are no part of the encoder.
 _NOT_ENCODER = re.compile(r"(pooler|cls|lm_head|classifier|qa_outputs)\.|embeddings\.position_ids$|crit_.*")
 
@@ -157,7 +158,7 @@ def _check_vocabulary(tokenizer: TokenizerFiles, config: EncoderConfig) -> None:
     exact = bool(config.relative_buckets) and not _is_mpnet(config)
     if lines > config.vocab_size or (exact and lines != config.vocab_size):
         raise InputError(
-            f"{path}: {lines} lines, but the model's vocab_size is {config.vocab_size}; "
+            f"{path}: {lines} lines, but the configuration says vocab_size = {config.vocab_size}; "
             "use the vocabulary published with the weights"
         )
 
@@ -182,7 +183,7 @@ def _own_names(weights: dict[str, Tensor], config: EncoderConfig, source: Path) 
             state[own] = take(published)
     mpnet = _RELATIVE in left
     if config.relative_buckets:
-        state["relative_bias.weight"] = take(_RELATIVE) if mpnet else _bias_table(take(unilm.RELATIVE), config)
+        state["relative_bias.weight"] = take(_RELATIVE) if mpnet else _bias_table(take(unilm.RELATIVE), config, source)
     _check_tables(state, config, source)
     names, qkv = (_MPNET_LAYER, _MPNET_QKV) if mpnet else (_BERT_LAYER, _BERT_QKV)
     for i in range(config.layers):
@@ -197,6 +198,9 @@ def _own_names(weights: dict[str, Tensor], config: EncoderConfig, source: Path) 
         for own, published in names.items():
             for kind in ("weight", "bias"):
                 state[f"layers.{i}.{own}.{kind}"] = take(f"{layer}{published}.{kind}")
+    if unilm.RELATIVE in left:
+        shape = list(left[unilm.RELATIVE].shape)
+        raise InputError(f"{source}: has a relative position bias {shape}, the configuration no rel_pos_bins; {_USE}")
     if left:
         raise InputError(f"{source}: unexpected key {sorted(left)[0]} ({len(left)} in all) for {config.layers} layers")
     return state
@@ -215,25 +219,29 @@ def _encoder_part(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return part
 
 
-def _bias_table(weight: Tensor, config: EncoderConfig) -> Tensor:
+def _bias_table(weight: Tensor, config: EncoderConfig, source: Path) -> Tensor:
     """[buckets, heads] from UniLMv2's linear form [heads, buckets]; an embedding is taken as it is."""
-    linear = weight.shape == (config.heads, config.relative_buckets)
-    return weight.t().contiguous() if linear else weight
+    linear = [config.heads, config.relative_buckets]
+    if list(weight.shape) not in (linear, linear[::-1]):
+        raise InputError(
+            f"{source}: relative position bias of shape {list(weight.shape)}, expected {linear} "
+            f"(num_attention_heads, rel_pos_bins); {_USE}"
+        )
+    return weight.t().contiguous() if list(weight.shape) == linear else weight
 
 
 def _check_tables(state: dict[str, Tensor], config: EncoderConfig, source: Path) -> None:
     """Compare the tables' sizes with what the configuration says: here a file of another model shows first."""
-    tables = [
-        ("words.weight", "word table", "vocab_size", config.vocab_size, config.hidden),
-        ("positions.weight", "position table", "max_position_embeddings", config.max_positions, config.hidden),
-        ("types.weight", "token type table", "type_vocab_size", config.type_vocab_size, config.hidden),
-        ("relative_bias.weight", "relative bias table", "rel_pos_bins", config.relative_buckets, config.heads),
-    ]
-    for key, name, setting, rows, columns in tables:
-        if key in state and state[key].shape != (rows, columns):
+    tables = {
+        "words.weight": ("vocab_size", config.vocab_size),
+        "positions.weight": ("max_position_embeddings", config.max_positions),
+        "types.weight": ("type_vocab_size", config.type_vocab_size),
+    }
+    for key, (setting, rows) in tables.items():
+        if key in state and state[key].shape != (rows, config.hidden):
             raise InputError(
-                f"{source}: {name} {list(state[key].shape)}, but the configuration says {setting} = {rows}: "
-                f"[{rows}, {columns}]; use the config.json published with the weights"
+                f"{source}: key {_EMBEDDINGS[key]} has shape {list(state[key].shape)}, "
+                f"expected {[rows, config.hidden]} ({setting}, hidden_size); {_USE}"
             )
 
 

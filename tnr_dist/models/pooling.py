@@ -35,10 +35,9 @@ class AttentionPooling(nn.Module):
         Returns:
             [U, d] float32.
         """
-        offsets = torch.from_numpy(batch.offsets).to(hidden.device, non_blocking=True)
         longest = int(batch.lengths.max(initial=0))
         return additive_pooling(
-            hidden, self.project.weight, self.project.bias, self.query.weight.squeeze(0), offsets, longest
+            hidden, self.project.weight, self.project.bias, self.query.weight.squeeze(0), batch.device_offsets, longest
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -27,7 +27,14 @@ def find_folder(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    if path.exists() or not _HUB_ID.fullmatch(name) or name.startswith("."):
+    if path.exists():
+        raise InputError(f"model {name!r}: is a file; give the folder it lies in")
+    if not _HUB_ID.fullmatch(name) or name.startswith("."):
+        if "unilm" in name.lower():
+            raise InputError(
+                f"model {name!r}: no such folder; make it from the published files with "
+                f"`tnr plm convert FOLDER --output {name}`"
+            )
         raise InputError(f"model {name!r}: no such folder; give a folder, a hub id or package:PACKAGE/FOLDER")
     return _from_hub(name)
 

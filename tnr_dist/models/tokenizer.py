@@ -27,7 +27,8 @@ class TokenizerFiles:
     Attributes:
         folder: where they lie.
         paths: the defining files by their standard names.
-        lowercase: WordPiece only: whether texts are lowercased (`do_lower_case`).
+        lowercase: WordPiece only: whether texts are lowercased: `do_lower_case` of tokenizer_config.json; without it, yes
+            unless the vocabulary's name says cased (unilm2-large-cased-vocab.txt).
     """
 
     folder: Path
@@ -38,7 +39,7 @@ class TokenizerFiles:
     def find(cls, folder: Path) -> TokenizerFiles:
         """Files of the tokenizer in `folder`; an `InputError` says what was looked for."""
         settings = folder / "tokenizer_config.json"
-        lowercase = True
+        lowercase = None
         if settings.is_file():
             lowercase = bool(read_json(settings).get("do_lower_case", True))
         if (folder / "tokenizer.json").is_file():
@@ -47,7 +48,8 @@ class TokenizerFiles:
             return cls(folder, {name: folder / name for name in ("vocab.json", "merges.txt")})
         vocabulary = one_file(folder, "vocab.txt", "*-vocab.txt")
         if vocabulary is not None:
-            return cls(folder, {"vocab.txt": vocabulary}, lowercase)
+            cased = "-cased" in vocabulary.name
+            return cls(folder, {"vocab.txt": vocabulary}, not cased if lowercase is None else lowercase)
         raise InputError(f"{folder}: no tokenizer; expected tokenizer.json, vocab.txt, or vocab.json with merges.txt")
 
     def hash(self) -> str:
@@ -105,6 +107,11 @@ class Tokenizer:
         """Text of token ids, without special tokens."""
         return self._tokenizer.decode(list(ids))
 
+    def to_json(self) -> str:
+        """Content of a `tokenizer.json` that gives the same ids, whatever files defined this one."""
+        self._tokenizer.no_truncation()
+        return self._tokenizer.to_str()
+
     def save(self, folder: Path | str) -> None:
         """Copy the defining files into `folder`, from where `load_tokenizer` gives the same ids and hash."""
         folder = Path(folder)
@@ -113,7 +120,8 @@ class Tokenizer:
                 with atomic_path(folder / name) as temporary:
                     shutil.copyfile(path, temporary)
         if "vocab.txt" in self.files.paths:
-            write_json(folder / "tokenizer_config.json", {"do_lower_case": self.files.lowercase})
+            settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.files.lowercase}
+            write_json(folder / "tokenizer_config.json", settings)
 
 
 def load_tokenizer(name: str | TokenizerFiles) -> Tokenizer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,20 @@ from torch import Tensor, nn
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json
 from tnr_dist.models.sources import one_file
+
+# What torch.load raises on content that is no checkpoint, or a cut one, besides UnpicklingError.
+_NOT_A_CHECKPOINT = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OSError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 #: File name of a model saved into a folder.
 MODEL_FILE = "model.safetensors"
@@ -75,7 +90,7 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
             f"{path}: refused: it holds pickled objects that are not tensors (or is damaged); "
             "convert it to safetensors where you trust it"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except _NOT_A_CHECKPOINT as error:
         raise InputError(f"{path}: not a readable PyTorch file ({_line(error)}); fetch it again") from None
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")

@@ -20,10 +20,11 @@ from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
 from tnr_dist.files import atomic_path, file_hash, read_json, write_json
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.progress import Bar, say
-from tnr_dist.stages.common import DataSet, start, trained_model
+from tnr_dist.stages.common import NEWS_SETTINGS, DataSet, start, trained_model
 from tnr_dist.stages.finetune import teacher_folder
 from tnr_dist.train import preemption
 from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.train.tracking import log_work
 
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
@@ -31,7 +32,7 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     inputs: dict[str, str | RunFolder] = {"data": data.id}
     for teacher in range(config.finetune.teachers):
         inputs[f"teacher-{teacher}"] = teacher_folder(config, data, teacher)
-    settings = ("finetune.teachers", "cache.dtype", "cache.splits", "data.history", "data.title_tokens", "precision")
+    settings = (*NEWS_SETTINGS, "finetune.teachers", "cache.dtype", "cache.splits", "data.history", "precision")
     return RunFolder("cache", "cache", config, settings, inputs, {})
 
 
@@ -127,6 +128,7 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
         },
     )
     place.finish()
+    log_work(place)
 
 
 def _teacher(config: Config, data: DataSet, number: int, engine: Engine) -> Recommender:
@@ -142,11 +144,11 @@ def _news_vectors(
     # Another job of the array may write it just now: all ranks of this one must come to the same conclusion.
     missing = torch.tensor([float(not facts_file.exists())], device=engine.device)
     if engine.all_reduce(missing).item():
-        titles = data.titles()
+        news = data.news_tokens(config.data)
         exact = torch.stack(
             [
                 encode_table(
-                    model.news_encoder, titles, config.data.title_tokens, engine, f"encode news, teacher {number}"
+                    model.news_encoder, news, config.data.news_tokens, engine, f"encode news, teacher {number}"
                 )
                 for number, model in enumerate(models)
             ]

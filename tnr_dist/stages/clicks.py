@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from tnr_dist.config import ClickTrainConfig
 from tnr_dist.data.loader import Batch, ClickLoader
 from tnr_dist.data.tokens import RaggedTable, positions_of
 from tnr_dist.engines.base import Engine
+from tnr_dist.kernels.dispatch import power_of_two, use_triton
+from tnr_dist.kernels.tiles import block_rows
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender
 from tnr_dist.stages.common import plm_parameters
-from tnr_dist.stages.frozen import FrozenStates, frozen_states, to_device
+from tnr_dist.stages.frozen import FrozenStates, compute_dtype, frozen_states, to_device
+from tnr_dist.stages.static_shapes import StaticTables, fill
+from tnr_dist.train.prefetch import replace_tensors, tensors_of
 
 
 @dataclass
@@ -36,6 +41,26 @@ class ClickInputs:
     weights: Tensor  # [B]
     count: float
     columns: dict[str, Tensor]
+    static: StaticTables | None = None  # where the titles were filled up to a size that repeats
+    real_lengths: np.ndarray | None = None  # [E] of those that were not added to fill up
+
+    def shape_key(self) -> Hashable | None:
+        """See `Recordable`."""
+        if self.static is None:
+            return None
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in self.tensors())
+        return shapes, self.count, power_of_two(self.titles.plan.longest)
+
+    def tensors(self) -> list[Tensor]:
+        """See `Recordable`."""
+        return list(tensors_of(self))
+
+    def with_tensors(self, tensors: list[Tensor]) -> ClickInputs:
+        """See `Recordable`."""
+        other: ClickInputs = replace_tensors(self, iter(tensors))
+        assert other.static is not None
+        other.static.attach(other.titles)
+        return other
 
 
 class ClickTitles:
@@ -57,11 +82,24 @@ class ClickTitles:
         self.encoder, self.engine, self.settings, self.place = encoder, engine, settings, place
         self.shared = settings.dedupe == "global" and engine.environment.world_size > 1
         self.frozen: FrozenStates | None = None
+        self.longest = int(self.lengths.max(initial=0))
+        self.repeats = False  # whether batches are filled up to sizes that repeat
         self._tokens = torch.from_numpy(np.asarray(titles.values).astype(np.int32)).to(engine.device)
 
     def prepare(self, title: str) -> None:
         """Run the frozen layers once over every title (they see no dropout, so it is the same in every step)."""
         self.frozen = frozen_states(self.encoder.encoder, self.titles, self.settings, self.engine, self.place, title)
+        self.repeats = self.settings.cuda_graphs and self._recordable()
+
+    def _recordable(self) -> bool:
+        """Whether a step can be a CUDA graph: all that it does follows from the shapes of its inputs."""
+        if self.engine.device.type != "cuda" or self.engine.environment.world_size > 1 or self.frozen is None:
+            return False
+        dtype = compute_dtype(self.engine)
+        probe = torch.empty(0, device=self.engine.device, dtype=dtype)
+        if self.longest > block_rows(dtype) or not use_triton(None, probe, "ragged_attention"):
+            return False
+        return self.encoder.token_budget == 0 or len(self.titles.values) < self.encoder.token_budget
 
     def inputs(self, batch: Batch) -> ClickInputs:
         """Find the distinct titles of a batch, share them among ranks, and lay the slots out as rows of them.
@@ -87,8 +125,17 @@ class ClickTitles:
         by_news = np.argsort(gathered)
         vectors = by_news[np.searchsorted(gathered[by_news], news)]
         mine = shares[environment.rank if self.shared else 0]
+        lengths, static = self.lengths[mine], None
         tokens, _ = positions_of(self.titles.offsets, mine)
-        titles = Packed(self._tokens[to_device(tokens, device)].long(), self.lengths[mine])
+        if self.repeats:
+            filled = fill(lengths, np.asarray(self.titles.offsets)[mine], self.longest)
+            lengths, vectors = filled.lengths, filled.place[vectors]
+            tokens = np.arange(lengths.sum()) + np.repeat(filled.starts - (np.cumsum(lengths) - lengths), lengths)
+            news, vectors = (np.pad(values, (0, len(lengths) - len(values))) for values in (news, vectors))
+        titles = Packed(self._tokens[to_device(tokens, device)].long(), lengths)
+        if self.repeats:
+            static = StaticTables.of(lengths, device, compute_dtype(self.engine))
+            static.attach(titles)
         return ClickInputs(
             to_device(news.astype(np.int64), device),
             titles,
@@ -106,6 +153,8 @@ class ClickTitles:
                 for name, values in batch.items()
                 if name.startswith("teacher_")
             },
+            static,
+            self.lengths[mine] if self.repeats else None,
         )
 
     def _by_length(self, news: np.ndarray) -> np.ndarray:
@@ -115,10 +164,13 @@ class ClickTitles:
     def encode(self, encoder: NewsEncoder, inputs: ClickInputs) -> Tensor:
         """Vectors of the batch's distinct titles, [U, D] float32."""
         first = encoder.encoder.frozen_layers if inputs.frozen is not None else 0
-        vectors = encoder(inputs.titles, first, inputs.frozen).float()
+        return self.spread(encoder(inputs.titles, first, inputs.frozen).float(), inputs)
+
+    def spread(self, rows: Tensor, inputs: ClickInputs) -> Tensor:
+        """From rows [E, ...] of the titles that this rank encodes to those of the batch's distinct titles, [U, ...]."""
         if self.shared:
-            vectors = self.engine.all_gather_rows(vectors, inputs.sizes)
-        return vectors[inputs.vectors]
+            rows = self.engine.all_gather_rows(rows, inputs.sizes)
+        return rows[inputs.vectors]
 
 
 @dataclass

@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch import nn
 
-from tnr_dist.config import Config, TrainConfig
+from tnr_dist.config import Config, DataConfig, TrainConfig
 from tnr_dist.data.loader import ClickLoader, Columns, LoaderOptions
 from tnr_dist.data.prepare import manifest_hash, read_manifest
 from tnr_dist.data.shards import read_index
@@ -33,11 +33,20 @@ from tnr_dist.models.transformer import Encoder
 from tnr_dist.progress import say
 from tnr_dist.train.loop import Task, train
 from tnr_dist.train.runfolder import RunFolder, completed_id
+from tnr_dist.train.tracking import Tracker
 
 # Settings that every model depends on, beside its own stage's.
 MODEL_SETTINGS = ("seed", "precision", "plm", "model")
-BATCH_SETTINGS = (
+# What a click model reads of a news.
+NEWS_SETTINGS = (
+    "data.news_inputs",
     "data.title_tokens",
+    "data.category_tokens",
+    "data.subcategory_tokens",
+    "data.abstract_tokens",
+)
+BATCH_SETTINGS = (
+    *NEWS_SETTINGS,
     "data.history",
     "data.negatives",
     "data.few_negatives",
@@ -45,7 +54,7 @@ BATCH_SETTINGS = (
     "data.window_shards",
 )
 # Settings of how the work is cut up and where intermediate results lie.
-_HOW_NOT_WHAT = ("dedupe", "frozen_cache", "frozen_cache_gib", "token_budget", "accumulate", "teacher_tables_gib")
+_HOW_NOT_WHAT = ("dedupe", "frozen_cache", "frozen_cache_gib", "token_budget", "accumulate", "teacher_tables_gib", "cuda_graphs")
 
 
 class TrainsRecommender(Task, Protocol):
@@ -68,9 +77,21 @@ class DataSet:
         folder = Path(config.data.dir)
         return cls(folder, read_manifest(folder), manifest_hash(folder))
 
-    def titles(self) -> RaggedTable:
-        """Token ids of every news title, in memory."""
-        return read_table(self.folder / "tokens" / "title").resident()
+    def news_tokens(self, wanted: DataConfig) -> RaggedTable:
+        """Token ids of what `wanted.news_inputs` names of every news, in memory; a click model reads these.
+
+        Raises InputError when the data was prepared for other inputs.
+        """
+        if wanted.news_inputs == ["title"]:
+            return read_table(self.folder / "tokens" / "title").resident()
+        made = self.manifest.get("news_inputs", {"title": self.manifest["max_lengths"]["title"]})
+        lengths = {name: getattr(wanted, f"{name}_tokens") for name in wanted.news_inputs}
+        if made != lengths:
+            raise InputError(
+                f"{self.folder}: prepared with the news inputs {_described(made)}, but data.news_inputs asks for "
+                f"{_described(lengths)}; prepare the data again, into another folder"
+            )
+        return read_table(self.folder / "tokens" / "news").resident()
 
     def check_tokenizer(self, tokenizer_hash: str, plm: str) -> None:
         """The token ids must be those of the PLM that reads them."""
@@ -83,6 +104,10 @@ class DataSet:
     def check_tokenizer_name(self, plm: str) -> None:
         """`check_tokenizer` by the PLM's name."""
         self.check_tokenizer(load_tokenizer(plm).hash, plm)
+
+
+def _described(inputs: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({length} tokens)" for name, length in inputs.items())
 
 
 def click_loader(
@@ -121,18 +146,23 @@ def fresh_model(config: Config, data: DataSet, layers: int, seed: int) -> tuple[
     return build_recommender(spec, encoder), spec
 
 
-def trained_model(run: Path, what: str) -> tuple[Recommender, ModelSpec]:
-    """The model of a finished run. Raises InputError when the run is not finished."""
+def kept_model(run: Path, before_end: int) -> Path:
+    """The file of a run's model as it was `before_end` intervals before the end; 0: its final model."""
+    return run / "models" / f"{before_end}-before-the-end.safetensors" if before_end else run / "model.safetensors"
+
+
+def trained_model(run: Path, what: str, before_end: int = 0) -> tuple[Recommender, ModelSpec]:
+    """The model of a finished run, or an earlier one (`kept_model`). Raises InputError when the run is not finished."""
     completed_id(run, what)
-    return load_recommender(run / "model.safetensors")
+    return load_recommender(kept_model(run, before_end))
 
 
-def continued_model(config: Config, run: Path, what: str) -> tuple[Recommender, ModelSpec]:
-    """The model of a finished run, to be trained further under `config.model`.
+def continued_model(config: Config, run: Path, what: str, before_end: int = 0) -> tuple[Recommender, ModelSpec]:
+    """The model of a finished run, or an earlier one (`kept_model`), to be trained further under `config.model`.
 
     Raises InputError when the run is not finished or made a model of another shape than the configuration's.
     """
-    model, spec = trained_model(run, what)
+    model, spec = trained_model(run, what, before_end)
     for name in ("news_dim", "query_dim", "user_encoder", "history_padding"):
         made, wanted = getattr(spec, name), getattr(config.model, name)
         if made != wanted:
@@ -200,22 +230,55 @@ def start(run: RunFolder, engine: Engine, redo: bool) -> bool:
     return True
 
 
-def train_model(engine: Engine, run: RunFolder, make_task: Callable[[], TrainsRecommender], redo: bool) -> None:
+def train_model(
+    engine: Engine,
+    run: RunFolder,
+    make_task: Callable[[], TrainsRecommender],
+    redo: bool,
+    keep_models: int = 1,
+    keep_every: int = 0,
+) -> None:
     """Train a stage's task into its run folder: begin, train, save the model, mark as complete.
 
-    A complete run is left as it is; `redo` replaces one made from other settings or inputs.
+    A complete run is left as it is; `redo` replaces one made from other settings or inputs. With `keep_models` above 1
+    the models of as many intervals of `keep_every` steps before the end are kept too (`kept_model`; 0: of all steps cut
+    into `keep_models` parts).
     """
     if not start(run, engine, redo):
         return
     config, task = run.config, make_task()
-    facts = train(engine, task, run, config)
-    if engine.environment.rank == 0:
-        recommender = task.recommender
-        save_recommender(
-            recommender, model_spec(config, recommender.news_encoder.encoder), run.path / "model.safetensors"
-        )
-        run.finish(**facts)
+    with Tracker(run, engine) as tracker:
+        facts = train(engine, task, run, config, tracker, _keeper(engine, run, task, keep_models, keep_every))
+        if engine.environment.rank == 0:
+            recommender = task.recommender
+            save_recommender(
+                recommender, model_spec(config, recommender.news_encoder.encoder), run.path / "model.safetensors"
+            )
+            run.finish(**facts)
+            tracker.finished()
     engine.barrier()
+
+
+def _keeper(
+    engine: Engine, run: RunFolder, task: TrainsRecommender, models: int, every: int
+) -> Callable[[int, int], None]:
+    """What saves the model whenever a whole number of intervals is left to train."""
+
+    def after_step(step: int, total: int) -> None:
+        interval = every or max(total // models, 1)
+        if interval * (models - 1) >= total:
+            raise InputError(
+                f"{run.path}: training has {total:,} steps, too few to keep {models} models {interval:,} steps apart"
+            )
+        before_end, left = divmod(total - step, interval)
+        if left or not 0 < before_end < models:
+            return
+        with engine.whole():
+            if engine.environment.rank == 0:
+                spec = model_spec(run.config, task.recommender.news_encoder.encoder)
+                save_recommender(task.recommender, spec, kept_model(run.path, before_end))
+
+    return after_step
 
 
 def model_spec(config: Config, encoder: Encoder) -> ModelSpec:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tnr_dist.config import Config
@@ -15,15 +16,18 @@ from tnr_dist.data.shards import read_index
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine, choose_precision
 from tnr_dist.errors import InputError
+from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
 from tnr_dist.evaluation.scoring import encode_table, evaluate_split, length_chunks, recommender_scorer, score_split
 from tnr_dist.evaluation.submission import check_prediction, write_prediction
-from tnr_dist.files import read_json, write_json
+from tnr_dist.files import atomic_path, read_json, write_json
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
 from tnr_dist.progress import say
 from tnr_dist.stages import stage2
 from tnr_dist.stages.common import DataSet
+from tnr_dist.tracking.tables import Table, nearest_news, news_titles, worst_impressions
 from tnr_dist.train.runfolder import completed_id
+from tnr_dist.train.tracking import log_evaluation
 
 
 def chosen_run(config: Config, data: DataSet) -> Path:
@@ -39,6 +43,10 @@ def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Rec
     trained_with = load_config(run / "config.yaml")
     model, _ = load_recommender(run / "model.safetensors")
     data.check_tokenizer_name(trained_with.plm.name)
+    if trained_with.data.news_inputs != config.data.news_inputs:
+        raise InputError(
+            f"data.news_inputs={config.data.news_inputs}: {run} was trained on {trained_with.data.news_inputs}"
+        )
     # The engine is set up without a module to train: evaluation only needs its precision.
     engine.use_precision(config.precision)
     return model.to(engine.device).eval(), done, trained_with
@@ -61,6 +69,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
         "data": data.id,
         "split": split,
         "history": config.data.history,
+        "news_inputs": config.data.news_inputs,
         "precision": config.precision,
     }
     if results.is_file():
@@ -73,10 +82,10 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
             say(f"{results}: of another model, data or split; replaced")
     model, done, trained_with = _load(run, engine, config, data)
     began = time.monotonic()
-    titles = data.titles()
-    news = encode_table(model.news_encoder, titles, config.data.title_tokens, engine, "encode news")
+    texts = data.news_tokens(config.data)
+    news = encode_table(model.news_encoder, texts, config.data.news_tokens, engine, "encode news")
     scorer = recommender_scorer(model, news, config.data.history)
-    _, metrics = evaluate_split(data.folder, index, scorer, engine, f"evaluate {split}")
+    rows, metrics = evaluate_split(data.folder, index, scorer, engine, f"evaluate {split}")
     mean = metrics.mean()
     seconds = time.monotonic() - began
     out: dict[str, Any] = {}
@@ -93,12 +102,48 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
             "seed": trained_with.seed,
             "seconds": round(seconds, 2),
             "train_seconds": done.get("seconds"),
-            "news_per_s": round(news_per_second(model.news_encoder, titles, config.data.title_tokens, engine), 1),
+            "news_per_s": round(news_per_second(model.news_encoder, texts, config.data.news_tokens, engine), 1),
             "made_from": key,
         }
+        write_impressions(run / "impressions.parquet", rows, metrics)
+
+        def tables() -> dict[str, Table]:
+            titles = news_titles(data.folder)
+            return {
+                "eval/worst_impressions": worst_impressions(data.folder, index, rows, metrics, scorer, titles),
+                "eval/nearest_news": nearest_news(news, titles),
+            }
+
+        trained_with.wandb.mode = config.wandb.mode
+        figures = {"eval/split": split, **{f"eval/{name}": mean[name] for name in NAMES}}
+        log_evaluation(run, trained_with, figures, tables)
         write_json(results, out)
     engine.barrier()
     return out or read_json(results)
+
+
+def write_impressions(path: Path, rows: np.ndarray, metrics: ImpressionMetrics) -> None:
+    """Keep every impression's metrics, for paired tests: `row` (of the raw file), auc, mrr, ndcg5, ndcg10; NaN: skipped."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"row": rows.astype(np.int32), **{name: getattr(metrics, name) for name in NAMES}}
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def read_impressions(path: Path) -> dict[str, np.ndarray]:
+    """What `write_impressions` wrote. Raises InputError when it is not there or no such file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        return {name: table[name].to_numpy() for name in ("row", *NAMES)}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no per-impression scores; run `tnr evaluate` again") from None
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise InputError(f"{path}: not a file of per-impression scores ({error})") from None
 
 
 @torch.no_grad()
@@ -132,7 +177,8 @@ def predict(config: Config, engine: Engine) -> Path:
     index = read_index(data.folder, split)
     out = run / "prediction.zip"
     model, _, _ = _load(run, engine, config, data)
-    news = encode_table(model.news_encoder, data.titles(), config.data.title_tokens, engine, "encode news")
+    texts = data.news_tokens(config.data)
+    news = encode_table(model.news_encoder, texts, config.data.news_tokens, engine, "encode news")
     scored = score_split(
         data.folder, index, recommender_scorer(model, news, config.data.history), engine, f"score {split}"
     )

@@ -1,4 +1,5 @@
-"""Finetuning on clicks: the M teachers from the post-trained PLM, and PLM-NR-n (FT) from the plain one."""
+"""Finetuning on clicks: the M teachers from the post-trained PLM, PLM-NR-n (FT) from the plain one, PLM-NR-n (FP) from
+the further pre-trained one, and the student of stage 1 without stage 2 (Fig. 4)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
 from tnr_dist.losses.click import click_loss
 from tnr_dist.models.recommender import Recommender
-from tnr_dist.stages import post_train
+from tnr_dist.stages import post_train, stage1
+from tnr_dist.stages.baselines import further_pretrain
 from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
 from tnr_dist.stages.common import (
     BATCH_SETTINGS,
@@ -52,14 +54,17 @@ def _settings(config: Config) -> tuple[str, ...]:
     return (
         *MODEL_SETTINGS,
         *BATCH_SETTINGS,
-        *recipe("finetune", config.finetune, ("teachers", "teacher", "layers", "init")),
+        *recipe("finetune", config.finetune, ("teachers", "teachers_by", "teacher", "layers", "init")),
     )
 
 
 def teacher_folder(config: Config, data: DataSet, teacher: int) -> RunFolder:
     """Where teacher `teacher` lies and what it depends on; M itself does not matter to one teacher."""
     inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
-    return RunFolder(f"teacher-{teacher}", "finetune", config, _settings(config), inputs, {"teacher": teacher})
+    extra = {"teacher": teacher}
+    if config.finetune.teachers_by == "checkpoints" and teacher:  # both forms have the same first teacher
+        extra["before_end"] = teacher
+    return RunFolder(f"teacher-{teacher}", "finetune", config, _settings(config), inputs, extra)
 
 
 def plain_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
@@ -68,12 +73,30 @@ def plain_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
     return RunFolder(name, "finetune", config, _settings(config), {"data": data.id}, {"layers": layers})
 
 
+def further_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
+    """Where PLM-NR-n (FP) lies: the further pre-trained PLM, finetuned under the same fresh head as PLM-NR-n (FT)."""
+    source = further_pretrain.run_folder(config, data, layers)
+    inputs: dict[str, str | RunFolder] = {"data": data.id, source.stage: source}
+    name = f"further-finetune-{layers or 'all'}"
+    return RunFolder(name, "finetune", config, _settings(config), inputs, {"further": layers})
+
+
+def student_folder(config: Config, data: DataSet) -> RunFolder:
+    """Where the stage-1 student of `student.layers` layers lies that is finetuned instead of distilled a second time."""
+    inputs: dict[str, str | RunFolder] = {"data": data.id, "stage1": stage1.run_folder(config, data)}
+    name = f"stage1-finetune-{config.student.layers}"
+    return RunFolder(name, "finetune", config, _settings(config), inputs, {"student": config.student.layers})
+
+
 def run(config: Config, engine: Engine) -> None:
-    """Train the M teachers (or the one that `finetune.teacher` names), or PLM-NR-n (FT) with finetune.init=plm."""
+    """Train the M teachers (or the one that `finetune.teacher` names), or what `finetune.init` says instead."""
     data = DataSet.open(config)
     if config.finetune.init == "plm":
-        make(plain_folder(config, data, config.finetune.layers), engine)
-        return
+        return make(plain_folder(config, data, config.finetune.layers), engine)
+    if config.finetune.init == "further-pretrain":
+        return make(further_folder(config, data, config.finetune.layers), engine)
+    if config.finetune.init == "stage1":
+        return make(student_folder(config, data), engine)
     if config.finetune.teacher >= config.finetune.teachers:
         raise InputError(
             f"finetune.teacher={config.finetune.teacher}: the teachers are 0 to {config.finetune.teachers - 1}"
@@ -84,18 +107,27 @@ def run(config: Config, engine: Engine) -> None:
 
 
 def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage: a post-trained PLM finetuned with a teacher's seed, or the plain one."""
+    """Make one result of this stage: a post-trained PLM finetuned with a teacher's seed, the plain one, or a student."""
     config = place.config
     teacher = place.extra.get("teacher")
     seed = config.seed if teacher is None else _TEACHER_SEED * (teacher + 1) + config.seed
 
     def task() -> Any:
         data = DataSet.open(config)
-        if teacher is None:
+        if "layers" in place.extra:
             model, spec = fresh_model(config, data, place.extra["layers"], seed)
             title = f"finetune ({spec.encoder.layers} layers)"
+        elif "further" in place.extra:
+            source = further_pretrain.run_folder(config, data, place.extra["further"])
+            model, spec = continued_model(config, source.path, source.stage)
+            title = f"further-finetune ({spec.encoder.layers} layers)"
+        elif "student" in place.extra:
+            model, spec = continued_model(config, stage1.run_folder(config, data).path, "stage1")
+            model = with_fresh_user_encoder(model, spec, seed)
+            title = f"stage1, then finetune ({spec.encoder.layers} layers)"
         else:
-            model, spec = continued_model(config, post_train.run_folder(config, data).path, "post-train")
+            source, before_end = post_train.run_folder(config, data), place.extra.get("before_end", 0)
+            model, spec = continued_model(config, source.path, "post-train", before_end)
             model = with_fresh_user_encoder(model, spec, seed)
             title = f"teacher {teacher}"
         return _task(config, data, engine, model, seed, title)
@@ -107,8 +139,8 @@ def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, see
     freeze(model.news_encoder, config.finetune, engine)
     loader = click_loader(config, data, config.finetune.batch_size, seed, engine)
     titles = ClickTitles(
-        data.titles(),
-        config.data.title_tokens,
+        data.news_tokens(config.data),
+        config.data.news_tokens,
         model.news_encoder,
         config.finetune,
         engine,

@@ -80,7 +80,7 @@ def frozen_states(
     if not encoder.frozen_layers or settings.frozen_cache == "none":
         return None
     encoder.eval()
-    gib = len(titles.values) * encoder.config.hidden * _dtype(engine).itemsize / 2**30
+    gib = len(titles.values) * encoder.config.hidden * compute_dtype(engine).itemsize / 2**30
     where = settings.frozen_cache
     if where == "auto":
         where = "device" if gib <= settings.frozen_cache_gib else "disk"
@@ -92,7 +92,8 @@ def frozen_states(
     return _InMemory(states, engine.device)
 
 
-def _dtype(engine: Engine) -> torch.dtype:
+def compute_dtype(engine: Engine) -> torch.dtype:
+    """What the encoder computes its states in."""
     with engine.autocast():
         on = torch.is_autocast_enabled(engine.device.type)
         return torch.get_autocast_dtype(engine.device.type) if on else torch.float32
@@ -102,12 +103,12 @@ def _dtype(engine: Engine) -> torch.dtype:
 def _run(encoder: Encoder, titles: RaggedTable, rows: np.ndarray, engine: Engine) -> Tensor:
     packed = Packed.gather(titles.values, titles.offsets, rows).to(engine.device)
     with engine.autocast():
-        return encoder(packed, 0, encoder.frozen_layers).to(_dtype(engine))
+        return encoder(packed, 0, encoder.frozen_layers).to(compute_dtype(engine))
 
 
 def _in_memory(encoder: Encoder, titles: RaggedTable, engine: Engine, title: str) -> Tensor:
     rank, world = engine.environment.rank, engine.environment.world_size
-    out = torch.zeros(len(titles.values), encoder.config.hidden, dtype=_dtype(engine), device=engine.device)
+    out = torch.zeros(len(titles.values), encoder.config.hidden, dtype=compute_dtype(engine), device=engine.device)
     with Bar(title, len(titles), "news", enabled=rank == 0) as bar:
         for rows in length_chunks(titles, int(titles.lengths.max(initial=0)), engine.device)[rank::world]:
             tokens, _ = positions_of(titles.offsets, rows)
@@ -119,7 +120,7 @@ def _in_memory(encoder: Encoder, titles: RaggedTable, engine: Engine, title: str
 
 def _on_disk(encoder: Encoder, titles: RaggedTable, engine: Engine, place: Path, title: str) -> FrozenStates:
     rank, world = engine.environment.rank, engine.environment.world_size
-    stored = "bf16" if _dtype(engine) == torch.bfloat16 else "fp32"
+    stored = "bf16" if compute_dtype(engine) == torch.bfloat16 else "fp32"
     folder = place / key_of(encoder, titles, stored)
     starts = np.arange(0, len(titles), _SEGMENT)
     files = [folder / f"segment-{number:06d}.npy" for number in range(len(starts))]

@@ -17,7 +17,7 @@ from tnr_dist.evaluation.scoring import evaluate_split
 from tnr_dist.files import read_json, write_json, write_text
 from tnr_dist.progress import say
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.rows import each_seed, evaluate_run, make, row_folder, rows_of
+from tnr_dist.stages.rows import each_seed, evaluate_run, is_evaluated, make, row_folder, rows_of
 from tnr_dist.train.runfolder import in_order
 from tnr_dist.train.tracking import read_metrics
 
@@ -36,6 +36,10 @@ def prepare_options(config: Config) -> PrepareOptions:
         dev_split=config.data.dev_split,
         test_split=config.data.test_split,
         max_unknown=config.data.max_unknown,
+        news_inputs=tuple(config.data.news_inputs),
+        category_tokens=config.data.category_tokens,
+        subcategory_tokens=config.data.subcategory_tokens,
+        abstract_tokens=config.data.abstract_tokens,
     )
 
 
@@ -75,13 +79,10 @@ def is_complete(config: Config) -> bool:
         data = DataSet.open(config)
         for one in each_seed(config):
             targets = [row_folder(one, data, row) for row in rows_of(one)]
-            if any(place.state()[0] != "complete" for place in in_order(targets)):
+            if not all(place.is_complete() for place in in_order(targets)):
                 return False
-            for place in targets:
-                if not (place.path / "results.json").is_file():
-                    return False
-                if read_json(place.path / "results.json")["made_from"]["run"] != place.id:
-                    return False
+            if not all(is_evaluated(place) for place in targets):
+                return False
         return (Path(config.output) / "baselines.json").is_file()
     except InputError:
         return False
@@ -98,10 +99,11 @@ def run_chain(config: Config, engine: Engine) -> None:
             make(place, engine)
         for place in targets:
             evaluate_run(place, engine)
-    _baselines(config, data, engine)
+    baselines(config, data, engine)
 
 
-def _baselines(config: Config, data: DataSet, engine: Engine) -> None:
+def baselines(config: Config, data: DataSet, engine: Engine) -> None:
+    """Score what needs no training, as yardsticks: OUTPUT/baselines.json."""
     out = Path(config.output) / "baselines.json"
     key = {"data": data.id, "split": config.evaluate.split}
     if out.is_file() and read_json(out).get("made_from") == key:
@@ -131,17 +133,17 @@ def report(config: Config) -> None:
 
     data = DataSet.open(config)
     base = Path(config.output)
-    baselines = read_json(base / "baselines.json")["rows"]
+    yardsticks = read_json(base / "baselines.json")["rows"]
     table: list[dict[str, Any]] = [
-        {"model": name, **baselines[name]} for name in ("random", "most popular") if name in baselines
+        {"model": name, **yardsticks[name]} for name in ("random", "most popular") if name in yardsticks
     ]
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in rows_of(config):
         found = [read_json(row_folder(one, data, row).path / "results.json") for one in each_seed(config)]
         keys = ("auc", "mrr", "ndcg5", "ndcg10", "news_per_s")
         table.append({"model": row.name, **found[0]["model"], **{key: [one[key] for one in found] for key in keys}})
-    if "oracle" in baselines:
-        table.append({"model": "oracle", **baselines["oracle"]})
+    if "oracle" in yardsticks:
+        table.append({"model": "oracle", **yardsticks["oracle"]})
     for one in each_seed(config):
         for place in in_order(row_folder(one, data, row) for row in rows_of(one)):
             if records := read_metrics(place.path / "metrics.jsonl"):
@@ -154,7 +156,7 @@ def report(config: Config) -> None:
     training_curves(curves, out / "training_curves.png")
     quality_vs_speed(table, out / "quality_vs_speed.png")
     split = config.evaluate.split
-    count = baselines[next(iter(baselines))]["impressions"]
+    count = yardsticks[next(iter(yardsticks))]["impressions"]
     seeds = f"{config.seeds} seeds, mean ± deviation" if config.seeds > 1 else f"seed {config.seed}"
     console = Console()
     # In a log file there is no width to fit: names must not be cut.

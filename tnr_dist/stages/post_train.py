@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.config import Config, PostTrainConfig
+from tnr_dist.config import Config, MatchingConfig, PostTrainConfig
 from tnr_dist.data.loader import Batch
 from tnr_dist.data.matching import MatchingLoader
 from tnr_dist.engines.base import Engine
@@ -40,7 +40,7 @@ class MatchingInputs:
 
 
 def matching_inputs(
-    batch: Batch, loader: MatchingLoader, train: PostTrainConfig, device: torch.device
+    batch: Batch, loader: MatchingLoader, train: MatchingConfig, device: torch.device
 ) -> MatchingInputs:
     """Gather the tokens of a batch; each distinct title once."""
     rows, inverse = np.unique(batch["titles"], return_inverse=True)
@@ -76,7 +76,7 @@ def accuracy(scores: Tensor, weights: Tensor, count: float) -> Tensor:
 
 @torch.no_grad()
 def matching_accuracy(
-    matcher: Matcher, loader: MatchingLoader, train: PostTrainConfig, engine: Engine
+    matcher: Matcher, loader: MatchingLoader, train: MatchingConfig, engine: Engine
 ) -> dict[str, float]:
     """Accuracy on the held-out pairs, shared among ranks; empty when too few were held out."""
     correct = torch.zeros(2, device=engine.device)
@@ -121,7 +121,7 @@ class PostTrainTask:
         return matching_accuracy(self.module.matcher, self.loader, self.train, engine)
 
 
-def matching_loader(config: Config, data: DataSet, train: PostTrainConfig, engine: Engine) -> MatchingLoader:
+def matching_loader(config: Config, data: DataSet, train: MatchingConfig, engine: Engine) -> MatchingLoader:
     """The corpus loader of this rank."""
     env = engine.environment
     return MatchingLoader(
@@ -159,4 +159,4 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         module = MatchingModule(Matcher(model.news_encoder))
         return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)
 
-    train_model(engine, place, task, redo)
+    train_model(engine, place, task, redo, config.post_train.keep_models, config.post_train.keep_models_every)

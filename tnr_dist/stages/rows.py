@@ -10,7 +10,9 @@ from typing import Any
 from tnr_dist.config import Config, RowConfig
 from tnr_dist.config_file import with_overrides
 from tnr_dist.engines.base import Engine
+from tnr_dist.files import read_json
 from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
+from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import evaluate
 from tnr_dist.train.runfolder import RunFolder
@@ -21,6 +23,11 @@ _MAKERS: dict[str, Callable[..., None]] = {
     "cache": cache.make,
     "stage1": stage1.make,
     "stage2": stage2.make,
+    "further-pretrain": further_pretrain.make,
+    "tinybert-general": tinybert.make_general,
+    "tinybert-intermediate": tinybert.make_intermediate,
+    "tinybert": tinybert.make,
+    "newsbert": newsbert.make,
 }
 
 
@@ -54,14 +61,31 @@ def row_folder(config: Config, data: DataSet, row: RowConfig) -> RunFolder:
         return finetune.teacher_folder(one, data, 0)
     if row.method == "finetune":
         return finetune.plain_folder(one, data, row.layers)
+    if row.method == "further-pretrain":
+        return finetune.further_folder(one, data, row.layers)
+    if row.method == "stage1":
+        return finetune.student_folder(one, data)
     if row.method == "tiny-newsrec":
         return stage2.run_folder(one, data)
+    if row.method == "tinybert":
+        return tinybert.run_folder(one, data)
+    if row.method == "newsbert":
+        return newsbert.run_folder(one, data)
     raise AssertionError(row.method)
 
 
 def make(place: RunFolder, engine: Engine) -> None:
     """Make one run whose inputs are there; a complete one is left as it is, one made otherwise is made again."""
     _MAKERS[place.stage](place, engine, redo=True)
+
+
+def is_evaluated(place: RunFolder) -> bool:
+    """Whether a run is complete and its results are of this model and `evaluate.split`."""
+    file = place.path / "results.json"
+    if not place.is_complete() or not file.is_file():
+        return False
+    results = read_json(file)
+    return results["made_from"]["run"] == place.id and results["split"] == place.config.evaluate.split
 
 
 def evaluate_run(place: RunFolder, engine: Engine) -> dict[str, Any]:

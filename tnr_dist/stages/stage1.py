@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,10 @@ from tnr_dist.data.matching import MatchingLoader
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.files import atomic_path
-from tnr_dist.losses.stage1 import stage1_loss
-from tnr_dist.models.recommender import Matcher, Recommender
+from tnr_dist.losses.stage1 import multi_teacher_stage1_loss, stage1_loss
+from tnr_dist.losses.stage2 import project
+from tnr_dist.models.projection import Projection
+from tnr_dist.models.recommender import Matcher, ModelSpec, Recommender
 from tnr_dist.models.weights import read_safetensors
 from tnr_dist.stages import post_train
 from tnr_dist.stages.common import (
@@ -42,8 +44,8 @@ class Stage1Inputs:
     """A matching batch and what the teacher says of it."""
 
     batch: MatchingInputs
-    teacher_bodies: Tensor  # [B, D]
-    teacher_titles: Tensor  # [B, 1 + N, D]
+    teacher_bodies: Tensor  # [B, M, D]
+    teacher_titles: Tensor  # [B, M, 1 + N, D]
 
 
 class Stage1Module(nn.Module):
@@ -52,23 +54,42 @@ class Stage1Module(nn.Module):
     def __init__(self, student: Matcher, train: Stage1Config) -> None:
         super().__init__()
         self.student, self.settings = student, train
+        dim = student.news_encoder.dense.out_features
+        # One teacher is imitated as it is (the paper); several do not agree, so each gets a projection (the code).
+        self.projection = Projection(train.teachers, dim, train.projection_init) if train.teachers > 1 else None
 
     def forward(self, inputs: Stage1Inputs) -> dict[str, Tensor]:
         """This rank's share of the loss, of its parts and of the student's accuracy."""
         batch = inputs.batch
         scores, bodies, titles = self.student(batch.bodies, batch.titles, batch.candidates)
-        loss = stage1_loss(
-            teacher_scores=self.student.score(inputs.teacher_bodies, inputs.teacher_titles),
-            student_scores=scores,
-            teacher_titles=inputs.teacher_titles,
-            student_titles=F.embedding(batch.candidates, titles),
-            teacher_bodies=inputs.teacher_bodies,
-            student_bodies=bodies,
-            weights=batch.weights,
-            count=batch.count,
-            beta1=self.settings.beta1,
-            temperature=self.settings.temperature,
-        )
+        teacher_bodies, teacher_titles = inputs.teacher_bodies, inputs.teacher_titles
+        teacher_scores = (teacher_titles @ teacher_bodies.unsqueeze(-1)).squeeze(-1)  # [B, M, 1 + N]
+        student: dict[str, Any] = {
+            "student_scores": scores,
+            "student_titles": F.embedding(batch.candidates, titles),
+            "student_bodies": bodies,
+            "weights": batch.weights,
+            "count": batch.count,
+            "beta1": self.settings.beta1,
+            "temperature": self.settings.temperature,
+        }
+        if self.projection is None:
+            loss = stage1_loss(
+                teacher_scores=teacher_scores[:, 0],
+                teacher_titles=teacher_titles[:, 0],
+                teacher_bodies=teacher_bodies[:, 0],
+                **student,
+            )
+        else:
+            weight, bias = self.projection.weight, self.projection.bias
+            slots = teacher_titles.transpose(1, 2)  # [B, 1 + N, M, D]
+            projected = project(weight, bias, slots.flatten(0, 1)).unflatten(0, slots.shape[:2])
+            loss = multi_teacher_stage1_loss(
+                teacher_scores=teacher_scores,
+                projected_titles=projected,
+                projected_bodies=project(weight, bias, teacher_bodies),
+                **student,
+            )
         return {
             "loss": loss.total,
             "loss_distill": loss.distill,
@@ -79,27 +100,42 @@ class Stage1Module(nn.Module):
 
 
 class TeacherVectors:
-    """The frozen teacher's vectors of every title and body of the corpus, computed once and kept with the teacher.
+    """The frozen teachers' vectors of every title and body of the corpus, computed once and kept with post-training.
 
-    A title is met 1 + N times an epoch and the teacher sees no dropout, so nothing is lost and a pass is saved.
+    A title is met 1 + N times an epoch and a teacher sees no dropout, so nothing is lost and a pass is saved.
+
+    Attributes:
+        titles, bodies: [M][news, D] float32, on the host; teacher i is post-training's model i intervals before its end.
     """
 
     def __init__(self, run: Path, loader: MatchingLoader, train: Stage1Config, engine: Engine, data: DataSet) -> None:
-        file = run / "matching_vectors.safetensors"
+        self.titles: list[Tensor] = []
+        self.bodies: list[Tensor] = []
+        for number in range(train.teachers):
+            tensors = self._of_one(number, run, loader, train, engine, data)
+            self.titles.append(tensors["titles"])
+            self.bodies.append(tensors["bodies"])
+
+    @staticmethod
+    def _of_one(
+        number: int, run: Path, loader: MatchingLoader, train: Stage1Config, engine: Engine, data: DataSet
+    ) -> dict[str, Tensor]:
+        """Titles and bodies [news, D] of one teacher."""
+        file = run / (f"matching_vectors-{number}.safetensors" if number else "matching_vectors.safetensors")
         key = "/".join([completed_id(run, "post-train"), data.id, str(train.title_tokens), str(train.body_tokens)])
         if not file.is_file() or read_safetensors(file)[1].get("key") != key:
-            teacher, _ = trained_model(run, "post-train")
+            teacher, _ = trained_model(run, "post-train", number)
             encoder = teacher.news_encoder.to(engine.device)
+            name = f"teacher {number}" if train.teachers > 1 else "teacher"
             tensors = {
-                "titles": encode_table(encoder, loader.titles, train.title_tokens, engine, "teacher: titles").cpu(),
-                "bodies": encode_table(encoder, loader.bodies, train.body_tokens, engine, "teacher: bodies").cpu(),
+                "titles": encode_table(encoder, loader.titles, train.title_tokens, engine, f"{name}: titles").cpu(),
+                "bodies": encode_table(encoder, loader.bodies, train.body_tokens, engine, f"{name}: bodies").cpu(),
             }
             if engine.environment.rank == 0:
                 with atomic_path(file) as temporary:
                     save_file(tensors, temporary, {"key": key})
             engine.barrier()
-        tensors = load_file(file)
-        self.titles, self.bodies = tensors["titles"], tensors["bodies"]  # [news, D] float32 each
+        return load_file(file)
 
 
 @dataclass
@@ -122,10 +158,11 @@ class Stage1Task:
 
     def to_device(self, batch: Batch) -> Stage1Inputs:
         """See `Task`."""
+        body, titles = torch.from_numpy(batch["body"]), torch.from_numpy(batch["titles"])
         return Stage1Inputs(
             matching_inputs(batch, self.loader, self.train, self.device),
-            self.teacher.bodies[torch.from_numpy(batch["body"])].to(self.device),
-            self.teacher.titles[torch.from_numpy(batch["titles"])].to(self.device),
+            torch.stack([vectors[body] for vectors in self.teacher.bodies], 1).to(self.device),
+            torch.stack([vectors[titles] for vectors in self.teacher.titles], 1).to(self.device),
         )
 
     def plm_parameters(self) -> set[nn.Parameter]:
@@ -135,6 +172,16 @@ class Stage1Task:
     def validate(self, engine: Engine) -> dict[str, float]:
         """See `Task`."""
         return matching_accuracy(self.module.student, self.loader, self.train, engine)
+
+
+def first_layers(config: Config, data: DataSet, source: Literal["plm", "post-train"]) -> tuple[Recommender, ModelSpec]:
+    """A student of the first `student.layers` layers of the PLM, with a fresh head, or of the post-trained teacher."""
+    layers = config.student.layers
+    if source == "plm":
+        return fresh_model(config, data, layers, config.seed)
+    student, spec = continued_model(config, post_train.run_folder(config, data).path, "post-train")
+    encoder = student.news_encoder.encoder.truncate(layers)
+    return student, replace(spec, encoder=encoder.config)
 
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
@@ -157,11 +204,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     def task() -> Any:
         data = DataSet.open(config)
         source = post_train.run_folder(config, data).path
-        if config.student.init == "plm":
-            student, _ = fresh_model(config, data, config.student.layers, config.seed)
-        else:
-            student, _ = continued_model(config, source, "post-train")
-            student.news_encoder.encoder.truncate(config.student.layers)
+        student, _ = first_layers(config, data, config.student.init)
         freeze(student.news_encoder, config.stage1, engine)
         loader = matching_loader(config, data, config.stage1, engine)
         return Stage1Task(

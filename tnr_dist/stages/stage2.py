@@ -18,9 +18,10 @@ from tnr_dist.kernels.gather_cast import gather_cast
 from tnr_dist.kernels.projection_mse import projection_mse
 from tnr_dist.losses.stage2 import news_coefficients
 from tnr_dist.losses.weighting import Omega
-from tnr_dist.models.recommender import Recommender
+from tnr_dist.models.projection import Projection
+from tnr_dist.models.recommender import ModelSpec, Recommender
 from tnr_dist.progress import Bar
-from tnr_dist.stages import cache, stage1
+from tnr_dist.stages import cache, post_train, stage1
 from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
 from tnr_dist.stages.common import (
     BATCH_SETTINGS,
@@ -34,24 +35,8 @@ from tnr_dist.stages.common import (
     train_model,
     with_fresh_user_encoder,
 )
+from tnr_dist.stages.stage1 import first_layers
 from tnr_dist.train.runfolder import RunFolder
-
-
-class Projection(nn.Module):
-    """W^(ti), b^(ti) of all M teachers: weight [M, D, D], bias [M, D].
-
-    The paper does not say how they start: as the identity, or (`random`) drawn as `nn.Linear` draws them.
-    """
-
-    def __init__(self, teachers: int, dim: int, init: str) -> None:
-        super().__init__()
-        if init == "identity":
-            self.weight = nn.Parameter(torch.eye(dim).repeat(teachers, 1, 1))
-            self.bias = nn.Parameter(torch.zeros(teachers, dim))
-        else:
-            bound = dim**-0.5
-            self.weight = nn.Parameter(torch.empty(teachers, dim, dim).uniform_(-bound, bound))
-            self.bias = nn.Parameter(torch.empty(teachers, dim).uniform_(-bound, bound))
 
 
 class Stage2Module(nn.Module):
@@ -145,13 +130,24 @@ class Stage2Module(nn.Module):
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the distilled student of `student.layers` layers lies and what it depends on."""
-    inputs: dict[str, str | RunFolder] = {
-        "data": data.id,
-        "stage1": stage1.run_folder(config, data),
-        "cache": cache.run_folder(config, data),
-    }
+    inputs: dict[str, str | RunFolder] = {"data": data.id}
+    name, init = f"stage2-{config.student.layers}", config.stage2.init
+    if init == "stage1":
+        inputs["stage1"] = stage1.run_folder(config, data)
+    else:
+        name = f"{init}-{name}"
+    if init == "post-train":
+        inputs["post-train"] = post_train.run_folder(config, data)
+    inputs["cache"] = cache.run_folder(config, data)
     settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("stage2", config.stage2))
-    return RunFolder(f"stage2-{config.student.layers}", "stage2", config, settings, inputs, {})
+    return RunFolder(name, "stage2", config, settings, inputs, {})
+
+
+def start_of_student(config: Config, data: DataSet) -> tuple[Recommender, ModelSpec]:
+    """What the student starts from: stage 1's, or (without stage 1, Fig. 4) the first layers of `stage2.init`."""
+    if config.stage2.init == "stage1":
+        return continued_model(config, stage1.run_folder(config, data).path, "stage1")
+    return first_layers(config, data, config.stage2.init)
 
 
 def teacher_tables(config: Config, data: DataSet, stored: TeacherCache, engine: Engine) -> TeacherTables | None:
@@ -175,14 +171,13 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     def task() -> Any:
         data = DataSet.open(config)
         stored = TeacherCache(cache.run_folder(config, data).path, cache.expected(config, data))
-        source = stage1.run_folder(config, data).path
-        student, spec = continued_model(config, source, "stage1")
+        student, spec = start_of_student(config, data)
         student = with_fresh_user_encoder(student, spec, config.seed)
         freeze(student.news_encoder, config.stage2, engine)
         news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
         titles = ClickTitles(
-            data.titles(),
-            config.data.title_tokens,
+            data.news_tokens(config.data),
+            config.data.news_tokens,
             student.news_encoder,
             config.stage2,
             engine,

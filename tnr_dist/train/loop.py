@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import resource
 import time
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,13 +17,16 @@ from tnr_dist.config import Config, TrainConfig
 from tnr_dist.data.loader import Batch
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import Preempted
+from tnr_dist.models.recommender import count_parameters
 from tnr_dist.progress import Bar, say
 from tnr_dist.train import preemption
 from tnr_dist.train.checkpoint import Checkpoints
 from tnr_dist.train.heartbeat import watched
+from tnr_dist.train.peak import device_peak
 from tnr_dist.train.prefetch import prefetch
 from tnr_dist.train.runfolder import RunFolder
-from tnr_dist.train.tracking import MetricsFile
+from tnr_dist.train.throughput import Throughput
+from tnr_dist.train.tracking import Tracker
 
 _DUE = "checkpoint_due"
 
@@ -74,16 +75,6 @@ class Task(Protocol):
         """Figures measured after the last step, logged under their own keys; may be empty."""
 
 
-@dataclass
-class _Clock:
-    """Time since the last logged step and how much of it went by waiting for data."""
-
-    start: float
-    waited: float = 0.0
-    samples: float = 0.0
-    steps: int = 0
-
-
 def learning_rate(step: int, total: int, train: TrainConfig, base: float) -> float:
     """The rate of step `step` (from 0): linear warm-up, then constant or linear to 0 at `total`."""
     warmup = int(train.warmup * total)
@@ -110,20 +101,40 @@ def make_optimizer(task: Task, module: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[str, Any]:
+def train(
+    engine: Engine,
+    task: Task,
+    run: RunFolder,
+    config: Config,
+    tracker: Tracker,
+    after_step: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Train to the end, resuming from the newest checkpoint; returns facts for `RunFolder.finish`.
+
+    `after_step(step, total)` is called on every rank after each step, before a checkpoint of it is written.
 
     Raises Preempted after a checkpoint when the process was told to stop, and RankLost when another rank is gone.
     """
     with watched(run.path / "heartbeat", engine.environment):
-        return _train(engine, task, run, config)
+        return _train(engine, task, run, config, tracker, after_step)
 
 
-def _train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[str, Any]:
+def _train(
+    engine: Engine,
+    task: Task,
+    run: RunFolder,
+    config: Config,
+    tracker: Tracker,
+    after_step: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
     rank, world = engine.environment.rank, engine.environment.world_size
     preemption.listen()
     began = time.monotonic()
     settings = task.train
+    facts: dict[str, Any] = {
+        "parameters": count_parameters(task.module),
+        "trained_parameters": count_parameters(task.module, trainable=True),
+    }
     engine.setup(
         task.module,
         lambda module: make_optimizer(task, module),
@@ -142,53 +153,56 @@ def _train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[s
     earlier = float(state["seconds"]) if state else 0.0
     if step and rank == 0:
         say(f"{task.title}: going on at step {step:,} of {total:,}")
-    metrics = MetricsFile(run.path / "metrics.jsonl", step) if rank == 0 else None
+    peak = device_peak(engine) if rank == 0 else None
+    if peak is not None:
+        facts |= {"peak_tflops": peak.flops / 1e12, "peak_source": peak.source}
+    tracker.start(step, str(state.get("wandb_id", "")) if state else "", facts)
 
     def save() -> None:
         # Weights that have become NaN between two logged steps must not replace sound ones.
         _check_finite({"step": step, "optim/grad_norm": float(norm)}, task.title)
         seconds = earlier + time.monotonic() - began
-        checkpoints.save(step, {"fingerprint": fingerprint, "samples": samples, "seconds": seconds})
+        position = {"fingerprint": fingerprint, "samples": samples, "seconds": seconds}
+        checkpoints.save(step, {**position, "wandb_id": tracker.wandb_id})
 
     task.begin(engine)
     engine.module.train()
-    clock = _Clock(time.monotonic())
+    throughput = Throughput(engine, peak)
     batches = _inputs(task, _batches(task.loader, step, total), engine.device)
     saved_at = time.monotonic()
     with (
         Bar(task.title, total, "steps", enabled=rank == 0) as bar,
         contextlib.closing(batches),
         contextlib.closing(checkpoints),
+        contextlib.closing(throughput),
     ):
         bar.advance(step)
         while step < total:
             asked = time.monotonic()
             batch, pieces = next(batches)
-            clock.waited += time.monotonic() - asked
+            throughput.step(batch, time.monotonic() - asked)
             # Dropout's numbers are a function of (seed, step, rank): a resumed run draws what an unbroken one does.
             torch.manual_seed(int(np.random.SeedSequence([task.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
             for group in engine.optimizer.param_groups:
                 group["lr"] = learning_rate(step, total, settings, group["base_lr"])
-            parts = _accumulate(engine, pieces, settings.accumulate)
+            parts = _accumulate(engine, pieces, settings.accumulate, throughput)
             norm = engine.step()
             step += 1
-            count = float(batch["count"])
-            samples += count
-            clock.samples += count
-            clock.steps += 1
+            samples += float(batch["count"])
+            if after_step is not None:
+                after_step(step, total)
             note, due = "", False
             if step % config.log.every == 0 or step == total:
                 parts["skipped_samples"] = torch.tensor(float(task.loader.skipped_samples), device=engine.device)
                 # Rank 0's clock decides for all, on a step where the ranks talk anyway.
                 late = rank == 0 and 0 < config.log.checkpoint_minutes * 60 < time.monotonic() - saved_at
                 parts[_DUE] = torch.tensor(float(late), device=engine.device)
-                record = _record(engine, parts, norm, step, task.loader.steps, samples, clock)
+                record = _record(engine, parts, norm, step, task.loader.steps, samples, throughput)
                 due = record.pop(f"train/{_DUE}") > 0
                 _check_finite(record, task.title)
                 note = f"loss {record['train/loss']:.4f}"
-                if metrics is not None:
-                    metrics.write(record)
-                clock = _Clock(time.monotonic())
+                tracker.write(record)
+                throughput.restart()
             bar.advance(1, note)
             if engine.any_rank(preemption.asked()) and step < total:
                 save()
@@ -206,10 +220,8 @@ def _train(engine: Engine, task: Task, run: RunFolder, config: Config) -> dict[s
     engine.module.eval()
     figures = task.validate(engine)
     seconds = earlier + time.monotonic() - began
-    if metrics is not None:
-        if figures:
-            metrics.write({"step": step, "samples": samples, **figures})
-        metrics.close()
+    if figures:
+        tracker.write({"step": step, "samples": int(samples), **figures})
     skipped = int(engine.all_reduce(torch.tensor([float(task.loader.skipped_samples)], device=engine.device)).item())
     if skipped and rank == 0:
         say(f"{task.title}: {skipped:,} samples of damaged shards were skipped")
@@ -251,12 +263,13 @@ def micro_batches(batch: Batch, pieces: int) -> list[Batch]:
     return out
 
 
-def _accumulate(engine: Engine, pieces: Iterable[Any], count: int) -> dict[str, Tensor]:
+def _accumulate(engine: Engine, pieces: Iterable[Any], count: int, throughput: Throughput) -> dict[str, Tensor]:
     """Forward and backward of a step's micro-batches; the sums of their parts."""
     total: dict[str, Tensor] = {}
     for number, inputs in enumerate(pieces, 1):
         with engine.micro_batch(last=number == count):
-            parts = engine.forward(inputs)
+            with throughput.forward(inputs):
+                parts = engine.forward(inputs)
             engine.backward(parts["loss"])
         for name, value in parts.items():
             total[name] = value.detach() if name not in total else total[name] + value.detach()
@@ -278,12 +291,12 @@ def _record(
     step: int,
     steps_per_epoch: int,
     samples: float,
-    clock: _Clock,
+    throughput: Throughput,
 ) -> dict[str, Any]:
     """One line of metrics.jsonl; shares of the ranks are summed here, on logging steps only."""
     names = list(parts)
-    shares = torch.cat([parts[name].detach().float().reshape(-1) for name in names])
-    summed = engine.all_reduce(shares).tolist()
+    shares = [parts[name].detach().float().reshape(-1) for name in names]
+    summed = engine.all_reduce(torch.cat([*shares, throughput.shares()])).tolist()
     record: dict[str, Any] = {"step": step, "epoch": step / steps_per_epoch, "samples": int(samples)}
     position = 0
     for name in names:
@@ -294,21 +307,9 @@ def _record(
             record[f"train/{name}"] = values[0]
         else:
             record.update({f"train/{name}_{i}": value for i, value in enumerate(values)})
-    seconds = max(time.monotonic() - clock.start, 1e-9)
     record["optim/lr"] = engine.optimizer.param_groups[0]["lr"]
     record["optim/grad_norm"] = float(norm)
-    record["perf/samples_per_s"] = clock.samples / seconds
-    record["perf/ms_per_step"] = 1000 * seconds / max(clock.steps, 1)
-    record["perf/data_wait_pct"] = 100 * clock.waited / seconds
-    record["memory/max_gib"] = peak_gib(engine.device)
-    return record
-
-
-def peak_gib(device: torch.device) -> float:
-    """The most memory this rank has held so far: of its GPU, or of its process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+    return {**record, **throughput.record(summed[position:])}
 
 
 def _check_finite(record: dict[str, Any], title: str) -> None:

@@ -41,6 +41,20 @@ def prefetch(batches: Iterator[B], to_device: Callable[[B], I], device: torch.de
         yield batch, inputs
 
 
+def replace_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The same structure around other tensors, which are taken in the order of `tensors_of`."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **{name: replace_tensors(part, tensors) for name, part in parts.items()})
+    if isinstance(value, dict):
+        return {name: replace_tensors(part, tensors) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(replace_tensors(part, tensors) for part in value)
+    return value
+
+
 def tensors_of(value: Any) -> Iterator[Tensor]:
     """All tensors inside dataclasses, dicts and lists."""
     if isinstance(value, Tensor):

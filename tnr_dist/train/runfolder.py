@@ -99,6 +99,13 @@ class RunFolder:
             changed.insert(0, "stage")
         return ("stale", ", ".join(changed)) if changed else ("complete", "")
 
+    def is_complete(self) -> bool:
+        """Whether the result is there, and so is all it was made from."""
+        try:
+            return self.state()[0] == "complete"
+        except InputError:
+            return False
+
     def begin(self, *, redo: bool) -> None:
         """Make the folder ready on rank 0: go on with an unfinished run of the same settings, or start anew.
 

@@ -1,12 +1,22 @@
-"""metrics.jsonl: one JSON object a logged step, never a partial line after a resume."""
+"""What a run writes while it trains: metrics.jsonl (never a partial line after a resume), and the same to wandb."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from tnr_dist.files import write_text
+import numpy as np
+
+from tnr_dist.config import Config
+from tnr_dist.engines.base import Engine
+from tnr_dist.files import read_json, write_text
+from tnr_dist.tracking.client import WandbRun
+from tnr_dist.tracking.tables import Table
+from tnr_dist.train.lineage import input_ids, log_checkpoints, log_result, use_inputs
+from tnr_dist.train.runfolder import RunFolder
 
 
 class MetricsFile:
@@ -39,3 +49,87 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+class Tracker:
+    """A run's metrics and its wandb run, written by rank 0. A context manager: how the block ends is how the run does.
+
+    Further nodes add their system metrics to a run that is online; those of rank 0's node are its own. Offline that is
+    not possible (the client's shared mode wants a server): the records' `ranks/…` then speak for the other nodes.
+    """
+
+    def __init__(self, run: RunFolder, engine: Engine) -> None:
+        self.run, self.engine = run, engine
+        self._file: MetricsFile | None = None
+        self._wandb = WandbRun(None, "disabled")
+
+    @property
+    def wandb_id(self) -> str:
+        """For the checkpoint, so that a run that is taken up again goes on there; '' without one."""
+        return self._wandb.id
+
+    def start(self, step: int, wandb_id: str, facts: dict[str, Any]) -> None:
+        """Begin at `step`, going on with the run `wandb_id` ('': RUN/wandb_id or a new one); called by all ranks."""
+        environment = self.engine.environment
+        nodes = environment.world_size > environment.local_world_size
+        if environment.rank == 0:
+            self._file = MetricsFile(self.run.path / "metrics.jsonl", step)
+            facts = {**facts, "stage": self.run.stage, "ranks": environment.world_size, "inputs": input_ids(self.run)}
+            self._wandb = WandbRun.open(self.run.config, self.run.path, self.run.stage, facts, wandb_id, shared=nodes)
+            use_inputs(self._wandb, self.run)
+        if nodes:
+            said = self._wandb.id if self._wandb.mode == "shared" else ""
+            shared = self.engine.gather(np.frombuffer(said.encode(), np.uint8))[0].tobytes().decode()
+            if shared and environment.rank and environment.local_rank == 0:
+                label = f"node of rank {environment.rank}"
+                self._wandb = WandbRun.join(self.run.config, self.run.path, shared, label)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """One record; `step` and `samples` say where it belongs. Rank 0's counts."""
+        if self._file is not None:
+            self._file.write(record)
+            self._wandb.log(record, record["step"])
+
+    def finished(self) -> None:
+        """The run folder is complete: name its model as what the run has made. Rank 0's call counts."""
+        if self.engine.environment.rank == 0:
+            log_result(self._wandb, self.run)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            log_checkpoints(self._wandb, self.run)
+        self._wandb.finish(error)
+
+
+def log_evaluation(path: Path, config: Config, figures: dict[str, Any], tables: Callable[[], dict[str, Table]]) -> None:
+    """Add what was found out after the training to a finished run's metrics.jsonl and to its wandb run. By rank 0.
+
+    Args:
+        path: the run folder; config: what the run was trained with, but for `wandb.mode`.
+        figures: such as `eval/auc`.
+        tables: made only when there is a wandb run to show them.
+    """
+    done = read_json(path / "complete.json")
+    record = {"step": done.get("steps", 0), "samples": done.get("samples", 0), **figures}
+    metrics = MetricsFile(path / "metrics.jsonl", record["step"])
+    metrics.write(record)
+    metrics.close()
+    logged = WandbRun.open(config, path, done["stage"], {})
+    if logged.active:
+        evaluations = sum("eval/split" in one for one in read_metrics(path / "metrics.jsonl"))
+        logged.log(record, record["step"] + evaluations, tables())
+    logged.finish()
+
+
+def log_work(run: RunFolder) -> None:
+    """A wandb run for a finished stage that has no steps to log: what it was made from, what it made. By rank 0."""
+    logged = WandbRun.open(run.config, run.path, run.stage, {"inputs": input_ids(run)})
+    use_inputs(logged, run)
+    log_result(logged, run)
+    logged.finish()

@@ -4,7 +4,7 @@ import torch
 from torch.autograd import gradcheck
 
 from tnr_dist.losses.matching import matching_loss
-from tnr_dist.losses.stage1 import distillation_loss, embedding_loss, stage1_loss
+from tnr_dist.losses.stage1 import distillation_loss, embedding_loss, multi_teacher_stage1_loss, stage1_loss
 
 from .reference import assert_parts_add_up, cross_entropy, one_hot, random, softmax
 
@@ -107,3 +107,65 @@ def test_extreme_scores_stay_finite() -> None:
     assert float(loss.detach()) == pytest.approx(np.mean([2e4, 1.5e4]))
     assert torch.isfinite(gradient).all()
     assert torch.isfinite(matching_loss(student.detach(), torch.ones(2), 2))
+
+
+M = 3
+
+
+def several() -> dict[str, torch.Tensor]:
+    x = inputs()
+    return {
+        "teacher_scores": random(B, M, N1, seed=11, scale=2),
+        "student_scores": x["student_scores"],
+        "projected_titles": random(B, N1, M, D, seed=12),
+        "student_titles": x["student_titles"],
+        "projected_bodies": random(B, M, D, seed=13),
+        "student_bodies": x["student_bodies"],
+    }
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_several_teachers_are_weighted_on_each_sample(temperature: float) -> None:
+    x = several()
+    a = {name: tensor.numpy() for name, tensor in x.items()}
+    distill = embedding = target = 0.0
+    for b in range(B):
+        share = float(WEIGHTS[b]) / 6
+        teacher = softmax(np.array([-cross_entropy(one_hot(N1), a["teacher_scores"][b, m]) for m in range(M)]))
+        blend = sum(teacher[m] * a["teacher_scores"][b, m] for m in range(M))
+        soft = softmax(blend / temperature)
+        distill += share * temperature**2 * cross_entropy(soft, a["student_scores"][b] / temperature)
+        for m in range(M):
+            titles = np.mean((a["projected_titles"][b, :, m] - a["student_titles"][b]) ** 2)
+            bodies = np.mean((a["projected_bodies"][b, m] - a["student_bodies"][b]) ** 2)
+            embedding += share * teacher[m] * (titles + bodies)
+        target += share * cross_entropy(one_hot(N1), a["student_scores"][b])
+    loss = multi_teacher_stage1_loss(**x, weights=WEIGHTS, count=6, beta1=0.7, temperature=temperature)
+    assert float(loss.distill) == pytest.approx(distill, rel=1e-13)
+    assert float(loss.embedding) == pytest.approx(embedding, rel=1e-13)
+    assert float(loss.target) == pytest.approx(target, rel=1e-13)
+    assert float(loss.total) == pytest.approx(distill + embedding + 0.7 * target, rel=1e-13)
+
+
+def test_one_of_several_teachers_is_the_papers_loss() -> None:
+    x = several()
+    alone = {name: value[:, :1] for name, value in x.items() if name in ("teacher_scores", "projected_bodies")}
+    titles = x["projected_titles"][:, :, :1]
+    loss = multi_teacher_stage1_loss(**(x | alone | {"projected_titles": titles}), weights=WEIGHTS, count=6)
+    paper = stage1_loss(
+        teacher_scores=x["teacher_scores"][:, 0], student_scores=x["student_scores"], teacher_titles=titles[:, :, 0],
+        student_titles=x["student_titles"], teacher_bodies=x["projected_bodies"][:, 0],
+        student_bodies=x["student_bodies"], weights=WEIGHTS, count=6,
+    )  # fmt: skip
+    for one, other in zip(loss, paper, strict=True):
+        assert float(one) == pytest.approx(float(other), rel=1e-13)
+
+
+def test_several_teachers_in_parts_of_a_batch() -> None:
+    x = several()
+
+    def loss(part: slice) -> torch.Tensor:
+        cut = {name: value[part] for name, value in x.items()}
+        return multi_teacher_stage1_loss(**cut, weights=WEIGHTS[part], count=6).total
+
+    assert_parts_add_up(loss, B)

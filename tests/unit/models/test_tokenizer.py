@@ -64,6 +64,14 @@ def test_case_setting_is_honoured_and_part_of_the_hash(folder, tmp_path):
     assert again.hash == cased.hash and rows(again, ["News"], 9) == [[2, 5, 3]]
 
 
+def test_case_by_the_vocabularys_published_name(tmp_path):
+    text = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nNews\nnews\n"
+    for name, ids in (("unilm2-large-cased-vocab.txt", [2, 5, 3]), ("unilm2-base-uncased-vocab.txt", [2, 6, 3])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(text)
+        assert rows(load_tokenizer(str(tmp_path / name)), ["News"], 9) == [ids]
+
+
 def test_roberta_vocabulary(tmp_path):
     words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b", "ab", "Ġ", "Ġab"]
     (tmp_path / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))

@@ -39,6 +39,7 @@ def test_run_folders_keep_the_contract(finished):
     assert results["model"]["parameters"] == sum(p.numel() for p in model.parameters())
     assert load_config(run / "config.yaml").student.layers == 1
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert records.pop()["eval/auc"] == results["auc"]  # added by the evaluation
     assert [r["step"] for r in records] == [1, 2, 3, 4]
     for key in ("train/loss", "train/loss_distill", "train/loss_emb_news", "train/loss_emb_user", "train/loss_target",
                 "train/omega", "train/teacher_weight_0", "train/teacher_weight_1", "train/teacher_entropy", "optim/lr",
@@ -121,7 +122,7 @@ def test_cache_holds_what_the_teachers_say(finished, chain_yaml):
     blocks = read_shard(data.folder / "train" / info.name, info)
     columns = stored.columns("train", info)
     _key, block = next(iter(blocks.items()))
-    titles = data.titles()
+    titles = data.news_tokens(config.data)
     for number in range(2):
         model, _ = load_recommender(finished / "seed-0" / f"teacher-{number}" / "model.safetensors")
         model.eval()

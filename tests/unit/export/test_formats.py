@@ -1,0 +1,167 @@
+"""Every export reloads and gives the run's own vectors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tnr_dist.errors import InputError
+from tnr_dist.export import Recommender
+from tnr_dist.export.measure import our_vectors
+from tnr_dist.export.runtimes import open_runtime
+
+from .cases import CLOSE, KINDS, TITLES, need, random_titles, source_of
+
+ENCODING = ("hf", "torch.export", "onnx")
+HISTORY = np.random.default_rng(0).standard_normal((3, 7, 16)).astype(np.float32)
+
+
+def _users(model, history, lengths):
+    """User vectors of the run's own model."""
+    mask = np.arange(history.shape[1]) < np.array(lengths)[:, None]
+    with torch.no_grad():
+        return model.encode_users(torch.from_numpy(history), torch.from_numpy(mask)).numpy(), mask
+
+
+@pytest.mark.parametrize("form", ENCODING)
+def test_news_and_user_vectors(form, exports, expected, source):
+    model = Recommender.from_pretrained(exports(form))
+    found = model.encode_news(TITLES)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=CLOSE)
+    np.testing.assert_allclose(model.encode_news(TITLES[:1]), expected[:1], atol=CLOSE)  # batch 1, another length
+    for length in (0, 1, 7):
+        users, _ = _users(source.model, HISTORY[:1], [length])
+        np.testing.assert_allclose(model.encode_user(HISTORY[0, :length]), users[0], atol=CLOSE)
+
+
+@pytest.mark.parametrize("form", ENCODING)
+def test_users_in_a_batch(form, exports, source):
+    folder = exports(form)
+    runtime = open_runtime(folder, Recommender.from_pretrained(folder).description)
+    expected, mask = _users(source.model, HISTORY, [7, 2, 0])
+    np.testing.assert_allclose(runtime.users(HISTORY, mask), expected, atol=CLOSE)
+
+
+def test_int8_is_close_and_smaller(exports, expected):
+    folder = exports("onnx")
+    found = Recommender.from_pretrained(folder, quantised=True).encode_news(TITLES)
+    cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosine.min() > 0.99
+    assert 0 < np.abs(found - expected).max() < 0.1
+    assert (folder / "news_encoder.int8.onnx").stat().st_size < (folder / "news_encoder.onnx").stat().st_size
+
+
+def test_onnx_names_and_dynamic_dimensions(exports):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exports("onnx") / "news_encoder.onnx")
+    inputs = {one.name: (one.shape, one.type) for one in session.get_inputs()}
+    assert inputs == {name: (["batch", "length"], "tensor(int64)") for name in ("input_ids", "attention_mask")}
+    (output,) = session.get_outputs()
+    assert output.name == "news_vector" and output.shape == ["batch", 16]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ("nrms", "learned", "roberta", "mpnet", "unilm"))
+def test_other_models_trace(kind, tmp_path):
+    need("onnx", "onnxruntime", "onnxscript")
+    from tnr_dist.export import onnx, program
+
+    source = source_of(kind)
+    program.write(source, tmp_path)
+    onnx.write(source, tmp_path)
+    tokens, offsets = random_titles(source)
+    history = HISTORY[:, :, :8].copy()
+    users, mask = _users(source.model, history, [7, 2, 0])
+    for form in ("torch.export", "onnx"):
+        runtime = open_runtime(tmp_path, source.describe(form))
+        np.testing.assert_allclose(runtime.news(tokens, offsets), our_vectors(source, tokens, offsets), atol=CLOSE)
+        np.testing.assert_allclose(runtime.users(history, mask), users, atol=CLOSE)
+        one = _users(source.model, history[:1, :1], [1])
+        np.testing.assert_allclose(runtime.users(history[:1, :1], one[1]), one[0], atol=CLOSE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hugging_face_weights_read_back(kind, tmp_path):
+    from tnr_dist.export import huggingface
+
+    source = source_of(kind)
+    huggingface.write_model(source, tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")  # is only looked for
+    model = huggingface.read_model(tmp_path, source.describe("hf"))
+    tokens, offsets = random_titles(source)
+    again = our_vectors(type(source)("", model, source.spec, None, source.config, {}, {}, None), tokens, offsets)
+    np.testing.assert_allclose(again, our_vectors(source, tokens, offsets), atol=CLOSE)
+    history = HISTORY[:, :, :8].copy()
+    users = [_users(one, history, [7, 2, 0])[0] for one in (model, source.model)]
+    np.testing.assert_allclose(*users, atol=CLOSE)
+
+
+def test_vectors_for_other_tools(exports, source, prepared):
+    need("faiss")
+    import faiss
+    import pyarrow.parquet as pq
+
+    folder = exports("vectors")
+    ids, vectors = (np.load(folder / name) for name in ("news_ids.npy", "vectors.npy"))
+    table = pq.read_table(folder / "news.parquet")
+    assert table["id"].to_pylist() == ids.tolist()
+    assert table["id"].to_pylist() == pq.read_table(prepared / "news.parquet")["id"].to_pylist()
+    np.testing.assert_array_equal(np.stack(table["vector"].to_numpy(zero_copy_only=False)), vectors)
+    titles = pq.read_table(prepared / "news.parquet")["title"].to_pylist()[:20]
+    expected = our_vectors(source, *source.tokenizer.encode_batch(titles, 24))
+    np.testing.assert_allclose(vectors[:20], expected, atol=CLOSE)
+    index = faiss.read_index(str(folder / "index.faiss"))
+    assert index.metric_type == faiss.METRIC_INNER_PRODUCT
+    user = HISTORY[0, 0]
+    scores, rows = index.search(user[None], 5)
+    assert rows[0].tolist() == np.argsort(-(vectors @ user), kind="stable")[:5].tolist()
+    np.testing.assert_allclose(scores[0], np.sort(vectors @ user)[::-1][:5], atol=CLOSE)
+
+
+def test_damaged_files_are_named(exports, tmp_path):
+    import shutil
+
+    for form, name in (("torch.export", "news_encoder.pt2"), ("onnx", "user_encoder.onnx"), ("hf", "2_Dense")):
+        folder = Path(shutil.copytree(exports(form), tmp_path / form))
+        path = folder / name / "model.safetensors" if (folder / name).is_dir() else folder / name
+        path.write_bytes(b"damaged")
+        with pytest.raises(InputError, match=path.name):
+            Recommender.from_pretrained(folder)
+
+
+_ALONE = """
+import sys
+
+for name in {blocked}:
+    sys.modules[name] = None  # an import of it fails
+from tnr_dist.export import Recommender
+
+assert not {{"torch", "onnxruntime", "tokenizers", "transformers"}} & {{n for n, m in sys.modules.items() if m}}
+model = Recommender.from_pretrained({folder!r}, vectors={vectors!r})
+model.add_news(["x", "y"], ["A title", "Another one"])
+user = model.encode_user(["x", model.ids[0]])
+print(len(model.recommend(user, 5)), len(model.rank(user, ["y", "x"])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "blocked"),
+    [("onnx", ["torch", "transformers", "pyarrow", "faiss"]), ("torch.export", ["onnxruntime", "transformers"])],
+)
+def test_serving_needs_one_runtime_only(form, blocked, exports):
+    code = _ALONE.format(blocked=blocked, folder=str(exports(form)), vectors=str(exports("vectors")))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["5", "2"]
+
+
+def test_description_says_what_it_was_made_from(exports, run):
+    values = json.loads((exports("hf") / "recommender.json").read_text())
+    assert values["made_from"]["run"] == run.name and values["made_from"]["id"] == "abc"
+    assert values["checks"]["variants"]["float32"]["max_difference"] == 0

@@ -1,0 +1,453 @@
+"""Further pre-training, TinyBERT and NewsBERT: their modules against plain computations, and a few steps of each."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tnr_dist.config import RowConfig
+from tnr_dist.config_file import load_config
+from tnr_dist.data.masking import Masking
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.errors import InputError
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.recommender import load_recommender
+from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
+from tnr_dist.stages.baselines.further_pretrain import MLMHead, MLMInputs, MLMModule
+from tnr_dist.stages.baselines.newsbert import NewsBERTModule
+from tnr_dist.stages.baselines.tinybert import GeneralModule, IntermediateModule, PredictionModule
+from tnr_dist.stages.clicks import ClickTitles
+from tnr_dist.stages.common import DataSet, click_loader, freeze, fresh_model
+from tnr_dist.stages.rows import evaluate_run, is_evaluated, make, row_folder
+from tnr_dist.train.runfolder import in_order
+from tnr_dist.train.tracking import read_metrics
+
+TRAININGS = ("further_pretrain", "tinybert.general", "tinybert.intermediate", "tinybert.prediction", "newsbert")
+ROWS = {
+    "further-pretrain": RowConfig("PLM-NR-3 (FP)", "further-pretrain"),
+    "tinybert": RowConfig("TinyBERT-1", "tinybert", 1),
+    "newsbert": RowConfig("NewsBERT-1", "newsbert", 1),
+}
+
+
+def settings(prepared, tiny_plm, output, *overrides):
+    common = [
+        f"output={output}", f"data.dir={prepared}", f"plm.name={tiny_plm}", "threads=1", "precision=fp32",
+        "model.news_dim=16", "model.query_dim=8", "data.history=10", "data.title_tokens=24", "log.every=1",
+        "log.checkpoint_every=2", "post_train.max_steps=2", "post_train.negatives=3", "post_train.body_tokens=40",
+        "finetune.max_steps=2", "finetune.batch_size=16", "further_pretrain.body_tokens=40",
+        "tinybert.general.body_tokens=40", *(f"{name}.max_steps=4" for name in TRAININGS),
+        *(f"{name}.batch_size=16" for name in TRAININGS), *(f"{name}.lr=1e-3" for name in TRAININGS),
+    ]  # fmt: skip
+    return load_config(None, [*common, *overrides])
+
+
+# --- the modules, against plain computations on one text at a time ---
+
+
+@pytest.fixture
+def scene(prepared, tiny_plm, tmp_path):
+    """What a click module is made of, for a student of `layers` layers of which `trainable` learn, without dropout."""
+
+    def build(section, layers, trainable, *overrides):
+        config = settings(
+            prepared, tiny_plm, tmp_path, "model.dropout=0", f"{section}.trainable_layers={trainable}", *overrides
+        )
+        train = config
+        for part in section.split("."):
+            train = getattr(train, part)
+        engine, data = DDPEngine("cpu", 1), DataSet.open(config)
+        student, _ = fresh_model(config, data, layers, 0)
+        teacher, _ = fresh_model(config, data, 0, 1)
+        with torch.no_grad():
+            for parameter in teacher.news_encoder.encoder.parameters():  # else its lower layers are the student's
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        freeze(student.news_encoder, train, engine)
+        titles = ClickTitles(data.news_tokens(config.data), 24, student.news_encoder, train, engine, tmp_path)
+        batch = next(click_loader(config, data, 12, 0, engine).epoch(0))
+        return student, teacher, train, titles, titles.inputs(batch), engine
+
+    return build
+
+
+def one_text(titles, news):
+    return Packed.gather(titles.titles.values, titles.titles.offsets, np.array([int(news)]))
+
+
+def by_slots(inputs, loss_of):
+    """Mean over a sample's news, then over samples, one slot after another; `loss_of` is called once a news."""
+    known = {i: loss_of(news) for i, news in enumerate(inputs.news)}
+    total = 0.0
+    for b in range(len(inputs.weights)):
+        slots = [*inputs.history[b][inputs.history_mask[b]], *inputs.candidates[b][inputs.candidate_mask[b]]]
+        total += float(inputs.weights[b]) * np.mean([known[int(slot)] for slot in slots], axis=0) / inputs.count
+    return total
+
+
+def layer_losses(student, teacher, titles, news, mapping, first):
+    """TinyBERT's three losses of one title: plain means over matrices."""
+    text = one_text(titles, news)
+    own, other = (encoder.forward_all(text, scores=True) for encoder in (student, teacher))
+    embedding = F.mse_loss(own[0][0], other[0][0]).item() if not first else 0.0
+    hidden = sum(F.mse_loss(own[0][m], other[0][g]).item() for m, g in mapping if m > first)
+    scores = sum(F.mse_loss(own[1][m - 1], other[1][g - 1]).item() for m, g in mapping if m > first)
+    return np.array([embedding, hidden, scores])
+
+
+@pytest.mark.parametrize(("layers", "trainable", "mapping"), [(2, -1, [(1, 1), (2, 3)]), (2, 1, [(1, 1), (2, 3)])])
+def test_tinybert_between_layers(scene, layers, trainable, mapping):
+    student, teacher, _, titles, inputs, _ = scene("tinybert.intermediate", layers, trainable)
+    encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
+    found = IntermediateModule(encoder, other, 0, titles)(inputs)
+    with torch.no_grad():
+        first = encoder.frozen_layers
+        expected = by_slots(inputs, lambda news: layer_losses(encoder, other, titles, news, mapping, first))
+    assert expected[0] == 0 if trainable == 1 else expected[0] > 1e-6
+    np.testing.assert_allclose([float(found[name].detach()) for name in tinybert.PARTS], expected, rtol=2e-4)
+    assert float(found["loss"].detach()) == pytest.approx(expected.sum(), rel=2e-4)
+    found["loss"].backward()
+    assert all((p.grad is not None) == p.requires_grad for p in encoder.parameters())
+    assert all(p.grad is None for p in other.parameters())
+
+
+def test_tinybert_learns_projections_where_widths_differ(scene):
+    _, teacher, _, titles, inputs, _ = scene("tinybert.intermediate", 2, -1)
+    other = teacher.news_encoder.encoder
+    narrow = EncoderConfig(
+        other.config.vocab_size, 16, 2, other.config.heads, 32, 64, dropout=0.0, attention_dropout=0.0
+    )
+    student = encoder_from_config(narrow)
+    module = IntermediateModule(student, other, 0, titles)
+    with torch.no_grad():
+        per_text = module.losses(inputs.titles)
+        own, theirs = student.forward_all(inputs.titles)[0], other.forward_all(inputs.titles)[0]
+        starts = inputs.titles.offsets
+        for u in (0, len(inputs.titles) - 1):
+            part = slice(starts[u], starts[u + 1])
+            embedding = F.mse_loss(own[0][part] @ module.project_embeddings, theirs[0][part])
+            hidden = sum(F.mse_loss(own[m][part] @ module.project_states, theirs[g][part]) for m, g in ((1, 1), (2, 3)))
+            torch.testing.assert_close(per_text[u, :2], torch.stack([embedding, hidden]), rtol=1e-4, atol=1e-7)
+    module(inputs)["loss"].backward()
+    for projection in (module.project_states, module.project_embeddings):
+        assert projection.shape == (16, 32) and projection.grad.abs().max() > 0
+
+
+def test_tinybert_general_counts_a_news_once(scene):
+    student, teacher, _, titles, inputs, _ = scene("tinybert.intermediate", 1, -1)
+    module = GeneralModule(student.news_encoder.encoder, teacher.news_encoder.encoder, 0)
+    texts, weights = inputs.titles, torch.tensor([1.0, 1.0, 0.0])
+    texts = Packed.gather(titles.titles.values, titles.titles.offsets, np.arange(6))  # 3 bodies, 3 titles
+    found = module(tinybert.CorpusInputs(texts, weights.repeat(2), 5.0))
+    with torch.no_grad():
+        encoders = student.news_encoder.encoder, teacher.news_encoder.encoder
+        each = [layer_losses(*encoders, titles, news, [(1, 3)], 0) for news in range(6)]
+    expected = sum((each[i] + each[i + 3]) / 2 / 5 for i in range(2))
+    np.testing.assert_allclose([float(found[name].detach()) for name in tinybert.PARTS], expected, rtol=2e-4)
+
+
+def test_tinybert_prediction_is_the_teachers_soft_labels(scene):
+    student, teacher, _, titles, inputs, _ = scene("tinybert.prediction", 2, 1)
+    module = PredictionModule(student, teacher, titles, 2.0)
+    found = module(inputs)["loss"]
+    expected = 0.0
+    with torch.no_grad():
+        vectors = [
+            torch.cat([m.encode_news(one_text(titles, news)) for news in inputs.news]) for m in (student, teacher)
+        ]
+        for b in range(len(inputs.weights)):
+            scores = []
+            for model, news in zip((student, teacher), vectors, strict=True):
+                clicked = news[inputs.history[b][inputs.history_mask[b]]][None]
+                user = model.encode_users(clicked, torch.ones(clicked.shape[:2], dtype=torch.bool))[0]
+                scores.append(news[inputs.candidates[b][inputs.candidate_mask[b]]] @ user / 2.0)
+            soft = -(scores[1].softmax(0) * scores[0].log_softmax(0)).sum()
+            expected += float(inputs.weights[b] * soft) / inputs.count
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-5)
+    found.backward()
+    assert all(p.grad is None for p in teacher.parameters()) and not teacher.training
+    assert not any("teacher" in name for name in module.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("layers", "trainable", "blocks"), [(1, 2, [[1, 2]]), (2, 2, [[1], [2]]), (2, -1, [[0], [1, 2]])]
+)
+def test_newsbert(scene, layers, trainable, blocks):
+    """Its losses by plain means over single titles, and its gradients mixed by hand."""
+    student, teacher, train, titles, inputs, engine = scene("newsbert", layers, trainable, "newsbert.beta=0.3", "newsbert.target_weight=0.5")  # fmt: skip
+    freeze(teacher.news_encoder, train, engine)
+    encoder, other, top = student.news_encoder.encoder, teacher.news_encoder.encoder, student.news_encoder
+    module = NewsBERTModule(student, other, titles, train)
+    assert [list(block) for block in module.blocks] == blocks
+    first = encoder.frozen_layers
+    matched = [(first + i + 1, block[-1] + 1) for i, block in enumerate(blocks)]
+
+    def hidden_of(news):
+        text = one_text(titles, news)
+        states = [e.forward_all(text)[0] for e in (encoder, other)]
+        pooled = [top.pooling.forward_packed(s[-1], text) for s in states]
+        embedding = F.mse_loss(states[0][0], states[1][0]).item() if trainable < 0 else 0.0
+        hidden = sum(F.mse_loss(states[0][m], states[1][g]).item() for m, g in matched)
+        return np.array([embedding + hidden, F.mse_loss(*pooled).item()])
+
+    found = module(inputs)
+    with torch.no_grad():
+        expected = by_slots(inputs, hidden_of)
+    np.testing.assert_allclose([found[key].item() for key in ("loss_hidden", "loss_pooled")], expected, rtol=2e-4)
+    parts = [found[f"loss_{name}"].item() for name in ("hidden", "pooled", "distill", "target", "teacher")]
+    assert found["loss"].item() == pytest.approx(np.dot(parts, [1, 1, 1, 0.5, 1]), rel=1e-6)
+
+    def gradients(beta):
+        module.settings.beta = beta
+        module.zero_grad()
+        module(inputs)["loss"].backward()
+        return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+    plain, mixed = gradients(0.0), gradients(0.3)
+    assert set(plain) == {name for name, p in module.named_parameters() if p.requires_grad}
+    prefix = "student.news_encoder.encoder.layers."
+    for name, gradient in mixed.items():
+        expected = plain[name]
+        if name.startswith(prefix):
+            layer, _, rest = name.removeprefix(prefix).partition(".")
+            block = blocks[int(layer) - first]
+            average = sum(plain[f"teacher.layers.{number}.{rest}"] for number in block) / len(block)
+            expected = 0.3 * average + 0.7 * plain[name]
+            assert average.abs().max() > 1e-6 or rest == "qkv.bias"
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_newsberts_teacher_learns_from_labels_alone(scene):
+    student, teacher, train, titles, inputs, engine = scene("newsbert", 1, 2)
+    freeze(teacher.news_encoder, train, engine)
+    module = NewsBERTModule(student, teacher.news_encoder.encoder, titles, train)
+    parts = module(inputs)
+    learning = [p for p in teacher.news_encoder.encoder.parameters() if p.requires_grad]
+    for name in ("loss_hidden", "loss_pooled", "loss_distill", "loss_target"):
+        grads = torch.autograd.grad(parts[name], learning, retain_graph=True, allow_unused=True)
+        assert all(g is None or not g.any() for g in grads), name
+    assert all(g.any() for g in torch.autograd.grad(parts["loss_teacher"], learning[:1]))
+
+
+@pytest.mark.parametrize("which", ["mlm", "intermediate", "newsbert"])
+def test_a_token_budget_changes_nothing(scene, which):
+    section = "newsbert" if which == "newsbert" else "tinybert.intermediate"
+    student, teacher, train, titles, inputs, engine = scene(section, 2, -1)
+    freeze(teacher.news_encoder, train, engine)
+    encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
+
+    def outcome(budget):
+        torch.manual_seed(0)
+        if which == "newsbert":
+            student.news_encoder.token_budget = budget
+            module, batch = NewsBERTModule(student, other, titles, train), inputs
+        elif which == "intermediate":
+            module, batch = IntermediateModule(encoder, other, budget, titles), inputs
+        else:
+            module, batch = MLMModule(encoder, budget), mlm_batch(inputs.titles)
+        module.zero_grad()
+        loss = module(batch)["loss"]
+        loss.backward()
+        return loss.item(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+    (loss, plain), (same, parts) = outcome(0), outcome(200)
+    assert loss == pytest.approx(same, rel=1e-5) and len(inputs.titles.tokens) > 400
+    assert plain.keys() == parts.keys() and plain
+    for name in plain:
+        torch.testing.assert_close(plain[name], parts[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+def mlm_batch(texts, weights=1.0):
+    seen, positions = Masking(0.15, 4, 50, 0).mask(texts.tokens.numpy(), texts.lengths, np.arange(len(texts)), 0)
+    labels = texts.tokens[positions]
+    where = torch.from_numpy(positions)
+    return MLMInputs(
+        Packed(torch.from_numpy(seen), texts.lengths), where, labels, torch.full((len(where),), weights), len(where)
+    )
+
+
+def test_mlm_head_is_berts(scene):
+    from transformers import BertConfig
+    from transformers.models.bert.modeling_bert import BertLMPredictionHead
+
+    encoder = scene("newsbert", 2, -1)[0].news_encoder.encoder
+    head = MLMHead(encoder)
+    torch.nn.init.normal_(head.bias)
+    theirs = BertLMPredictionHead(BertConfig(vocab_size=encoder.config.vocab_size, hidden_size=32))
+    theirs.transform.dense.load_state_dict(head.dense.state_dict())
+    theirs.transform.LayerNorm.load_state_dict(head.norm.state_dict())
+    theirs.decoder.weight, theirs.decoder.bias = encoder.words.weight, head.bias
+    x = torch.randn(5, 32)
+    torch.testing.assert_close(head(x, encoder.words.weight), theirs(x), rtol=1e-5, atol=1e-6)
+
+
+def test_mlm_loss_is_of_masked_tokens_in_their_text(scene):
+    student, _, _, _, inputs, _ = scene("newsbert", 2, -1)
+    module = MLMModule(student.news_encoder.encoder, 0)
+    batch = mlm_batch(inputs.titles)
+    found = module(batch)
+    starts, total, right = inputs.titles.offsets, 0.0, 0
+    with torch.no_grad():
+        for position, label in zip(batch.positions.tolist(), batch.labels.tolist(), strict=True):
+            u = int(np.searchsorted(starts, position, side="right")) - 1
+            text = Packed(batch.texts.tokens[starts[u] : starts[u + 1]], batch.texts.lengths[u : u + 1])
+            state = module.encoder(text)[position - starts[u]]
+            logits = module.head(state[None], module.encoder.words.weight)[0]
+            total -= logits.log_softmax(0)[label].item() / batch.count
+            right += int(logits.argmax()) == label
+    assert found["loss"].item() == pytest.approx(total, rel=1e-5)
+    assert found["accuracy"].item() == pytest.approx(right / batch.count, abs=1e-6)
+    found["loss"].backward()
+    assert module.encoder.words.weight.grad.abs().sum(1).count_nonzero() == len(module.encoder.words.weight)  # tied
+
+
+# --- a few steps of each, in run folders ---
+
+
+@pytest.fixture(scope="module")
+def made(prepared, tiny_plm, tmp_path_factory):
+    """All baselines trained for 4 steps and evaluated: configuration, and the run of each row."""
+    config = settings(prepared, tiny_plm, tmp_path_factory.mktemp("baselines") / "run")
+    engine, data = DDPEngine("cpu", 1), DataSet.open(config)
+    places = {name: row_folder(config, data, row) for name, row in ROWS.items()}
+    for place in in_order(places.values()):
+        make(place, engine)
+    for place in places.values():
+        evaluate_run(place, engine)
+    return config, places
+
+
+def test_all_are_complete_and_evaluated(made):
+    _, places = made
+    layers = {"further-pretrain": 3, "tinybert": 1, "newsbert": 1}
+    for name, place in places.items():
+        assert is_evaluated(place)
+        assert all(one.state() == ("complete", "") for one in in_order([place]))
+        results = json.loads((place.path / "results.json").read_text())
+        assert results["model"]["layers"] == layers[name] and 0 <= results["auc"] <= 1
+    names = {one.name for one in in_order(places.values())}
+    assert names >= {"further-pretrain-all", "further-finetune-all", "tinybert-general-1", "tinybert-intermediate-1",
+                     "tinybert-1", "newsbert-1", "post-train", "teacher-0"}  # fmt: skip
+
+
+def test_each_learns(made):
+    config, places = made
+    for place in in_order(places.values()):
+        if place.name in ("post-train", "teacher-0"):
+            continue
+        losses = [r["train/loss"] for r in read_metrics(place.path / "metrics.jsonl") if "train/loss" in r]
+        assert all(np.isfinite(losses)) and len(set(losses)) == len(losses)
+    finetuned = load_recommender(places["further-pretrain"].path / "model.safetensors")[0]
+    source = load_recommender(further_pretrain.run_folder(config, DataSet.open(config)).path / "model.safetensors")[0]
+    fresh, _ = fresh_model(config, DataSet.open(config), 0, 0)
+    pairs = {
+        name: torch.equal(p, q) for (name, p), q in zip(source.named_parameters(), fresh.parameters(), strict=True)
+    }
+    assert not pairs["news_encoder.encoder.layers.0.qkv.weight"]  # of 3 layers all train
+    assert pairs["news_encoder.encoder.words.weight"] and pairs["news_encoder.dense.weight"]
+    lower = "news_encoder.encoder.layers.0.qkv.weight"  # finetuning leaves it as further pre-training made it
+    assert torch.equal(finetuned.get_parameter(lower), source.get_parameter(lower))
+
+
+def test_newsbert_starts_from_the_post_trained_top(made):
+    config, places = made
+    post = load_recommender(places["newsbert"].inputs["post-train"].path / "model.safetensors")[0]
+    student = load_recommender(places["newsbert"].path / "model.safetensors")[0]
+    plm, _ = fresh_model(config, DataSet.open(config), 1, 0)
+    # 4 steps at 1e-3 move each weight by 0.004 at most.
+    for name, source in (
+        ("pooling.project.weight", post),
+        ("dense.weight", post),
+        ("encoder.layers.0.qkv.weight", plm),
+    ):
+        moved = (student.news_encoder.get_parameter(name) - source.news_encoder.get_parameter(name)).abs().max()
+        assert 0 < moved < 0.01, name
+    assert torch.equal(student.news_encoder.encoder.words.weight, plm.news_encoder.encoder.words.weight)
+
+
+STAGES = ["further-pretrain", "tinybert-general", "tinybert-intermediate", "tinybert", "newsbert"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_broken_off_run_is_taken_up_and_ends_the_same(made, stage, tmp_path, capsys):
+    _, places = made
+    place = next(one for one in in_order(places.values()) if one.stage == stage)
+    kept = tmp_path / "kept"
+    shutil.copytree(place.path, kept)
+    try:
+        for name in ("complete.json", "model.safetensors"):
+            (place.path / name).unlink()
+        assert (place.path / "checkpoints" / "2").is_dir()
+        make(place, DDPEngine("cpu", 1))
+        assert "going on at step 2 of 4" in capsys.readouterr().err
+        models = [load_recommender(folder / "model.safetensors")[0].state_dict() for folder in (kept, place.path)]
+        assert [name for name in models[0] if not torch.equal(models[0][name], models[1][name])] == []
+    finally:
+        shutil.rmtree(place.path)
+        shutil.copytree(kept, place.path)
+
+
+def test_a_second_run_does_nothing(made, capsys):
+    _, places = made
+    for place in places.values():
+        make(place, DDPEngine("cpu", 1))
+    assert capsys.readouterr().err.count("complete, skipped") == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "changed"),
+    [
+        ("newsbert.beta=0.2", {"newsbert"}),
+        ("newsbert.token_budget=99", set()),
+        ("further_pretrain.mask=0.2", {"further-pretrain"}),
+        ("tinybert.general.epochs=1", {"tinybert"}),
+        ("tinybert.intermediate.lr=1e-5", {"tinybert"}),
+        ("tinybert.prediction.temperature=2.0", {"tinybert"}),
+        ("student.init=post-train", {"tinybert", "newsbert"}),
+        ("post_train.lr=1e-5", {"tinybert", "newsbert"}),
+        ("stage2.lr=1e-5", set()),
+    ],
+)
+def test_what_a_setting_changes(made, prepared, tiny_plm, setting, changed):
+    config, places = made
+    other = settings(prepared, tiny_plm, config.output, setting)
+    data = DataSet.open(other)
+    assert {name for name, row in ROWS.items() if row_folder(other, data, row).key != places[name].key} == changed
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("newsbert.beta=1.5", "newsbert.beta=1.5: a share between 0 and 1"),
+        ("newsbert.trainable_layers=0", "newsbert.trainable_layers=0: its layers are what learns"),
+        ("further_pretrain.mask=1.0", "further_pretrain.mask=1.0: a share"),
+        ("tinybert.prediction.temperature=0", "tinybert.prediction.temperature=0.0: must be greater than 0"),
+        ("tinybert.general.warmup=2", "tinybert.general.warmup=2.0: a share"),
+        ("tinybert.lr=2", "did you mean"),
+    ],
+)
+def test_bad_settings_are_named(setting, says):
+    with pytest.raises(InputError, match=says):
+        load_config(None, [setting])
+
+
+def test_a_vocabulary_without_a_mask_is_refused(made, monkeypatch):
+    config, _ = made
+    monkeypatch.setattr("tnr_dist.models.tokenizer.Tokenizer.token_id", lambda self, token: None)
+    place = further_pretrain.run_folder(config, DataSet.open(config), 1)
+    with pytest.raises(InputError, match=r"no \[MASK\]"):
+        make(place, DDPEngine("cpu", 1))
+
+
+def test_commands(made, capsys):
+    """`run` of each stage module finds everything complete."""
+    config, _ = made
+    for stage in (tinybert, newsbert, further_pretrain):
+        one = load_config(None, [])
+        one.__dict__.update(config.__dict__)
+        one.student.layers = 1
+        stage.run(one, DDPEngine("cpu", 1))
+    assert capsys.readouterr().err.count("complete, skipped") == 5

@@ -1,0 +1,158 @@
+"""metrics.jsonl, and the counts of texts, tokens, operations and ranks that stand in it."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.models.flops import news_encoder_flops
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.recommender import NewsEncoder
+from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.train import peak
+from tnr_dist.train.peak import Peak
+from tnr_dist.train.throughput import Throughput
+from tnr_dist.train.tracking import MetricsFile, read_metrics
+
+
+def test_records_of_later_steps_are_taken_back(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        file.write({"step": step})
+    file.close()
+    with (tmp_path / "metrics.jsonl").open("a") as torn:
+        torn.write('{"step": 4, "train/lo')
+    assert [one["step"] for one in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    file = MetricsFile(tmp_path / "metrics.jsonl", resume_step=2)
+    file.write({"step": 3, "again": True})
+    file.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [one["step"] for one in lines] == [1, 2, 3] and lines[-1]["again"]
+
+
+LENGTHS = np.array([7, 3, 5, 5])
+
+
+def news_encoder(trainable=None, layers=3):
+    config = EncoderConfig(
+        vocab_size=50,
+        hidden=32,
+        layers=layers,
+        heads=4,
+        intermediate=64,
+        max_positions=16,
+        dropout=0,
+        attention_dropout=0,
+    )
+    encoder = NewsEncoder(encoder_from_config(config), news_dim=16, query_dim=8)
+    if trainable is not None:
+        encoder.encoder.freeze_below(trainable)
+    return encoder
+
+
+def texts(lengths=LENGTHS):
+    return Packed.pack(torch.arange(int(lengths.sum())) % 50, lengths)
+
+
+def counted(encoder, backward, first=0):
+    hidden = torch.zeros(int(LENGTHS.sum()), 32) if first else None
+    with FlopCounterMode(display=False) as counter:
+        out = encoder(texts(), first, hidden)
+        if backward:
+            out.sum().backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("trainable", "first"), [(None, 0), (2, 0), (1, 0), (1, 2)])
+def test_operations_are_those_that_torch_counts(trainable, first):
+    encoder = news_encoder(trainable)
+    assert news_encoder_flops(encoder, LENGTHS, first) == counted(encoder, True, first)
+    encoder.requires_grad_(False)
+    assert news_encoder_flops(encoder, LENGTHS, first) == counted(encoder, False, first)
+
+
+def test_a_frozen_encoder_only_runs():
+    encoder = news_encoder().requires_grad_(False)
+    assert news_encoder_flops(encoder, LENGTHS) < news_encoder_flops(news_encoder(), LENGTHS) / 2.9
+    with torch.no_grad():
+        assert news_encoder_flops(news_encoder(), LENGTHS) == news_encoder_flops(encoder, LENGTHS)
+
+
+def engine_of(module):
+    engine = DDPEngine("cpu", 1)
+    engine.module = module
+    return engine
+
+
+def batch(samples):
+    ids = np.zeros((samples, 10), np.int32)
+    return {"history": ids, "candidates": ids[:, :5], "count": np.array(samples, np.float32)}
+
+
+def test_counts_of_a_window():
+    module = torch.nn.ModuleDict({"news_encoder": news_encoder(1)})
+    throughput = Throughput(engine_of(module), Peak(1e9, "test"))
+    for _ in range(2):
+        throughput.step(batch(4), 0.0)
+        with throughput.forward(None):
+            module["news_encoder"](texts())
+    record = throughput.record(throughput.shares().tolist())
+    per_s = record["perf/samples_per_s"] / 8
+    assert record["perf/news_per_s"] == pytest.approx(8 * per_s)
+    assert record["perf/tokens_per_s"] == pytest.approx(2 * LENGTHS.sum() * per_s)
+    assert record["perf/dedupe_ratio"] == pytest.approx(8 / (8 * 15))
+    assert record["perf/mfu"] == pytest.approx(2 * news_encoder_flops(module["news_encoder"], LENGTHS) * per_s / 1e9)
+    throughput.restart()
+    assert throughput.record(throughput.shares().tolist())["perf/news_per_s"] == 0
+    throughput.close()
+    module["news_encoder"](texts())
+    assert throughput.record(throughput.shares().tolist())["perf/news_per_s"] == 0
+
+
+def test_a_recorded_step_counts_what_its_inputs_say():
+    """Hooks run when a CUDA graph is recorded, several times, and not when it is replayed."""
+    module = torch.nn.ModuleDict({"news_encoder": news_encoder(1)})
+    throughput = Throughput(engine_of(module), None)
+    for runs in (4, 0):
+        throughput.step(batch(1), 0.0)
+        with throughput.forward(SimpleNamespace(real_lengths=LENGTHS[:3])):
+            for _ in range(runs):
+                module["news_encoder"](texts())
+    assert throughput.shares()[:2].tolist() == [6, 2 * 15]
+
+
+def test_the_worst_of_the_ranks_is_shown_and_each_of_them():
+    throughput = Throughput(engine_of(news_encoder()), Peak(1e9, "test"))
+    throughput.world = 2
+    counts = [10.0, 20.0, 4e6, 40.0]
+    record = throughput.record([*counts, 5.0, 1.5, 90.0, 60.0, 0.5, 80.0])
+    assert record["perf/data_wait_pct"] == 60 and record["memory/max_gib"] == 1.5
+    assert record["perf/dedupe_ratio"] == 0.25
+    assert (record["ranks/data_wait_pct_0"], record["ranks/data_wait_pct_1"]) == (5, 60)
+    assert record["ranks/cpu_pct_1"] == 80 and record["ranks/max_gib_1"] == 0.5
+    assert record["perf/mfu"] == pytest.approx(record["perf/news_per_s"] / 10 * 4e6 / 2e9)
+
+
+@pytest.mark.parametrize(("name", "tflops"), [
+    ("NVIDIA H200", 989), ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA A100-SXM4-40GB", 312),
+    ("NVIDIA L40S", 362), ("NVIDIA L4", 121),
+])  # fmt: skip
+def test_known_devices(monkeypatch, name, tflops):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    found = peak.device_peak(SimpleNamespace(device=torch.device("cuda", 0)))
+    assert found.flops == tflops * 1e12 and name in found.source and "data sheet" in found.source
+
+
+def test_an_unknown_device_is_measured_once_and_moves_no_random_number():
+    peak.measured_peak.cache_clear()
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    engine = DDPEngine("cpu", 1)
+    first = peak.device_peak(engine)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.flops > 1e8 and "fp32, measured" in first.source
+    assert peak.device_peak(engine) == first

@@ -1,0 +1,268 @@
+"""The real wandb client, offline: what a run logs is read back from its files; and how a mode is chosen."""
+
+import json
+import os
+import signal
+import sys
+
+import psutil
+import pytest
+
+from tests.wandb_files import read_offline
+from tnr_dist.config import Config, WandbConfig
+from tnr_dist.config_file import load_config
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.errors import InputError, Preempted
+from tnr_dist.stages import finetune
+from tnr_dist.tracking import client
+from tnr_dist.tracking.client import WandbRun
+from tnr_dist.train import loop
+from tnr_dist.train.tracking import read_metrics
+
+STEPS = 5
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """Without variables of the client, login or home folder."""
+    for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_SERVICE"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    client._say_once.cache_clear()
+    return monkeypatch
+
+
+@pytest.fixture
+def offline(environment):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    environment.setenv("WANDB_MODE", "offline")
+    return environment
+
+
+@pytest.fixture
+def settings(prepared, tiny_plm, tmp_path):
+    return load_config(
+        None,
+        [
+            f"output={tmp_path / 'experiment' / 'seed-0'}", f"data.dir={prepared}", f"plm.name={tiny_plm}", "threads=1",
+            "precision=fp32", "model.news_dim=16", "model.query_dim=8", "data.history=10", "data.title_tokens=24",
+            "finetune.init=plm", "finetune.layers=2", "finetune.batch_size=48", f"finetune.max_steps={STEPS}",
+            "log.every=1", "log.checkpoint_every=2",
+        ],
+    )  # fmt: skip
+
+
+def train(config):
+    finetune.run(config, DDPEngine("cpu", 1))
+
+
+def folder(config):
+    return finetune.plain_folder(config, finetune.DataSet.open(config), 2).path
+
+
+def at_step(monkeypatch, stop_at, work):
+    original = loop._record
+
+    def record(engine, parts, norm, step, *rest):
+        if step == stop_at:
+            work()
+        return original(engine, parts, norm, step, *rest)
+
+    monkeypatch.setattr(loop, "_record", record)
+
+
+def test_an_interrupted_run_goes_on_with_its_id(offline, settings, capfd):
+    offline.setenv("WANDB_API_KEY", KEY)
+    before = signal.getsignal(signal.SIGTERM)
+    with offline.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        try:
+            with pytest.raises(Preempted):
+                train(settings)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    run = folder(settings)
+    saved = json.loads((run / "checkpoints" / "3" / "state.json").read_text())["wandb_id"]
+    (run / "wandb_id").unlink()  # the checkpoint alone must do
+    train(settings)
+    first, second = read_offline(run)
+    assert first.run.run_id == second.run.run_id == saved == (run / "wandb_id").read_text().strip()
+    assert (first.exit_code, first.preempting) == (75, True)
+    assert (second.exit_code, second.preempting) == (0, False)
+    assert [one["_step"] for part in (first, second) for one in part.history] == [1, 2, 3, 4, 5]
+    for part in (first, second):
+        assert (part.run.run_group, part.run.job_type, part.run.project) == ("experiment", "finetune", "tnr_dist")
+        assert part.run.display_name == "finetune-2 seed-0"
+        assert part.metrics == {"samples": ""} | {f"{name}/*": "samples" for name in client._NAMESPACES}
+        assert part.config["finetune"]["max_steps"] == STEPS
+        facts = part.config["run"]
+        assert facts["stage"] == "finetune" and facts["ranks"] == 1
+        assert 0 < facts["trained_parameters"] < facts["parameters"]
+        assert facts["peak_tflops"] > 0 and "fp32, measured" in facts["peak_source"]
+    err = capfd.readouterr().err
+    assert err.count("wandb:") == 1 and "runs are kept offline" in err
+    assert not any(KEY.encode() in file.read_bytes() for file in run.rglob("*") if file.is_file())
+
+
+def test_the_records_are_those_of_metrics_jsonl(offline, settings):
+    train(settings)
+    run = folder(settings)
+    (part,) = read_offline(run)
+    records = read_metrics(run / "metrics.jsonl")
+    assert len(part.history) == len(records) == STEPS
+    for logged, record in zip(part.history, records, strict=True):
+        assert {key: logged[key] for key in record} == pytest.approx(record)
+        assert set(logged) - set(record) == {"_step", "_runtime", "_timestamp"}
+    last = records[-1]
+    for key in ("perf/samples_per_s", "perf/news_per_s", "perf/tokens_per_s", "perf/mfu", "memory/max_gib", "optim/lr"):
+        assert last[key] > 0, key
+    assert 0 < last["perf/dedupe_ratio"] < 1 and 0 <= last["perf/data_wait_pct"] <= 100 and last["perf/mfu"] < 1
+    assert not [key for key in last if key.startswith("ranks/")]  # one rank: the same again
+
+
+def test_a_failed_run_is_shown_as_failed(offline, settings):
+    def fail():
+        raise RuntimeError("power cut")
+
+    at_step(offline, 2, fail)
+    with pytest.raises(RuntimeError):
+        train(settings)
+    (part,) = read_offline(folder(settings))
+    assert part.exit_code == 1 and not part.preempting
+
+
+def test_variables_go_before_the_configuration(offline, settings):
+    for name, value in (
+        ("PROJECT", "p"),
+        ("ENTITY", "e"),
+        ("RUN_GROUP", "g"),
+        ("NAME", "n"),
+        ("TAGS", "a,b"),
+        ("RUN_ID", "abc"),
+    ):
+        offline.setenv(f"WANDB_{name}", value)
+    settings.wandb = WandbConfig(project="other", entity="other", group="other", tags=["c"])
+    settings.finetune.max_steps = 1
+    train(settings)
+    (part,) = read_offline(folder(settings))
+    run = part.run
+    assert (run.project, run.entity, run.run_group, run.display_name, run.run_id) == ("p", "e", "g", "n", "abc")
+    assert list(run.tags) == ["a", "b"]
+
+
+def test_the_clients_process_may_die(offline, settings, capfd):
+    """A stop request reaches it too; what is logged afterwards goes to the same run."""
+
+    def kill():
+        (core,) = (one for one in psutil.Process().children() if one.name() == "wandb-core")
+        core.kill()
+        core.wait(10)
+
+    at_step(offline, 3, kill)
+    train(settings)
+    run = folder(settings)
+    assert [one["step"] for one in read_metrics(run / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    *_, last = read_offline(run)
+    assert [one["_step"] for one in last.history] == [3, 4, 5] and last.exit_code == 0
+    assert last.run.run_id == (run / "wandb_id").read_text().strip()
+    assert "going on with metrics.jsonl alone" not in capfd.readouterr().err
+
+
+def test_without_the_client(environment, settings, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    train(settings)
+    assert capsys.readouterr().err.count("wandb: not logged to") == 1
+    assert len(read_metrics(folder(settings) / "metrics.jsonl")) == STEPS
+    assert not (folder(settings) / "wandb").exists()
+
+
+def test_disabled_neither_imports_nor_says(environment, settings, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    settings.wandb.mode = "disabled"
+    train(settings)
+    assert "wandb" not in capsys.readouterr().err
+    assert not (folder(settings) / "wandb_id").exists()
+
+
+@pytest.mark.parametrize("failing", ["init", "log", "finish"])
+def test_a_client_that_fails_does_not_stop_the_training(offline, settings, monkeypatch, capsys, failing):
+    import wandb
+
+    def fail(*arguments, **named):
+        raise wandb.errors.CommError("no route")
+
+    if failing == "init":
+        monkeypatch.setattr(wandb, "init", fail)
+    else:
+        monkeypatch.setattr(wandb.Run, failing, fail)
+    train(settings)
+    assert "no route" in capsys.readouterr().err
+    assert len(read_metrics(folder(settings) / "metrics.jsonl")) == STEPS
+
+
+def test_online_falls_back_to_offline(offline, settings, monkeypatch, tmp_path, capsys):
+    import wandb
+
+    offline.setenv("WANDB_MODE", "online")
+    original = wandb.init
+
+    def init(mode, **arguments):
+        if mode == "online":
+            raise wandb.errors.CommError("no route")
+        return original(mode=mode, **arguments)
+
+    monkeypatch.setattr(wandb, "init", init)
+    run = WandbRun.open(settings, tmp_path, "finetune", {})
+    run.finish()
+    assert run.mode == "offline" and len(read_offline(tmp_path)) == 1
+    assert "online does not work: no route" in capsys.readouterr().err
+
+
+def test_mode_without_a_login_is_offline(environment):
+    assert client.chosen_mode(WandbConfig()) == "offline"
+    assert client.chosen_mode(WandbConfig(mode="disabled")) == "disabled"
+    environment.setenv("WANDB_API_KEY", KEY)
+    assert client.chosen_mode(WandbConfig()) == "online"
+    assert client.chosen_mode(WandbConfig(mode="offline")) == "offline"
+
+
+@pytest.mark.parametrize(("host", "base", "mode"), [
+    ("api.wandb.ai", "", "online"), ("example.org", "", "offline"), ("wandb.example.org", "https://wandb.example.org:8443", "online"),
+])  # fmt: skip
+def test_mode_with_a_login_of_netrc(environment, tmp_path, host, base, mode):
+    (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password {KEY}\n")
+    if base:
+        environment.setenv("WANDB_BASE_URL", base)
+    assert client.chosen_mode(WandbConfig()) == mode
+
+
+@pytest.mark.parametrize(("variable", "value", "mode"), [
+    ("WANDB_MODE", "disabled", "disabled"), ("WANDB_MODE", "dryrun", "offline"), ("WANDB_DISABLED", "true", "disabled"),
+])  # fmt: skip
+def test_mode_of_the_environment(environment, variable, value, mode):
+    environment.setenv(variable, value)
+    assert client.chosen_mode(WandbConfig(mode="online")) == mode
+
+
+def test_an_unknown_mode_is_an_error(environment):
+    environment.setenv("WANDB_MODE", "of")
+    with pytest.raises(InputError, match="WANDB_MODE=of"):
+        client.chosen_mode(WandbConfig())
+
+
+def test_names():
+    config = Config(output="runs/demo/seed-3")
+    assert client.experiment(config) == "demo"
+    assert client.experiment(Config(output="runs/demo")) == "demo"
+    config.wandb.group = "mine"
+    assert client.experiment(config) == "mine"
+
+
+def test_secrets_of_a_url_are_left_out():
+    shards = "https://user:secret@host/train/shard-{000000..000135}.tar?signature=secret"
+    config = Config()
+    config.data.shards = shards
+    cleaned = client.without_secrets(client.to_dict(config))
+    assert cleaned["data"]["shards"] == "https://host/train/shard-{000000..000135}.tar"
+    assert "secret" not in json.dumps(cleaned)

@@ -1,0 +1,277 @@
+"""The README.md of an export: what it is, how to use it, data, metrics, what was measured, licences."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tnr_dist import __version__
+from tnr_dist.data.prepare import read_manifest
+from tnr_dist.errors import InputError
+from tnr_dist.export.description import Description
+from tnr_dist.export.source import Source
+from tnr_dist.models.recommender import count_parameters
+from tnr_dist.models.sources import find_folder
+
+_METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
+_UNTRAINED = {
+    "post-train": "Post-training and stage 1 train the news encoder only: **the user encoder holds random weights**.",
+}
+_UNTRAINED["stage1"] = _UNTRAINED["post-train"]
+_FILES = {
+    "hf": {
+        "config.json, model.safetensors": "the PLM under `transformers`' names (its pooler is zeros: the model has none)",
+        "tokenizer.json, tokenizer_config.json": "the tokenizer",
+        "modules.json, 1_AdditivePooling/, 2_Dense/": "from the PLM's states to the news vector",
+        "additive_pooling.py": "the pooling's code for `sentence-transformers`",
+        "user_encoder.safetensors": "the user encoder",
+    },
+    "onnx": {
+        "news_encoder.onnx": "`input_ids`, `attention_mask` [batch, length] int64 -> `news_vector` [batch, D]",
+        "news_encoder.int8.onnx": "the same with 8-bit matrix products and tables. Activations are scaled by batch, so a "
+        "title's vector depends a little on the others of its batch",
+        "user_encoder.onnx": "`history` [batch, length, D] float32, `mask` [batch, length] bool -> `user_vector`",
+        "tokenizer.json": "the tokenizer",
+    },
+    "torch.export": {
+        "news_encoder.pt2": "program (`input_ids`, `attention_mask` [batch, length] int64) -> [batch, D]",
+        "user_encoder.pt2": "program (`history` [batch, length, D] float32, `mask` [batch, length] bool) -> [batch, D]",
+        "tokenizer.json": "the tokenizer",
+    },
+    "vectors": {
+        "news.parquet": "`id`, `vector` (D float32 values)",
+        "news_ids.npy, vectors.npy": "the same for NumPy; row i is news i",
+        "index.faiss": "FAISS index, exact inner product; row i is news i",
+        "user_encoder.safetensors": "the user encoder",
+    },
+}
+_OURS = """```python
+from tnr_dist.export import Recommender
+
+model = Recommender.from_pretrained("FOLDER"{vectors})
+{add}user = model.encode_user(["N1", "N2"])  # clicked news, oldest first
+model.rank(user, ["N3", "N4"])           # [(id, score), ...], best first
+model.recommend(user, k=10, exclude=["N1", "N2"])
+```
+"""
+_ADD = 'model.add_news(["N1", "N2", "N3", "N4"], ["A title", "Another", "A third", "A fourth"])\n'
+_USES = {
+    "hf": """The PLM alone, with `transformers`:
+
+```python
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer, encoder = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretrained("FOLDER")
+```
+
+The whole news encoder, with `sentence-transformers`. Its attention pooling is no stock module: `trust_remote_code=True`
+lets `additive_pooling.py` of this folder run (read it first; it needs torch and safetensors only).
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("FOLDER", trust_remote_code=True)
+vectors = model.encode(["A title"])  # [1, D]
+```
+""",
+    "onnx": """With `onnxruntime` alone (`Recommender` above takes `quantised=True` for the INT8 graph):
+
+```python
+import numpy as np, onnxruntime, tokenizers
+
+tokenizer = tokenizers.Tokenizer.from_file("FOLDER/tokenizer.json")
+session = onnxruntime.InferenceSession("FOLDER/news_encoder.onnx")
+ids = np.array([tokenizer.encode("A title").ids])
+session.run(None, {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})[0]  # [1, D]
+```
+
+Titles are cut to {title_tokens} tokens, special ones included; padding (token {pad_id}) stands at the end.
+""",
+    "torch.export": """With `torch` alone:
+
+```python
+import tokenizers, torch
+
+tokenizer = tokenizers.Tokenizer.from_file("FOLDER/tokenizer.json")
+program = torch.export.load("FOLDER/news_encoder.pt2").module()
+ids = torch.tensor([tokenizer.encode("A title").ids])
+program(ids, torch.ones_like(ids))  # [1, D]
+```
+
+Titles are cut to {title_tokens} tokens, special ones included; padding (token {pad_id}) stands at the end.
+""",
+    "vectors": """With NumPy or FAISS, for a user vector u [D]: `vectors.npy @ u` are the scores of all news, and
+
+```python
+import faiss
+
+scores, rows = faiss.read_index("FOLDER/index.faiss").search(u[None], 10)
+```
+
+To encode further news, load the model itself with these vectors beside it:
+`Recommender.from_pretrained("MODEL_FOLDER", vectors="FOLDER")`.
+""",
+}
+
+
+def write_card(source: Source, description: Description, data: Path, folder: Path) -> None:
+    """Write `folder`/README.md; `data`: the prepared data set, which may be gone."""
+    plm_licence = _licence_of(source.config.plm.name)
+    text = "\n".join(
+        [
+            _front_matter(source, plm_licence),
+            f"# {source.name}: news recommender, {source.spec.encoder.layers} layers\n",
+            _what(source),
+            "## Files\n",
+            *(f"- `{name}`: {what}" for name, what in _FILES[description.format].items()),
+            "- `recommender.json`: what this was made from, and how texts and users are read\n",
+            "## Use\n",
+            _use(source, description),
+            "## Training data\n",
+            _data(data),
+            "## Metrics\n",
+            _metrics(source),
+            *_checks(description),
+            "## Licences\n",
+            _licences(source, plm_licence, data),
+        ]
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _front_matter(source: Source, plm_licence: str) -> str:
+    lines = ["---", "license: other", "pipeline_tag: feature-extraction"]
+    lines += ["tags:", "- news-recommendation", "- sentence-transformers", "- tiny-newsrec"]
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source.config.plm.name) and not Path(source.config.plm.name).exists():
+        lines += [f"base_model: {source.config.plm.name}"]
+    return "\n".join([*lines, "---", ""])
+
+
+def _what(source: Source) -> str:
+    spec, model = source.spec, source.model
+    users = "additive attention" if spec.user_encoder == "attention" else f"NRMS ({spec.user_heads} heads)"
+    parts = [
+        "A news recommender in the manner of Tiny-NewsRec (Yu et al., EMNLP 2022), trained with "
+        f"tnr_dist {__version__}, stage `{source.done['stage']}`. A title becomes a vector (PLM, attention pooling over "
+        f"tokens, dense layer), a user the {users} over the vectors of the last {source.config.data.history} clicked "
+        "news, and a score is their dot product.",
+        "",
+        f"- PLM: {_plain_name(source.config.plm.name)}, {spec.encoder.layers} layers of width {spec.encoder.hidden}",
+        f"- vectors: D = {spec.news_dim}",
+        f"- parameters: {count_parameters(model):,}, of which news encoder {count_parameters(model.news_encoder):,}",
+        f"- model.safetensors of the run: sha256 `{source.made_from['model_sha256']}`",
+        "",
+    ]
+    if source.done["stage"] in _UNTRAINED:
+        parts += [_UNTRAINED[source.done["stage"]], ""]
+    return "\n".join(parts)
+
+
+def _use(source: Source, description: Description) -> str:
+    vectors = description.format == "vectors"
+    ours = _OURS.format(
+        vectors="" if vectors else ', vectors="VECTORS_FOLDER"',
+        add="" if vectors else f"# Or, without an export of vectors:\n{_ADD}",
+    )
+    with_ours = "With `tnr_dist` and NumPy, `tokenizers` and torch or onnxruntime:\n\n" + ours
+    other = _USES[description.format].format(title_tokens=source.title_tokens, pad_id=source.pad_id)
+    return f"{with_ours}\n{other}"
+
+
+def _data(data: Path) -> str:
+    try:
+        manifest = read_manifest(data)
+    except InputError:
+        return f"The prepared data set (`{data.name}`) was not at hand when this was exported.\n"
+    counts = manifest["counts"]
+    lines = [f"Prepared data set `{data.name}`: {counts.get('news', 0):,} news.", ""]
+    for split, facts in counts.get("splits", {}).items():
+        lines.append(f"- {split}: {facts['impressions']:,} impressions")
+    lines += ["", "Source files:", ""]
+    lines += [f"- `{one['path']}`, {one['bytes']:,} bytes, sha256 `{one['sha256']}`" for one in manifest["sources"]]
+    return "\n".join([*lines, ""])
+
+
+def _metrics(source: Source) -> str:
+    if source.results is None:
+        return "Not evaluated (`tnr evaluate` had not been run when this was exported).\n"
+    results = source.results
+    names = [name for name in _METRICS if name in results]
+    lines = [
+        f"On the {results['split']} split, {results.get('impressions', 0):,} impressions, per impression, averaged; "
+        f"seed {results.get('seed')}.",
+        "",
+        "| " + " | ".join(_METRICS[name] for name in names) + " |",
+        "|" + "---|" * len(names),
+        "| " + " | ".join(f"{100 * results[name]:.2f}" for name in names) + " |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _checks(description: Description) -> list[str]:
+    checks = description.checks
+    if not checks:
+        return []
+    rows = [
+        "## Checks\n",
+        "This export was loaded again and compared with the run's own model in float32 on some titles.\n",
+        "| variant | largest difference | smallest cosine | ms at batch 1: p50 | p99 | news/s at batch 256 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, facts in checks["variants"].items():
+        speed = ["p50_ms_batch_1", "p99_ms_batch_1", "news_per_s_batch_256"]
+        cells = [f"{facts[key]:,.4g}" if key in facts else "not measured" for key in speed]
+        rows.append(
+            f"| {name} | {facts['max_difference']:.2g} | {facts['min_cosine']:.6f} | " + " | ".join(cells) + " |"
+        )
+    where = ", ".join(f"{key} {value}" for key, value in checks["measured_on"].items())
+    return [*rows, f"\nFrom token ids to vectors. Measured on: {where}.\n"]
+
+
+def _licences(source: Source, plm_licence: str, data: Path) -> str:
+    lines = [
+        "- tnr_dist, the code that trained this: MIT.",
+        f"- The PLM these weights start from, {_plain_name(source.config.plm.name)}: {plm_licence}.",
+    ]
+    if _is_mind(data):
+        lines.append(
+            "- MIND, the training data: Microsoft Research Licence Terms, for research only and not for commercial use; "
+            "whether they bind weights trained on it is for the user to judge."
+        )
+    else:
+        lines.append("- The training data: see its own terms.")
+    return "\n".join([*lines, "", "The exporter grants no rights of its own beyond these.", ""])
+
+
+def _is_mind(data: Path) -> bool:
+    try:
+        paths = [str(one["path"]) for one in read_manifest(data)["sources"]]
+    except InputError:
+        return "mind" in data.name.lower()
+    return any("mind" in path.lower() for path in paths)
+
+
+def _plain_name(plm: str) -> str:
+    """A PLM's name without the folders of the machine it lay on."""
+    return f"`{plm}`" if not Path(plm).expanduser().exists() else f"`{Path(plm).name}` (a local folder)"
+
+
+def _licence_of(plm: str) -> str:
+    """What the PLM's own model card says."""
+    try:
+        card = find_folder(plm) / "README.md"
+        found = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8"), re.MULTILINE)
+    except (InputError, OSError, UnicodeDecodeError):
+        found = None
+    return f"{found.group(1)}, as its model card says" if found else "its files do not say; ask where it came from"
+
+
+def described(checks: dict[str, Any]) -> str:
+    """One line about what was measured, for the terminal."""
+    parts = []
+    for name, facts in checks.get("variants", {}).items():
+        speed = f", {facts['news_per_s_batch_256']:,.0f} news/s" if "news_per_s_batch_256" in facts else ""
+        parts.append(f"{name}: largest difference {facts['max_difference']:.2g}{speed}")
+    return "; ".join(parts)

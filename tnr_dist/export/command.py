@@ -1,0 +1,138 @@
+"""`tnr export`: a finished run in the forms of other people's tools."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tnr_dist.errors import InputError
+from tnr_dist.export.description import FORMATS, Description
+from tnr_dist.files import atomic_path
+from tnr_dist.progress import say
+
+if TYPE_CHECKING:
+    from tnr_dist.export.source import Source
+
+#: Modules that a format needs beside tnr_dist's own dependencies, and the packages that bring them.
+_NEEDS = {
+    "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript"},
+    "vectors": {"faiss": "faiss-cpu"},
+}
+
+
+def export(
+    run: Path,
+    to: Sequence[str],
+    out: Path | None = None,
+    *,
+    data: Path | None = None,
+    force: bool = False,
+    speed: bool = True,
+) -> list[Path]:
+    """Export the model of a finished run.
+
+    Args:
+        run: its folder.
+        to: formats, of `FORMATS`.
+        out: folder that gets one folder a format, named after it; None: RUN/export.
+        data: prepared data set of `vectors`; None: the one that the run was trained on.
+        force: replace what is there.
+        speed: also measure latency and throughput of what was exported, some seconds a format.
+
+    Returns:
+        The folder of every format. One that is there, made from the same model, is left as it is without `force`.
+
+    Raises:
+        InputError: the run is not finished, a format is unknown, a package is missing, `data` does not fit, or the
+            output exists and is something else. Nothing is written then, of any format.
+    """
+    _check(to)
+    from tnr_dist.export.source import Source
+    from tnr_dist.export.vectors import data_id
+
+    source = Source.open(run)
+    data = data or Path(source.config.data.dir)
+    out = out or run / "export"
+    wanted: dict[Path, Description] = {}
+    for form in dict.fromkeys(to):
+        place = out / form
+        description = source.describe(form, data_id(source, data) if form == "vectors" else None)
+        if force or not place.exists():
+            wanted[place] = description
+        elif _is_there(place, description):
+            say(f"{place}: complete, skipped")
+        else:
+            raise InputError(
+                f"{place}: exists and is not this export of {run}; --force replaces it, --out takes another folder"
+            )
+    for place, description in wanted.items():
+        _make(source, description, data, place, speed)
+    return [out / form for form in dict.fromkeys(to)]
+
+
+def _check(to: Sequence[str]) -> None:
+    if not to:
+        raise InputError(f"export: give --to, one or more of {', '.join(FORMATS)}")
+    for form in to:
+        if form not in FORMATS:
+            raise InputError(f"export: --to {form!r} is unknown; one of {', '.join(FORMATS)}")
+        missing = [package for module, package in _NEEDS.get(form, {}).items() if not importlib.util.find_spec(module)]
+        if missing:
+            raise InputError(
+                f"export: --to {form} needs {', '.join(missing)}; run: pip install {' '.join(missing)} "
+                "(or pip install 'tnr_dist[export]')"
+            )
+
+
+def _is_there(place: Path, description: Description) -> bool:
+    try:
+        return Description.read(place).same_as(description)
+    except InputError:
+        return False
+
+
+def _make(source: Source, description: Description, data: Path, place: Path, speed: bool) -> None:
+    """Write one format under a temporary name, check it, and rename it."""
+    from tnr_dist.export import card, huggingface, measure
+
+    with atomic_path(place) as temporary:
+        temporary.mkdir()
+        if description.format == "hf":
+            huggingface.write(source, temporary)
+        elif description.format == "onnx":
+            from tnr_dist.export import onnx
+
+            onnx.write(source, temporary)
+            huggingface.write_tokenizer(source, temporary)
+        elif description.format == "torch.export":
+            from tnr_dist.export import program
+
+            program.write(source, temporary)
+            huggingface.write_tokenizer(source, temporary)
+        else:
+            from tnr_dist.export import vectors
+
+            vectors.write(source, data, temporary)
+        if description.format != "vectors":
+            checks = measure.check(source, temporary, description, speed=speed)
+            description = dataclasses.replace(description, checks=checks)
+        card.write_card(source, description, data, temporary)
+        description.write(temporary)
+        old = place.with_name(f".{place.name}.old.tmp")
+        if place.exists():
+            _remove(old)
+            place.rename(old)
+    _remove(old)
+    said = card.described(description.checks)
+    say(f"{place}: written" + (f" ({said})" if said else ""))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,74 @@
+"""`recommender.json`, which makes a folder an export: what it holds, what it was made from, how texts and users are read."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tnr_dist.errors import InputError
+from tnr_dist.files import read_json, write_json
+
+FORMAT_VERSION = 1
+FORMATS = ("hf", "onnx", "torch.export", "vectors")
+FILE = "recommender.json"
+#: News and user encoder of `torch.export` and of `onnx`, the quantised news encoder, news ids and vectors of `vectors`.
+PROGRAMS = ("news_encoder.pt2", "user_encoder.pt2")
+GRAPHS = ("news_encoder.onnx", "user_encoder.onnx")
+INT8_GRAPH = "news_encoder.int8.onnx"
+TABLES = ("news_ids.npy", "vectors.npy")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `recommender.json` says.
+
+    Attributes:
+        format: one of `FORMATS`.
+        model: the model's specification (`ModelSpec.to_dict`).
+        title_tokens: tokens kept of a title, special ones included.
+        history: L, the clicked news that count.
+        pad_id: token id of padding.
+        made_from: run, stage, id and hash of the model, hash of the tokenizer, and for vectors the data set's id.
+        checks: what was measured of the exported model; {} if nothing was.
+    """
+
+    format: str
+    model: dict[str, Any]
+    title_tokens: int
+    history: int
+    pad_id: int
+    made_from: dict[str, Any]
+    checks: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def news_dim(self) -> int:
+        """D."""
+        return int(self.model["news_dim"])
+
+    def same_as(self, other: Description) -> bool:
+        """Whether both describe the same export; what was measured does not count."""
+        return dataclasses.replace(self, checks={}) == dataclasses.replace(other, checks={})
+
+    def write(self, folder: Path) -> None:
+        """Write `folder`/recommender.json."""
+        write_json(folder / FILE, dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> Description:
+        """Raises InputError when `folder` is no export, or one of another version."""
+        path = folder / FILE
+        if not path.is_file():
+            raise InputError(f"{folder}: not an export (no {FILE}); make one with `tnr export RUN --to FORMAT`")
+        values = read_json(path)
+        if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
+            raise InputError(f"{path}: not of format version {FORMAT_VERSION}; export the run again")
+        try:
+            found = cls(**values)
+        except TypeError as error:
+            raise InputError(f"{path}: {error}; export the run again") from None
+        if found.format not in FORMATS:
+            raise InputError(f"{path}: format {found.format!r} is not one of {', '.join(FORMATS)}")
+        return found

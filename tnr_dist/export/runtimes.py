@@ -1,0 +1,208 @@
+"""The model of any export behind one interface of NumPy arrays; torch or onnxruntime are imported by what needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from tnr_dist.errors import InputError
+from tnr_dist.export.description import GRAPHS, INT8_GRAPH, PROGRAMS, Description
+
+if TYPE_CHECKING:
+    import torch
+
+    from tnr_dist.models.recommender import Recommender as Model
+
+BATCH = 64  # padded texts of similar length at a time: longer rows of a batch would be mostly padding
+
+
+class Runtime(Protocol):
+    """News and user encoder."""
+
+    def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Texts as flat token ids [T] and offsets [N + 1] -> vectors [N, D] float32."""
+        ...
+
+    def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """News vectors [B, L, D] float32 and mask [B, L] bool -> user vectors [B, D] float32."""
+        ...
+
+
+def open_runtime(
+    folder: Path, description: Description, *, quantised: bool = False, bf16: bool = False, threads: int = 0
+) -> Runtime:
+    """The runtime of an export.
+
+    Args:
+        folder: the export; description: its `recommender.json`.
+        quantised: `onnx` only: the INT8 news encoder.
+        bf16: `hf` only: the news encoder under bf16 autocast.
+        threads: `onnx` only: threads of a session; 0: onnxruntime's choice. torch has `torch.set_num_threads`.
+
+    Raises:
+        InputError: a missing file, or an option that this format does not have.
+    """
+    if quantised and description.format != "onnx":
+        raise InputError(f"{folder}: quantised needs an export of format onnx; this one is {description.format}")
+    if bf16 and description.format != "hf":
+        raise InputError(f"{folder}: bf16 needs an export of format hf; this one is {description.format}")
+    if description.format == "hf":
+        from tnr_dist.export.huggingface import read_model
+
+        return PackedRuntime(read_model(folder, description), bf16)
+    if description.format == "torch.export":
+        return ProgramRuntime(folder, description)
+    if description.format == "onnx":
+        return OnnxRuntime(folder, description, quantised, threads)
+    return UsersOnly(folder, description)
+
+
+class PackedRuntime:
+    """`hf`: our own packed model.
+
+    Args:
+        model: on the CPU, in evaluation mode.
+        bf16: multiply matrices of the news encoder in bfloat16; this changes `model`.
+    """
+
+    def __init__(self, model: Model, bf16: bool = False) -> None:
+        self.model, self.bf16 = model, bf16
+        if bf16:
+            import torch
+
+            # Autocast would cast every weight at every call, which takes longer than encoding a single title.
+            for module in model.news_encoder.encoder.modules():
+                if isinstance(module, torch.nn.Linear):
+                    module.to(torch.bfloat16)
+
+    def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """See `Runtime`."""
+        import torch
+
+        from tnr_dist.models.packed import Packed
+
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            return self.model.encode_news(Packed.pack(tokens, np.diff(offsets))).float().numpy()
+
+    def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """See `Runtime`."""
+        import torch
+
+        with torch.inference_mode():
+            return self.model.encode_users(torch.from_numpy(history), torch.from_numpy(mask)).numpy()
+
+
+class ProgramRuntime:
+    """`torch.export`: two programs, which need torch alone."""
+
+    def __init__(self, folder: Path, description: Description) -> None:
+        self.pad_id, self.dim = description.pad_id, description.news_dim
+        self._news, self._users = (_program(folder / name) for name in PROGRAMS)
+
+    def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """See `Runtime`."""
+        import torch
+
+        out = np.empty((len(offsets) - 1, self.dim), np.float32)
+        with torch.inference_mode():
+            for rows, ids, mask in padded_batches(tokens, offsets, self.pad_id):
+                out[rows] = self._news(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+        return out
+
+    def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """See `Runtime`."""
+        import torch
+
+        with torch.inference_mode():
+            return self._users(torch.from_numpy(history), torch.from_numpy(mask)).numpy()  # type: ignore[no-any-return]
+
+
+class OnnxRuntime:
+    """`onnx`: two graphs, which need onnxruntime alone."""
+
+    def __init__(self, folder: Path, description: Description, quantised: bool = False, threads: int = 0) -> None:
+        news, users = GRAPHS
+        self.pad_id, self.dim = description.pad_id, description.news_dim
+        self._news = _session(folder / (INT8_GRAPH if quantised else news), threads)
+        self._users = _session(folder / users, threads)
+
+    def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """See `Runtime`."""
+        out = np.empty((len(offsets) - 1, self.dim), np.float32)
+        for rows, ids, mask in padded_batches(tokens, offsets, self.pad_id):
+            out[rows] = self._news.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return out
+
+    def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """See `Runtime`."""
+        return self._users.run(None, {"history": history, "mask": mask})[0]  # type: ignore[no-any-return]
+
+
+class UsersOnly:
+    """`vectors`: news vectors are given, only users are computed."""
+
+    def __init__(self, folder: Path, description: Description) -> None:
+        from tnr_dist.export.huggingface import read_user_encoder
+
+        self.folder, self.encoder = folder, read_user_encoder(folder, description)
+
+    def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Raises InputError: there is no news encoder."""
+        raise InputError(f"{self.folder}: holds news vectors, no news encoder; load an export of another format")
+
+    def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """See `Runtime`."""
+        import torch
+
+        with torch.inference_mode():
+            return self.encoder(torch.from_numpy(history), torch.from_numpy(mask)).numpy()  # type: ignore[no-any-return]
+
+
+def padded_batches(
+    tokens: np.ndarray, offsets: np.ndarray, pad_id: int, size: int = BATCH
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Texts of similar length together.
+
+    Yields:
+        rows [n]; token ids [n, L] int64, padded at the end; mask [n, L] int64, 1 at tokens.
+    """
+    lengths = np.diff(offsets)
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        position = np.arange(max(int(lengths[rows[-1]]), 1))
+        mask = position < lengths[rows][:, None]
+        ids = np.full(mask.shape, pad_id, np.int64)
+        ids[mask] = tokens[(offsets[rows][:, None] + position)[mask]]
+        yield rows, ids, mask.astype(np.int64)
+
+
+def _program(path: Path) -> Any:
+    import torch
+
+    try:
+        program: torch.export.ExportedProgram = torch.export.load(path)
+    except Exception as error:  # zip, JSON and schema errors of many types
+        raise InputError(f"{path}: not a readable torch.export program ({_line(error)}); export it again") from None
+    return program.module()
+
+
+def _session(path: Path, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(f"{path}: onnxruntime is not installed; run: pip install onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own types share no base of theirs
+        raise InputError(f"{path}: not a readable ONNX graph ({_line(error)}); export it again") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

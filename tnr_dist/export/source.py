@@ -1,0 +1,91 @@
+"""A finished run, read for export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tnr_dist.config import Config
+from tnr_dist.config_file import load_config
+from tnr_dist.errors import InputError
+from tnr_dist.export.description import Description
+from tnr_dist.files import file_hash, read_json
+from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
+from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
+from tnr_dist.train.runfolder import completed_id
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        name: of the run's folder.
+        model: on the CPU, float32, in evaluation mode.
+        made_from: what identifies the model, for `Description`.
+        done: complete.json; results: results.json, None where the run was not evaluated.
+    """
+
+    name: str
+    model: Recommender
+    spec: ModelSpec
+    tokenizer: Tokenizer
+    config: Config
+    made_from: dict[str, Any]
+    done: dict[str, Any]
+    results: dict[str, Any] | None
+
+    @classmethod
+    def open(cls, run: Path) -> Source:
+        """Raises InputError when `run` is not a finished run, or its PLM's tokenizer is not to be had."""
+        if not run.is_dir():
+            raise InputError(f"{run}: no such run folder")
+        if not (run / "complete.json").is_file():
+            inside = sorted(path.parent.name for path in run.glob("*/complete.json"))
+            if inside:
+                raise InputError(f"{run}: holds several runs; export one of them ({', '.join(inside)})")
+        completed_id(run, "training")
+        weights = run / "model.safetensors"
+        model, spec = load_recommender(weights)
+        done, config = read_json(run / "complete.json"), load_config(run / "config.yaml")
+        tokenizer = load_tokenizer(config.plm.name)
+        if tokenizer.vocab_size > spec.encoder.vocab_size:
+            raise InputError(
+                f"{run}: the tokenizer of {config.plm.name} has {tokenizer.vocab_size} tokens, the model only "
+                f"{spec.encoder.vocab_size}; is plm.name in {run / 'config.yaml'} still the same model?"
+            )
+        results = run / "results.json"
+        return cls(
+            name=run.resolve().name,
+            model=model.eval().requires_grad_(False),
+            spec=spec,
+            tokenizer=tokenizer,
+            config=config,
+            made_from={
+                "run": run.resolve().name,
+                "stage": done["stage"],
+                "id": done["id"],
+                "model_sha256": file_hash(weights),
+                "tokenizer": tokenizer.hash,
+            },
+            done=done,
+            results=read_json(results) if results.is_file() else None,
+        )
+
+    @property
+    def title_tokens(self) -> int:
+        """Tokens kept of a title."""
+        return min(self.config.data.title_tokens, self.spec.encoder.max_length)
+
+    @property
+    def pad_id(self) -> int:
+        """Token id of padding."""
+        return self.spec.encoder.pad_id
+
+    def describe(self, form: str, data: str | None = None) -> Description:
+        """What `recommender.json` will say, before anything is measured; `data`: id of the data set of vectors."""
+        made_from = self.made_from if data is None else self.made_from | {"data": data}
+        return Description(
+            form, self.spec.to_dict(), self.title_tokens, self.config.data.history, self.pad_id, made_from
+        )

@@ -1,0 +1,255 @@
+"""How the trainings went: losses, accuracy, rates, the teachers' weights, and what a second of them did."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from tnr_dist.evaluation.statistics import mean_and_deviation
+from tnr_dist.report.charts import Series, figure, line_chart
+from tnr_dist.report.drawing import SERIES, Legend
+from tnr_dist.report.found import Run
+from tnr_dist.report.groups import STAGES, Group
+from tnr_dist.report.page import Block, Cell, Figure, Heading, Section, Table
+
+_NAMES = {
+    "train/loss": "Loss",
+    "train/loss_distill": "Distillation loss",
+    "train/loss_emb": "Embedding loss",
+    "train/loss_emb_news": "Embedding loss, news",
+    "train/loss_emb_user": "Embedding loss, user",
+    "train/loss_target": "Target loss",
+    "train/accuracy": "Matching accuracy",
+    "optim/lr": "Learning rate",
+    "optim/grad_norm": "Gradient norm",
+    "perf/samples_per_s": "Samples a second",
+    "perf/news_per_s": "News encoded a second",
+    "perf/tokens_per_s": "Tokens a second",
+    "perf/mfu": "Model FLOPs utilisation",
+    "perf/ms_per_step": "Milliseconds a step",
+    "perf/data_wait_pct": "Waiting for data, %",
+    "perf/dedupe_ratio": "Texts encoded over text slots",
+    "memory/max_gib": "Peak memory, GiB",
+}
+_WEIGHT = re.compile(r"train/(?:.*_)?teacher_weight_(\d+)")
+_PANELS_OF_TEACHERS = 6  # models with a panel of their own; the table has all
+
+
+def curves_section(groups: Sequence[Group]) -> Section | None:
+    """A figure a stage: one panel a metric, one line a run; the seeds of a training share a colour."""
+    blocks: list[Block] = []
+    for stage in _stages(groups):
+        members = [group for group in groups if group.stage == stage]
+        keys = _curve_keys(run for group in members for run in group.runs)
+        panels = [
+            line_chart(_title(key), "samples", _lines(members, lambda run, key=key: run.column(key)))  # type: ignore[misc]
+            for key in keys
+        ]
+        found = [panel for panel in panels if panel is not None]
+        if not found:
+            continue
+        blocks.append(Heading(stage))
+        several = "; thin lines of one colour are seeds" if any(len(group.runs) > 1 for group in members) else ""
+        blocks.append(Figure(f"curves-{stage}", f"Training of {stage}{several}.", found, _legend(members)))
+        matching = _matching(members)
+        if matching is not None:
+            blocks.append(matching)
+    return Section("training", "Training curves", blocks) if blocks else None
+
+
+def teachers_section(groups: Sequence[Group]) -> Section | None:
+    """What each teacher counts for: its weight over time, the weights' entropy, and omega."""
+    members = [group for group in groups if any(_weight_keys(run) for run in group.runs)]
+    if not members:
+        return None
+    blocks: list[Block] = []
+    count = max(len(_weight_keys(run)) for group in members for run in group.runs)
+    panels = []
+    for group in members[:_PANELS_OF_TEACHERS]:
+        series = [
+            Series(f"teacher {i}{_seed(run, group)}", _samples(run), run.column(key), i, i // SERIES, bool(place))
+            for place, run in enumerate(group.runs)
+            for i, key in enumerate(_weight_keys(run))
+        ]
+        own = max(len(_weight_keys(run)) for run in group.runs)
+        panels.append(line_chart(group.label, "samples", series, references=[(1 / own, "equal")]))
+    more = len(members) - _PANELS_OF_TEACHERS
+    caption = "Mean weight of each teacher in the batches" + (f", the first {_PANELS_OF_TEACHERS} models" * (more > 0))
+    legend = [Legend(f"teacher {i}", i % SERIES, i // SERIES) for i in range(count)]
+    found = [panel for panel in panels if panel is not None]
+    if found:
+        blocks.append(Figure("teachers", f"{caption}.", found, legend))
+    entropy = line_chart(
+        "Entropy of the weights",
+        "samples",
+        _lines(members, lambda run: run.column("train/teacher_entropy")),
+        references=[(math.log(count), f"equal trust: ln {count}")] if count > 1 else [],
+    )
+    omega = line_chart("omega", "samples", _lines(members, lambda run: run.column("train/omega")))
+    both = [panel for panel in (entropy, omega) if panel is not None]
+    if both:
+        words = (
+            "How far the weights are from equal trust, and the learned omega: the larger, the more the best teacher counts."
+        )
+        blocks.append(Figure("trust", words, both, _legend(members)))
+    blocks.append(_last_weights(members, count))
+    return Section("teachers", "Teachers", blocks)
+
+
+def speed_section(groups: Sequence[Group]) -> Section | None:
+    """Means of what is logged of speed, waiting and memory, a row a training; and how they went."""
+    keys = [key for key in _NAMES if key.startswith(("perf/", "memory/"))]
+    keys = [key for key in keys if any(run.mean(key) is not None for group in groups for run in group.runs)]
+    if not keys:
+        return None
+    members = [group for group in groups if any(run.records for run in group.runs)]
+    rows: list[list[Cell | str]] = [
+        [group.label, group.stage, *(_mean(group.runs, key) for key in keys)] for group in members
+    ]
+    caption = (
+        "Means over a training (its first record, a warm-up, is left out) and its seeds, all ranks together; of waiting and "
+        "memory the worst rank counts."
+    )
+    blocks: list[Block] = [Table(caption, ["Run", "Stage", *(_NAMES[key] for key in keys)], rows, words=2)]
+    stages = [stage for stage in _stages(members)]
+    shown = [key for key in ("perf/samples_per_s", "perf/data_wait_pct", "memory/max_gib", "perf/mfu") if key in keys]
+    panels = [
+        line_chart(
+            _NAMES[key],
+            "% of the training",
+            [
+                Series(
+                    group.label + _seed(run, group),
+                    _progress(run),
+                    run.column(key),
+                    stages.index(group.stage) % SERIES,
+                    stages.index(group.stage) // SERIES,
+                )
+                for group in members
+                for run in group.runs
+            ],
+            from_zero=True,
+            log=None if key == "perf/samples_per_s" else False,
+        )
+        for key in shown
+    ]
+    found = [panel for panel in panels if panel is not None]
+    legend = [Legend(stage, i % SERIES, i // SERIES) for i, stage in enumerate(stages)]
+    if found:
+        blocks.append(Figure("speed", "Speed, waiting and memory while training, a colour a stage.", found, legend))
+    ranks = _ranks(members)
+    if ranks is not None:
+        blocks.append(ranks)
+    return Section("speed", "Speed", blocks)
+
+
+def _stages(groups: Sequence[Group]) -> list[str]:
+    there = {group.stage for group in groups if any(run.records for run in group.runs)}
+    return [stage for stage in STAGES if stage in there] + sorted(there - set(STAGES))
+
+
+def _curve_keys(runs: Iterable[Run]) -> list[str]:
+    """Loss, its parts, what else the stage measures, then the optimiser; the teachers' figures have their own section."""
+    met = dict.fromkeys(key for run in runs for record in run.records for key in record)
+    keys = [key for key in met if key.startswith(("train/", "optim/"))]
+    other = {"train/skipped_samples", "train/omega", "train/teacher_entropy"}
+    return [key for key in keys if key not in other and not _WEIGHT.fullmatch(key)]
+
+
+def _title(key: str) -> str:
+    return _NAMES.get(key) or key.partition("/")[2].replace("_", " ")
+
+
+def _lines(groups: Sequence[Group], values: Callable[[Run], list[float | None]]) -> list[Series]:
+    """A line a run, coloured by its group."""
+    return [
+        Series(group.label + _seed(run, group), _samples(run), values(run), i % SERIES, i // SERIES, place > 0)
+        for i, group in enumerate(groups)
+        for place, run in enumerate(group.runs)
+    ]
+
+
+def _legend(groups: Sequence[Group]) -> list[Legend]:
+    return [Legend(group.label, i % SERIES, i // SERIES) for i, group in enumerate(groups)]
+
+
+def _samples(run: Run) -> list[float]:
+    return [float(record.get("samples", record.get("step", place))) for place, record in enumerate(run.records)]
+
+
+def _progress(run: Run) -> list[float]:
+    last = run.total_steps or max((record.get("step", 0) for record in run.records), default=1) or 1
+    return [100 * record.get("step", 0) / last for record in run.records]
+
+
+def _seed(run: Run, group: Group) -> str:
+    return f", seed {run.seed}" if len(group.runs) > 1 else ""
+
+
+def _weight_keys(run: Run) -> list[str]:
+    keys = dict.fromkeys(key for record in run.records for key in record if _WEIGHT.fullmatch(key))
+    return sorted(keys, key=lambda key: int(key.rpartition("_")[2]))
+
+
+def _last_weights(groups: Sequence[Group], count: int) -> Table:
+    rows = []
+    for group in groups:
+        keys = sorted({key for run in group.runs for key in _weight_keys(run)}, key=lambda k: int(k.rpartition("_")[2]))
+        weights = [_last(group.runs, key) for key in keys] + ["-"] * (count - len(keys))
+        rows.append([group.label, *weights, _last(group.runs, "train/teacher_entropy"), _last(group.runs, "train/omega")])
+    columns = ["Model", *(f"Teacher {i}" for i in range(count)), "Entropy", "omega"]
+    return Table("Weights at the last logged step, mean ± standard deviation over seeds.", columns, rows)
+
+
+def _last(runs: Sequence[Run], key: str) -> str:
+    values = [value for run in runs if (value := run.last(key)) is not None]
+    if not values:
+        return "-"
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
+
+
+def _matching(groups: Sequence[Group]) -> Table | None:
+    """Accuracy on the pairs that were held out, measured after the last step."""
+    key = "eval/matching_accuracy"
+    rows = []
+    for group in groups:
+        values = [v for run in group.runs if run.complete and isinstance(v := run.complete.get(key), int | float)]
+        if values:
+            mean, deviation = mean_and_deviation(values)
+            text = f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+            rows.append([group.label, text])
+    return Table("Matching accuracy on held-out pairs after the last step, percent.", ["Run", "Accuracy"], rows) if rows else None
+
+
+def _mean(runs: Sequence[Run], key: str) -> Cell:
+    values = [value for run in runs if (value := run.mean(key)) is not None]
+    if not values:
+        return Cell("-", quiet=True)
+    mean = math.fsum(values) / len(values)
+    return Cell(f"{mean:,.0f}" if mean >= 1000 else figure(mean))
+
+
+def _ranks(groups: Sequence[Group]) -> Table | None:
+    """How alike the ranks are, of runs with several."""
+    rows = []
+    for group in groups:
+        for run in group.runs:
+            found: dict[str, list[float]] = {}
+            for key in sorted({key for record in run.records for key in record if key.startswith("ranks/")}):
+                mean = run.mean(key)
+                if mean is not None:
+                    found.setdefault(key.partition("/")[2].rpartition("_")[0], []).append(mean)
+            if found:
+                cells = [found.get(name, []) for name in ("data_wait_pct", "cpu_pct", "max_gib")]
+                number = str(max(map(len, found.values())))
+                rows.append([group.label + _seed(run, group), number, *(_least_and_most(one) for one in cells)])
+    columns = ["Run", "Ranks", "Waiting for data, %", "CPU, %", "Peak memory, GiB"]
+    return Table("The least and the most of the ranks' means.", columns, rows) if rows else None
+
+
+def _least_and_most(values: Sequence[float]) -> str:
+    return f"{figure(min(values))} to {figure(max(values))}" if values else "-"
+
+

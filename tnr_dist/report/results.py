@@ -1,0 +1,259 @@
+"""How good the models are, and at what speed and size: the results table, tests between models, the trade-off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tnr_dist.evaluation.metrics import NAMES
+from tnr_dist.evaluation.report import count, percent
+from tnr_dist.evaluation.statistics import holm, mean_and_deviation, paired_t_test
+from tnr_dist.files import read_json
+from tnr_dist.report.charts import Point, point_chart
+from tnr_dist.report.found import number
+from tnr_dist.report.groups import Group
+from tnr_dist.report.page import Block, Cell, Figure, Section, Table, Tile
+from tnr_dist.stages.evaluate import read_impressions
+
+HEADERS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
+_YARDSTICKS = {"random": 0, "most popular": 1, "oracle": 2}
+
+
+@dataclass(frozen=True)
+class Model:
+    """An evaluated group as a row of the table: one value of each metric a seed, fractions."""
+
+    group: Group
+    split: str
+    values: dict[str, list[float]]
+    layers: int | None
+    parameters: float | None
+    news_per_s: float | None
+
+    @property
+    def name(self) -> str:
+        """The group's label."""
+        return self.group.label
+
+    def mean(self, metric: str) -> float | None:
+        """Over the seeds; None when no seed has the metric."""
+        values = self.values[metric]
+        return mean_and_deviation(values)[0] if values else None
+
+
+def models_of(groups: Sequence[Group]) -> list[Model]:
+    """The evaluated groups, rows first, then by size; seeds of another split than the first are left out."""
+    out = []
+    for group in groups:
+        found = [run.results for run in group.scored if run.results is not None]
+        if not found:
+            continue
+        split = str(found[0].get("split", ""))
+        found = [one for one in found if one.get("split", "") == split]
+        values = {name: [v for one in found if (v := number(one.get(name))) is not None] for name in NAMES}
+        size = found[0].get("model") or {}
+        speeds = [v for one in found if (v := number(one.get("news_per_s"))) is not None]
+        speed = mean_and_deviation(speeds)[0] if speeds else None
+        out.append(Model(group, split, values, size.get("layers"), number(size.get("parameters")), speed))
+    by_row = [one.group.row is None for one in out]
+    order = sorted(
+        range(len(out)),
+        key=lambda i: (str(out[i].group.first.base), by_row[i], out[i].group.row or 0, -(out[i].parameters or 0)),
+    )
+    return [out[i] for i in order]
+
+
+def reference_of(models: Sequence[Model]) -> Model | None:
+    """What others are compared with: the largest model, of equal ones the best."""
+    sized = [one for one in models if one.parameters and one.mean("auc") is not None]
+    return max(sized, key=lambda one: (one.parameters or 0, one.mean("auc") or 0), default=None)
+
+
+def tiles(models: Sequence[Model]) -> list[Tile]:
+    """The figures to see first."""
+    scored = [one for one in models if one.mean("auc") is not None]
+    if not scored:
+        return []
+    best = max(scored, key=lambda one: one.mean("auc") or 0)
+    out = [Tile(f"{100 * (best.mean('auc') or 0):.2f}", f"best AUC: {best.name}")]
+    reference = reference_of(scored)
+    fast = [one for one in scored if one.news_per_s and one is not reference]
+    if reference is None or not reference.news_per_s or not fast:
+        return out
+    fastest = max(fast, key=lambda one: one.news_per_s or 0)
+    lost = 100 * ((fastest.mean("auc") or 0) - (reference.mean("auc") or 0))
+    times = (fastest.news_per_s or 0) / reference.news_per_s
+    out.append(Tile(f"{times:.1f} ×", f"news a second: {fastest.name} against {reference.name}"))
+    out.append(Tile(f"{lost:+.2f}", f"AUC points: {fastest.name} against {reference.name}"))
+    if fastest.parameters and reference.parameters:
+        share = 100 * fastest.parameters / reference.parameters
+        out.append(Tile(f"{share:.0f} %", f"of its parameters: {count(fastest.parameters)}"))
+    return out
+
+
+def results_section(models: Sequence[Model], bases: Sequence[Path]) -> Section | None:
+    """The results table with yardsticks, the tests, and quality against speed and size."""
+    if not models:
+        return None
+    levels = _yardsticks(bases)
+    blocks: list[Block] = [_table(models, levels)]
+    tests = _tests(models)
+    if tests is not None:
+        blocks.append(tests)
+    panels = [
+        point_chart(
+            f"AUC against {name}",
+            axis,
+            "AUC, %",
+            [
+                Point(x, 100 * auc, one.name, _families(models).index(_family(one.name)))
+                for one in models
+                if (x := getattr(one, key)) is not None and (auc := one.mean("auc")) is not None
+            ],
+            [(100 * auc, name) for name, row in levels if (auc := number(row.get("auc"))) is not None],
+        )
+        for key, name, axis in (
+            ("news_per_s", "speed", "news encoded a second (log scale)"),
+            ("parameters", "size", "parameters (log scale)"),
+        )
+    ]
+    caption = "Quality against speed and size. Better is up; faster is right in the first, smaller is left in the second."
+    shown = [panel for panel in panels if panel is not None]
+    if shown:
+        blocks.append(Figure("quality", caption, shown))
+    return Section("results", "Results", blocks)
+
+
+def plain_rows(models: Sequence[Model]) -> list[dict[str, Any]]:
+    """The models as `evaluation.report.results_table` takes them, for the terminal."""
+    return [
+        {
+            "model": one.name,
+            "layers": one.layers,
+            "parameters": one.parameters,
+            "news_per_s": one.news_per_s,
+            **one.values,
+        }
+        for one in models
+    ]
+
+
+def _yardsticks(bases: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """What needs no training, from each output folder's baselines.json, the oracle last."""
+    out = []
+    for base in bases:
+        file = base / "baselines.json"
+        if not file.is_file():
+            continue
+        rows = read_json(file).get("rows", {})
+        for name, row in rows.items():
+            out.append((name if len(bases) == 1 else f"{base.name}: {name}", row, _YARDSTICKS.get(name, 1)))
+    return [(name, row) for name, row, _ in sorted(out, key=lambda one: one[2])]
+
+
+def _table(models: Sequence[Model], levels: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+    best = {}
+    for metric in NAMES:
+        # As displayed: of two that read the same, none is better.
+        means = [round(mean, 4) for one in models if (mean := one.mean(metric)) is not None]
+        best[metric] = max(means) if len(means) > 1 else None
+    reference = reference_of(models)
+    splits = {one.split for one in models}
+    seeds = max(len(one.values["auc"]) for one in models)
+    rows: list[list[Cell | str]] = []
+    for one in models:
+        speedup = "-"
+        if reference is not None and reference.news_per_s and one.news_per_s:
+            speedup = f"{one.news_per_s / reference.news_per_s:.2f} ×"
+        rows.append(
+            [
+                one.name + (f" ({one.split})" if len(splits) > 1 else ""),
+                *(_metric(one, metric, best[metric]) for metric in NAMES),
+                "-" if one.layers is None else str(one.layers),
+                count(one.parameters),
+                "-" if one.news_per_s is None else f"{one.news_per_s:,.0f}",
+                speedup,
+                str(len(one.values["auc"])),
+            ]
+        )
+    for name, row in levels:
+        rows.append(
+            [Cell(name, quiet=True), *(Cell(percent(number(row.get(metric))), quiet=True) for metric in NAMES)]
+            + [Cell("-", quiet=True)] * 5
+        )
+    impressions = {run.results.get("impressions") for one in models for run in one.group.scored if run.results}
+    size = f", {next(iter(impressions)):,} impressions" if len(impressions) == 1 and None not in impressions else ""
+    mean = "mean ± standard deviation over seeds, " if seeds > 1 else ""
+    compared = f"; speed-up over {reference.name}" if reference is not None and len(models) > 1 else ""
+    caption = f"Metrics in percent, {mean}{' and '.join(sorted(splits))} split{size}{compared}. The best is marked."
+    columns = ["Model", *HEADERS.values(), "Layers", "Parameters", "News/s", "Speed-up", "Seeds"]
+    return Table(caption, columns, rows)
+
+
+def _metric(model: Model, metric: str, best: float | None) -> Cell:
+    mean = model.mean(metric)
+    return Cell(percent(model.values[metric]), best=mean is not None and best is not None and round(mean, 4) >= best)
+
+
+def _tests(models: Sequence[Model]) -> Table | None:
+    """Every model against the largest, by a paired t test over the impressions of dev (means over the seeds)."""
+    reference = reference_of(models)
+    if reference is None:
+        return None
+    theirs = impression_means(reference)
+    if theirs is None:
+        return None
+    compared = []
+    for one in models:
+        ours = impression_means(one) if one is not reference and one.split == reference.split else None
+        if ours is None or not np.array_equal(ours[0], theirs[0]):
+            continue
+        valid = np.isfinite(ours[1]) & np.isfinite(theirs[1])
+        if valid.sum() > 1:
+            compared.append((one, paired_t_test(ours[1][valid], theirs[1][valid])))
+    if not compared:
+        return None
+    corrected = holm([test.p_value for _, test in compared])
+    rows = [
+        [
+            one.name,
+            f"{100 * test.difference:+.2f}",
+            f"{100 * test.low:+.2f} to {100 * test.high:+.2f}",
+            "<0.001" if p < 0.001 else f"{p:.3f}",
+        ]
+        for (one, test), p in zip(compared, corrected, strict=True)
+    ]
+    caption = (
+        f"Difference of AUC to {reference.name}, in points: paired t test over {compared[0][1].pairs:,} impressions, "
+        "each the mean of its seeds. p corrected for the number of models (Holm). It speaks of these trained models, not "
+        "of how a training with another seed would come out."
+    )
+    return Table(caption, ["Model", "Difference", "95 % interval", "p"], rows)
+
+
+def impression_means(model: Model) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows of the raw file and every impression's AUC, averaged over the seeds; None where it is not kept for all."""
+    files = [run.path / "impressions.parquet" for run in model.group.scored]
+    if not files or not all(file.is_file() for file in files):
+        return None
+    parts = [read_impressions(file) for file in files]
+    order = [np.argsort(part["row"], kind="stable") for part in parts]
+    rows = parts[0]["row"][order[0]]
+    if not all(np.array_equal(part["row"][one], rows) for part, one in zip(parts, order, strict=True)):
+        return None
+    return rows, np.mean([part["auc"][one] for part, one in zip(parts, order, strict=True)], axis=0)
+
+
+def _family(name: str) -> str:
+    """Models of one method and several sizes share a colour: `Tiny-NewsRec-4` and `Tiny-NewsRec-1`."""
+    head, _, tail = name.partition(" (")
+    stem, _, size = head.rpartition("-")
+    return f"{stem if size.isdigit() else head} {tail}"
+
+
+def _families(models: Sequence[Model]) -> list[str]:
+    return list(dict.fromkeys(_family(one.name) for one in models))

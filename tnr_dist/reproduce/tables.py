@@ -1,0 +1,151 @@
+"""A study's results as Markdown, LaTeX and CSV, with the paper's figures beside ours."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from tnr_dist.evaluation.metrics import NAMES
+from tnr_dist.evaluation.report import count, percent
+from tnr_dist.reproduce.paper import TABLE2, Figure
+from tnr_dist.reproduce.results import Difference, RowResult
+from tnr_dist.reproduce.studies import Study
+
+METRIC_NAMES = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
+
+
+def paper_figures(study: Study, row: RowResult, data: str) -> dict[str, Figure]:
+    """The paper's figures for a row of Table 2, percent; empty where it prints none.
+
+    A teacher of another number of layers than the paper's 12 stands beside the paper's teacher.
+    """
+    if study.kind != "table":
+        return {}
+    name = row.row.name
+    if not row.row.layers:
+        name = name.replace(f"PLM-NR-{study.teacher_layers} ", "PLM-NR-12 ")
+    return TABLE2[data].get(name, {})
+
+
+def markdown(study: Study, rows: dict[str, RowResult], found: Sequence[Difference], data: str) -> str:
+    """The table and the comparisons."""
+    parts = [_markdown_table(*_cells(study, rows, data, best=("**", "**")))]
+    if found:
+        parts.append(
+            "Paired t-tests. *Impressions*: over the impressions, each model's value averaged over its seeds, with the 95 % "
+            "interval of the difference. *Seeds*: over the seeds' means. p-values after Holm's correction for the "
+            "comparisons of this table by the same metric. Differences in percentage points.\n"
+        )
+        header = ["Compared", "Metric", "Difference", "95 % interval", "p (impressions)", "p (seeds)"]
+        parts.append(_markdown_table(header, [_difference_cells(one) for one in found]))
+    return "\n".join(parts)
+
+
+def latex(study: Study, rows: dict[str, RowResult], data: str) -> str:
+    """The table as a `tabular` for booktabs."""
+    header, lines = _cells(study, rows, data, best=("\\textbf{", "}"))
+    body = "\n".join(" & ".join(_tex(cell) for cell in line) + " \\\\" for line in lines)
+    return (
+        "% needs \\usepackage{booktabs}\n"
+        f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}\n\\toprule\n"
+        + " & ".join(_tex(cell) for cell in header)
+        + f" \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    )
+
+
+def summary_csv(study: Study, rows: dict[str, RowResult], data: str) -> str:
+    """One line a row: means and deviations as fractions, the paper's as fractions too."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    ours = [f"{name}{part}" for name in NAMES for part in ("", "_deviation")]
+    theirs = [f"paper_{name}" for name in ours]
+    writer.writerow(["model", "method", "layers", "parameters", "news_per_s", "seeds", *ours, *theirs])
+    for name, row in rows.items():
+        figures: list[object] = []
+        for metric in NAMES:
+            figures += [repr(row.mean(metric)), _number(row.deviation(metric))]
+        paper = paper_figures(study, row, data)
+        for metric in NAMES:
+            figures += [_fraction(paper[metric][0]), _fraction(paper[metric][1])] if paper else ["", ""]
+        model, speed = row.model, round(row.news_per_s, 1)
+        size = [model["layers"], model["parameters"]]
+        writer.writerow([name, row.row.method, *size, speed, len(row.seeds), *figures])
+    return out.getvalue()
+
+
+def runs_csv(rows: dict[str, RowResult]) -> str:
+    """One line a row and seed, with the run's folder."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["model", "seed", *NAMES, "run"])
+    for name, row in rows.items():
+        for place, seed in enumerate(row.seeds):
+            figures = [repr(row.values[metric][place]) for metric in NAMES]
+            writer.writerow([name, seed, *figures, row.runs[place]])
+    return out.getvalue()
+
+
+def _cells(
+    study: Study, rows: dict[str, RowResult], data: str, best: tuple[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and lines; the best of the models of one size is marked."""
+    with_paper = any(paper_figures(study, row, data) for row in rows.values())
+    header = ["Model", "Layers", "Parameters", "News/s", *METRIC_NAMES.values()]
+    if with_paper:
+        header += [f"paper {name}" for name in METRIC_NAMES.values()]
+    header.append("Seeds")
+    lines = []
+    for name, row in rows.items():
+        cells = [name, str(row.model["layers"]), count(row.model["parameters"]), f"{row.news_per_s:,.0f}"]
+        for metric in NAMES:
+            rivals = [one.mean(metric) for one in rows.values() if one.model["layers"] == row.model["layers"]]
+            text = percent(row.values[metric])
+            marked = len(rivals) > 1 and row.mean(metric) == max(rivals)
+            cells.append(f"{best[0]}{text}{best[1]}" if marked else text)
+        if with_paper:
+            paper = paper_figures(study, row, data)
+            cells += [f"{paper[m][0]:.2f} ± {paper[m][1]:.2f}" if paper else "-" for m in NAMES]
+        lines.append([*cells, str(len(row.seeds))])
+    return header, lines
+
+
+def _difference_cells(one: Difference) -> list[str]:
+    test = one.over_impressions
+    return [
+        f"{one.a} - {one.b}",
+        METRIC_NAMES[one.metric],
+        f"{100 * test.difference:+.2f}",
+        f"{100 * test.low:+.2f} to {100 * test.high:+.2f}",
+        p_text(one.p_impressions),
+        "-" if one.p_seeds is None else p_text(one.p_seeds),
+    ]
+
+
+def p_text(p: float) -> str:
+    """A p-value in a table."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _markdown_table(header: list[str], lines: list[list[str]]) -> str:
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *lines)]
+    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(header))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "".join(
+        "| " + " | ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))) + " |\n"
+        for line in (lines[0], rule, *lines[1:])
+    )  # fmt: skip
+
+
+def _tex(cell: str) -> str:
+    for character in "%&_#":
+        cell = cell.replace(character, "\\" + character)
+    return cell.replace("±", "$\\pm$").replace("β", "$\\beta$")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _fraction(percentage: float) -> str:
+    return f"{percentage / 100:.4f}"

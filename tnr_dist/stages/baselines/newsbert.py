@@ -1,0 +1,197 @@
+"""NewsBERT (Wu et al. 2021): teacher and student learn together on clicks, the student from the teacher's soft labels,
+hidden states and gradients.
+
+As Tiny-NewsRec uses it: the teacher's PLM is the post-trained one, and so are the pooling and dense layer that both
+share; the student starts from the PLM's first layers, the user encoder (shared too) is fresh. Of both PLMs the last
+`trainable_layers` learn (2, "Experiment Settings"; -1: everything, as in NewsBERT's paper); hidden states and gradients
+are matched among these: K = the teacher's / the student's learning layers. Where all layers learn, that is NewsBERT's
+own K; with 2 of each the last two layers stand against the last two, and a student of one layer against both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tnr_dist.config import Config, NewsBERTConfig
+from tnr_dist.engines.base import Engine
+from tnr_dist.errors import InputError
+from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.newsbert import (
+    blocks,
+    damped,
+    distillation_loss,
+    linked,
+    mean_over_slots,
+    pooled_loss,
+    state_loss,
+)
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.recommender import Recommender
+from tnr_dist.models.transformer import Encoder
+from tnr_dist.stages import post_train
+from tnr_dist.stages.baselines.common import in_parts
+from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
+from tnr_dist.stages.common import (
+    BATCH_SETTINGS,
+    MODEL_SETTINGS,
+    DataSet,
+    click_loader,
+    continued_model,
+    folder,
+    freeze,
+    recipe,
+    train_model,
+)
+from tnr_dist.stages.frozen import to_device
+from tnr_dist.stages.stage1 import first_layers
+from tnr_dist.train.runfolder import RunFolder
+
+
+class NewsBERTModule(nn.Module):
+    """L^s + L^t on a batch, with the teacher's gradients in the student's.
+
+    Args:
+        student: the model that is kept; its pooling, dense layer and user encoder are the teacher's too.
+        teacher: the teacher's PLM, at least as deep and as wide as the student's.
+    """
+
+    def __init__(self, student: Recommender, teacher: Encoder, titles: ClickTitles, settings: NewsBERTConfig) -> None:
+        super().__init__()
+        self.student, self.teacher, self.titles, self.settings = student, teacher, titles, settings
+        encoder = student.news_encoder.encoder
+        first, above = encoder.frozen_layers, teacher.frozen_layers
+        #: The teacher's layers that stand against each learning layer of the student.
+        self.blocks = [
+            range(above + block.start, above + block.stop)
+            for block in blocks(len(encoder.layers) - first, len(teacher.layers) - above)
+        ]
+
+    def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
+        """This rank's share of the loss and of its parts."""
+        settings, student = self.settings, self.student
+        dim = student.news_encoder.dense.out_features
+        rows = self.titles.spread(self._rows(inputs), inputs)
+        news, teacher_news, per_text = rows.split([dim, dim, 2], dim=1)
+        scores, teacher_scores = self._scores(news, inputs), self._scores(teacher_news, inputs)
+        slots = torch.cat([inputs.history, inputs.candidates], 1)
+        mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
+        weights, count, known = inputs.weights, inputs.count, inputs.candidate_mask
+        hidden, pooled = (mean_over_slots(loss, slots, mask, weights, count) for loss in per_text.unbind(1))
+        distill = distillation_loss(teacher_scores.detach(), scores, settings.temperature, weights, count, known)
+        target = click_loss(scores, weights, count, known)
+        teacher = click_loss(teacher_scores, weights, count, known)
+        return {
+            "loss": hidden + pooled + distill + settings.target_weight * target + teacher,
+            "loss_hidden": hidden,
+            "loss_pooled": pooled,
+            "loss_distill": distill,
+            "loss_target": target,
+            "loss_teacher": teacher,
+        }
+
+    def _scores(self, news: Tensor, inputs: ClickInputs) -> Tensor:
+        users = self.student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
+        return self.student.score(users, F.embedding(inputs.candidates, news))
+
+    def _rows(self, inputs: ClickInputs) -> Tensor:
+        """[E, 2 D + 2]: the student's vector of each title, the teacher's, L_hidden^l and L_hidden^p."""
+        order = inputs.titles.by_length
+        frozen = None if inputs.frozen is None else order.enter(inputs.frozen)
+        of_student, of_teacher = self._mixed_parameters()
+
+        def compute(part: Packed, rows: slice) -> Tensor:
+            encoder, top = self.student.news_encoder.encoder, self.student.news_encoder
+            below = None if frozen is None else frozen[rows]
+            stops = range(encoder.frozen_layers + 1, len(encoder.layers) + 1)
+            states = states_at(encoder, of_student, part, list(stops), below)
+            teacher_states = states_at(self.teacher, of_teacher, part, [block.stop for block in self.blocks])
+            if encoder.frozen_embeddings:  # and so the layers' input: nothing in it learns
+                del states[0], teacher_states[0]
+            lengths = to_device(part.lengths, part.tokens.device)
+            per_layer = [
+                state_loss(own, other.detach(), part.sequences, lengths)
+                for own, other in zip(states, teacher_states, strict=True)
+            ]
+            pooled, teacher_pooled = (top.pooling.forward_packed(s[-1], part) for s in (states, teacher_states))
+            vectors = [top.dense(top.dropout(x)).float() for x in (pooled, teacher_pooled)]
+            losses = torch.stack([torch.stack(per_layer).sum(0), pooled_loss(pooled, teacher_pooled.detach())], 1)
+            return torch.cat([*vectors, losses], 1)
+
+        # Two PLMs' activations are kept where the budget is meant for one.
+        return order.leave_rows(in_parts(inputs.titles, self.student.news_encoder.token_budget // 2, compute))
+
+    def _mixed_parameters(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters of the learning layers by name, with the gradients' momentum: the student's and the teacher's."""
+        beta = self.settings.beta
+        encoder = self.student.news_encoder.encoder
+        of_student: dict[str, Tensor] = {}
+        of_teacher: dict[str, Tensor] = {}
+        for layer, block in enumerate(self.blocks, encoder.frozen_layers):
+            for name, own in encoder.layers[layer].named_parameters():
+                of_student[f"layers.{layer}.{name}"] = damped(own, beta)
+                for number in block:
+                    other = self.teacher.layers[number].get_parameter(name)
+                    of_teacher[f"layers.{number}.{name}"] = linked(other, own, beta / len(block))
+        return of_student, of_teacher
+
+
+def states_at(
+    encoder: Encoder, parameters: dict[str, Tensor], texts: Packed, stops: list[int], below: Tensor | None = None
+) -> list[Tensor]:
+    """States that an encoder computes with `parameters` in place of those of the same names.
+
+    Args:
+        encoder: whose frozen layers run as they are.
+        parameters: by their names in the encoder.
+        texts: packed texts, T tokens.
+        stops: numbers of layers, ascending; states after so many layers are wanted.
+        below: [T, d] output of the frozen layers, where it is known.
+
+    Returns:
+        [T, d] below the first learning layer, then at each stop.
+    """
+    first = encoder.frozen_layers
+    states = [encoder(texts, 0, first) if below is None else below]
+    for start, stop in zip([first, *stops], stops, strict=False):
+        states.append(functional_call(encoder, parameters, (texts, start, stop, states[-1])))
+    return states
+
+
+def run_folder(config: Config, data: DataSet) -> RunFolder:
+    """Where NewsBERT-n lies, n = `student.layers`, and what it depends on."""
+    inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("newsbert", config.newsbert))
+    return RunFolder(f"newsbert-{config.student.layers}", "newsbert", config, settings, inputs, {})
+
+
+def run(config: Config, engine: Engine) -> None:
+    """Train a student of `student.layers` layers together with its teacher."""
+    make(run_folder(config, DataSet.open(config)), engine)
+
+
+def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+    """Make one result of this stage."""
+    config, train = place.config, place.config.newsbert
+    if getattr(engine, "stage", 0) == 3:
+        raise InputError("newsbert: deepspeed.zero_stage=3 splits parameters that it links; use 0 to 2")
+
+    def task() -> Any:
+        data = DataSet.open(config)
+        teacher, _ = continued_model(config, post_train.run_folder(config, data).path, "post-train")
+        student, _ = first_layers(config, data, config.student.init)
+        top, source = student.news_encoder, teacher.news_encoder
+        top.pooling, top.dense = source.pooling, source.dense
+        freeze(top, train, engine)
+        freeze(source, train, engine)
+        tokens, longest = data.news_tokens(config.data), config.data.news_tokens
+        titles = ClickTitles(tokens, longest, top, train, engine, folder(config, "frozen"))
+        loader = click_loader(config, data, train.batch_size, config.seed, engine)
+        module = NewsBERTModule(student, source.encoder, titles, train)
+        return ClickTask(student, module, titles, loader, train, config.seed, place.name)
+
+    train_model(engine, place, task, redo)

@@ -1,0 +1,270 @@
+"""TinyBERT from PLM-NR-12 (DP) (Jiao et al. 2020), in its three trainings, each with a run folder of its own.
+
+- general: the student learns embeddings, states and attention scores from the post-trained PLM, on the News corpus. It
+  starts from the PLM's first layers (as every student in Tiny-NewsRec), not from random weights.
+- intermediate: the same losses from the finetuned teacher (teacher 0), on the news of click samples.
+- prediction: the finetuned teacher's soft labels of a sample's candidates.
+
+Of the task-specific trainings only the last `trainable_layers` learn (Tiny-NewsRec, "Experiment Settings": 2), so only
+their losses are computed; with -1 it is all, the embeddings' too, as in TinyBERT's paper. The teacher runs in the step,
+without gradients. TinyBERT's data augmentation has no counterpart for click data and is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tnr_dist.config import ClickTrainConfig, Config, GeneralConfig
+from tnr_dist.data.loader import Batch
+from tnr_dist.data.matching import MatchingLoader
+from tnr_dist.engines.base import Engine
+from tnr_dist.losses.newsbert import mean_over_slots
+from tnr_dist.losses.reduction import mean_over_batch
+from tnr_dist.losses.tinybert import attention_loss, prediction_loss, state_loss, uniform_mapping
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.recommender import Recommender
+from tnr_dist.models.transformer import Encoder
+from tnr_dist.stages import finetune, post_train
+from tnr_dist.stages.baselines.common import CorpusTask, LiveClickTask, WithTeacher, corpus_texts, in_parts
+from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
+from tnr_dist.stages.common import (
+    BATCH_SETTINGS,
+    MODEL_SETTINGS,
+    DataSet,
+    click_loader,
+    continued_model,
+    folder,
+    freeze,
+    recipe,
+    train_model,
+    trained_model,
+)
+from tnr_dist.stages.frozen import to_device
+from tnr_dist.stages.stage1 import first_layers
+from tnr_dist.train.runfolder import RunFolder
+
+PARTS = ("loss_embedding", "loss_hidden", "loss_attention")
+
+
+class LayerDistillation(WithTeacher):
+    """L_embd, L_hidn and L_attn of texts; student layer m learns from the teacher's layer g(m) = m * N / M.
+
+    W_e and W_h are learned where the widths differ and are the identity where they are equal.
+    """
+
+    def __init__(self, student: Encoder, teacher: Encoder, token_budget: int) -> None:
+        super().__init__(teacher)
+        self.student, self.budget = student, token_budget
+        self.mapping = uniform_mapping(len(student.layers), len(teacher.layers))
+        narrow, wide = student.config.hidden, teacher.config.hidden
+        self.project_states: nn.Parameter | None = None
+        self.project_embeddings: nn.Parameter | None = None
+        if narrow != wide:
+            self.project_states = nn.Parameter(torch.randn(narrow, wide) * narrow**-0.5)
+            if not student.frozen_embeddings:
+                self.project_embeddings = nn.Parameter(torch.randn(narrow, wide) * narrow**-0.5)
+
+    def losses(self, texts: Packed) -> Tensor:
+        """[U, 3] of each text in the caller's order: the embeddings' loss, the states', the attention scores'."""
+        return texts.by_length.leave_rows(in_parts(texts, self.budget, lambda part, _: self._losses(part)))
+
+    def _losses(self, texts: Packed) -> Tensor:
+        states, scores = self.student.forward_all(texts, scores=True)
+        with torch.no_grad():
+            teacher_states, teacher_scores = self._teacher[0].forward_all(texts, scores=True)  # type: ignore[operator]
+        lengths = to_device(texts.lengths, texts.tokens.device)
+        owners = texts.sequences
+        pairs = to_device(np.repeat(np.arange(len(texts)), texts.lengths**2), texts.tokens.device)
+        nothing = states[-1].new_zeros(len(texts), dtype=torch.float32)
+        embedding = hidden = attention = nothing
+        if not self.student.frozen_embeddings:
+            embedding = state_loss(states[0], teacher_states[0], owners, lengths, self.project_embeddings)
+        for layer in range(self.student.frozen_layers, len(self.mapping)):
+            teacher = self.mapping[layer]
+            hidden = hidden + state_loss(
+                states[layer + 1], teacher_states[teacher], owners, lengths, self.project_states
+            )
+            attention = attention + attention_loss(scores[layer], teacher_scores[teacher - 1], pairs, lengths**2)
+        return torch.stack([embedding, hidden, attention], 1)
+
+
+@dataclass
+class CorpusInputs:
+    """Texts of the corpus on the device: bodies, then titles."""
+
+    texts: Packed
+    weights: Tensor  # [2 B]
+    count: float  # news of the global batch
+
+
+class GeneralModule(LayerDistillation):
+    """General distillation: the mean of the losses over a news' two texts, then over the news."""
+
+    def forward(self, inputs: CorpusInputs) -> dict[str, Tensor]:
+        """This rank's share of the loss and of its parts."""
+        per_text = self.losses(inputs.texts).unbind(1)
+        parts = [mean_over_batch(loss, inputs.weights / 2, inputs.count) for loss in per_text]
+        return {"loss": sum(parts[1:], parts[0]), **dict(zip(PARTS, parts, strict=True))}
+
+
+class IntermediateModule(LayerDistillation):
+    """Task-specific distillation between layers: the mean of the losses over a click sample's news."""
+
+    def __init__(self, student: Encoder, teacher: Encoder, token_budget: int, titles: ClickTitles) -> None:
+        super().__init__(student, teacher, token_budget)
+        self.titles = titles
+
+    def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
+        """This rank's share of the loss and of its parts."""
+        per_text = self.titles.spread(self.losses(inputs.titles), inputs).unbind(1)
+        slots = torch.cat([inputs.history, inputs.candidates], 1)
+        mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
+        parts = [mean_over_slots(loss, slots, mask, inputs.weights, inputs.count) for loss in per_text]
+        return {"loss": sum(parts[1:], parts[0]), **dict(zip(PARTS, parts, strict=True))}
+
+
+class PredictionModule(WithTeacher):
+    """Task-specific distillation of the prediction layer: L_pred on the scores of a sample's candidates."""
+
+    def __init__(self, student: Recommender, teacher: Recommender, titles: ClickTitles, temperature: float) -> None:
+        super().__init__(teacher)
+        self.student, self.titles, self.temperature = student, titles, temperature
+
+    def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
+        """This rank's share of the loss."""
+        scores = self._scores(self.student, inputs, inputs.frozen)
+        with torch.no_grad():
+            teacher_scores = self._scores(self._teacher[0], inputs, None)  # type: ignore[arg-type]
+        loss = prediction_loss(
+            teacher_scores, scores, self.temperature, inputs.weights, inputs.count, inputs.candidate_mask
+        )
+        return {"loss": loss}
+
+    def _scores(self, model: Recommender, inputs: ClickInputs, frozen: Tensor | None) -> Tensor:
+        encoder = model.news_encoder
+        rows = encoder(inputs.titles, encoder.encoder.frozen_layers if frozen is not None else 0, frozen)
+        news = self.titles.spread(rows.float(), inputs)
+        users = model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
+        return model.score(users, F.embedding(inputs.candidates, news))
+
+
+def general_folder(config: Config, data: DataSet) -> RunFolder:
+    """Where the student of the general distillation lies and what it depends on."""
+    inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
+    settings = (*MODEL_SETTINGS, "student", *recipe("tinybert.general", config.tinybert.general))
+    return RunFolder(f"tinybert-general-{config.student.layers}", "tinybert-general", config, settings, inputs, {})
+
+
+def intermediate_folder(config: Config, data: DataSet) -> RunFolder:
+    """Where the student of the distillation between layers lies and what it depends on."""
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, *recipe("tinybert.intermediate", config.tinybert.intermediate))
+    inputs: dict[str, str | RunFolder] = {
+        "data": data.id,
+        "tinybert-general": general_folder(config, data),
+        "teacher": finetune.teacher_folder(config, data, 0),
+    }
+    name = f"tinybert-intermediate-{config.student.layers}"
+    return RunFolder(name, "tinybert-intermediate", config, settings, inputs, {})
+
+
+def run_folder(config: Config, data: DataSet) -> RunFolder:
+    """Where TinyBERT-n lies, n = `student.layers`, and what it depends on."""
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, *recipe("tinybert.prediction", config.tinybert.prediction))
+    inputs: dict[str, str | RunFolder] = {
+        "data": data.id,
+        "tinybert-intermediate": intermediate_folder(config, data),
+        "teacher": finetune.teacher_folder(config, data, 0),
+    }
+    return RunFolder(f"tinybert-{config.student.layers}", "tinybert", config, settings, inputs, {})
+
+
+def run(config: Config, engine: Engine) -> None:
+    """All three trainings of TinyBERT-n; complete ones are skipped."""
+    data = DataSet.open(config)
+    make_general(general_folder(config, data), engine)
+    make_intermediate(intermediate_folder(config, data), engine)
+    make(run_folder(config, data), engine)
+
+
+def make_general(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+    """Make the student of the general distillation."""
+    config, train = place.config, place.config.tinybert.general
+
+    def task() -> Any:
+        data, env = DataSet.open(config), engine.environment
+        teacher, _ = trained_model(post_train.run_folder(config, data).path, "post-train")
+        student, _ = first_layers(config, data, config.student.init)
+        freeze(student.news_encoder, train, engine)
+        loader = MatchingLoader(data.folder, train.batch_size, 0, config.seed, 0.0, env.rank, env.world_size)
+        news_encoder = student.news_encoder
+        module = GeneralModule(news_encoder.encoder, teacher.news_encoder.encoder, news_encoder.token_budget)
+        return CorpusTask(
+            student,
+            module,
+            loader,
+            train,
+            config.seed,
+            place.name,
+            lambda batch: _corpus_inputs(batch, loader, train, engine.device),
+        )
+
+    train_model(engine, place, task, redo)
+
+
+def _corpus_inputs(batch: Batch, loader: MatchingLoader, train: GeneralConfig, device: torch.device) -> CorpusInputs:
+    texts = corpus_texts(batch, loader, train.title_tokens, train.body_tokens).to(device)
+    return CorpusInputs(texts, to_device(np.tile(batch["weights"], 2), device), float(batch["count"]))
+
+
+def make_intermediate(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+    """Make the student of the distillation between layers."""
+    config, train = place.config, place.config.tinybert.intermediate
+
+    def task() -> Any:
+        data = DataSet.open(config)
+        student, teacher = _student(config, general_folder(config, data)), _teacher(config, data)
+        freeze(student.news_encoder, train, engine)
+        titles = _titles(config, data, student, train, engine)
+        encoders = student.news_encoder.encoder, teacher.news_encoder.encoder
+        module = IntermediateModule(*encoders, student.news_encoder.token_budget, titles)
+        loader = click_loader(config, data, train.batch_size, config.seed, engine)
+        return LiveClickTask(student, module, titles, loader, train, config.seed, place.name)
+
+    train_model(engine, place, task, redo)
+
+
+def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+    """Make TinyBERT-n from the student of the distillation between layers."""
+    config, train = place.config, place.config.tinybert.prediction
+
+    def task() -> Any:
+        data = DataSet.open(config)
+        student, teacher = _student(config, intermediate_folder(config, data)), _teacher(config, data)
+        freeze(student.news_encoder, train, engine)
+        titles = _titles(config, data, student, train, engine)
+        module = PredictionModule(student, teacher, titles, train.temperature)
+        loader = click_loader(config, data, train.batch_size, config.seed, engine)
+        return ClickTask(student, module, titles, loader, train, config.seed, place.name)
+
+    train_model(engine, place, task, redo)
+
+
+def _student(config: Config, source: RunFolder) -> Recommender:
+    return continued_model(config, source.path, source.stage)[0]
+
+
+def _teacher(config: Config, data: DataSet) -> Recommender:
+    return trained_model(finetune.teacher_folder(config, data, 0).path, "finetune")[0]
+
+
+def _titles(
+    config: Config, data: DataSet, student: Recommender, train: ClickTrainConfig, engine: Engine
+) -> ClickTitles:
+    tokens, longest = data.news_tokens(config.data), config.data.news_tokens
+    return ClickTitles(tokens, longest, student.news_encoder, train, engine, folder(config, "frozen"))

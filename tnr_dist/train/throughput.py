@@ -1,0 +1,133 @@
+"""What the steps since the last logged one took and did: `perf/…`, `memory/…` and `ranks/…` of a record.
+
+Everything is counted on the host, from shapes, so that no step waits for the device; the ranks' counts are summed with
+the loss, on logging steps only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+
+from tnr_dist.data.loader import Batch
+from tnr_dist.engines.base import Engine
+from tnr_dist.models.flops import news_encoder_flops
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.recommender import NewsEncoder
+from tnr_dist.train.peak import Peak
+
+# Columns of a batch that name a text in each of their slots, empty slots of a history included.
+_SLOTS = ("history", "candidates", "body", "titles")
+_COUNTS = ("news", "tokens", "flops", "slots")
+_OF_A_RANK = ("data_wait_pct", "max_gib", "cpu_pct")
+_RANKS_SHOWN = 64
+
+
+class Throughput:
+    """Counts from construction, or the last `restart`, on; `close` takes its hooks off the module.
+
+    Args:
+        engine: set up. The texts that its module's news encoders run on are what is counted.
+        peak: of this rank's device; None: without `perf/mfu`.
+    """
+
+    def __init__(self, engine: Engine, peak: Peak | None) -> None:
+        self.device, self.peak = engine.device, peak
+        self.rank, self.world = engine.environment.rank, engine.environment.world_size
+        self._encoders = [module for module in engine.module.modules() if isinstance(module, NewsEncoder)]
+        self._hooks = [one.register_forward_pre_hook(self._encodes, with_kwargs=True) for one in self._encoders]
+        self._process = psutil.Process()
+        self.restart()
+
+    def restart(self) -> None:
+        """Count anew."""
+        self._start = time.monotonic()
+        self._process.cpu_percent()  # counts from the call before
+        self.waited = self.samples = 0.0
+        self.steps = 0
+        self._counts = dict.fromkeys(_COUNTS, 0.0)
+
+    def close(self) -> None:
+        """Count no more."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _encodes(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        assert isinstance(encoder, NewsEncoder)
+        batch: Packed = args[0]
+        self._count(encoder, batch.lengths, args[1] if len(args) > 1 else kwargs.get("first", 0))
+
+    def _count(self, encoder: NewsEncoder, lengths: np.ndarray, first: int) -> None:
+        self._counts["news"] += len(lengths)
+        self._counts["tokens"] += float(lengths.sum())
+        self._counts["flops"] += news_encoder_flops(encoder, lengths, first)
+
+    @contextlib.contextmanager
+    def forward(self, inputs: Any) -> Iterator[None]:
+        """Around the module's forward pass on `inputs`."""
+        before = dict(self._counts)
+        yield
+        lengths = getattr(inputs, "real_lengths", None)
+        if lengths is not None:
+            # Inputs of a recorded step: its hooks ran while it was recorded, several times, and never since.
+            self._counts = before
+            self._count(self._encoders[0], lengths, self._encoders[0].encoder.frozen_layers)
+
+    def step(self, batch: Batch, waited: float) -> None:
+        """A step on this rank's `batch`, for which it waited so many seconds."""
+        self.steps += 1
+        self.waited += waited
+        self.samples += float(batch["count"])
+        self._counts["slots"] += sum(batch[name].size for name in _SLOTS if name in batch)
+
+    def shares(self) -> Tensor:
+        """This rank's part of what `record` wants the sum over ranks of."""
+        own = torch.zeros(self.world, len(_OF_A_RANK))
+        waited = 100 * self.waited / self._seconds()
+        own[self.rank] = torch.tensor([waited, peak_gib(self.device), self._process.cpu_percent()])
+        counts = torch.tensor([self._counts[name] for name in _COUNTS])
+        return torch.cat([counts, own.flatten()]).to(self.device)
+
+    def record(self, summed: list[float]) -> dict[str, float]:
+        """The figures of all ranks, from the sum of their `shares`.
+
+        `perf/dedupe_ratio`: texts encoded over text slots of the batches, empty ones included. `perf/mfu`: operations of
+        the news encoder a second (`models.flops`) over what the ranks' devices can do; user encoder, projections and
+        losses are left out of it. Of waiting and memory the worst rank counts.
+        """
+        seconds = self._seconds()
+        news, tokens, flops, slots = summed[: len(_COUNTS)]
+        ranks = torch.tensor(summed[len(_COUNTS) :]).view(self.world, len(_OF_A_RANK))
+        out = {
+            "perf/samples_per_s": self.samples / seconds,
+            "perf/news_per_s": news / seconds,
+            "perf/tokens_per_s": tokens / seconds,
+            "perf/ms_per_step": 1000 * seconds / max(self.steps, 1),
+            "perf/data_wait_pct": float(ranks[:, 0].max()),
+            "perf/dedupe_ratio": news / max(slots, 1.0),
+            "memory/max_gib": float(ranks[:, 1].max()),
+        }
+        if self.peak is not None:
+            out["perf/mfu"] = flops / seconds / (self.peak.flops * self.world)
+        if 1 < self.world <= _RANKS_SHOWN:
+            for rank in range(self.world):
+                out.update({f"ranks/{name}_{rank}": float(ranks[rank, i]) for i, name in enumerate(_OF_A_RANK)})
+        return out
+
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._start, 1e-9)
+
+
+def peak_gib(device: torch.device) -> float:
+    """The most memory this rank has held so far: of its GPU, or of its process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
