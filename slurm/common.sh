@@ -78,6 +78,11 @@ on_ranks() {
   trap 'asked=1 interrupted=1; [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null || :' USR1
   # At a preemption, a requeue or a cancellation the ranks get TERM too: what is left is to wait for their checkpoint.
   trap 'ended=1 interrupted=1' TERM
+  # An order to end a step that a node was slow to answer is repeated a minute later, to the step of that number: it would
+  # end the restarted ranks if they had the number of those before them.
+  if [ $((${SLURM_RESTART_COUNT:-0} % 2)) = 1 ]; then
+    srun --nodes=1 --ntasks=1 --ntasks-per-node=1 true || :
+  fi
   echo "$name: job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST: $*; logs in $logs"
   [ -z "$asked" ] || requeue 75
   local log

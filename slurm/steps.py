@@ -18,13 +18,16 @@ Job = tuple[str, str, list[str], int, list[str]]
 
 
 def plan(config: Config, cache_tasks: int) -> Iterator[Job]:
-    """The jobs of `tnr run CONFIG`: the same stages in the same folders, so that the last job finds them complete."""
+    """The jobs of `tnr run CONFIG`: the same stages in the same folders, so that the last job finds them complete.
+
+    Baselines and rows with settings of their own have no jobs: the last one makes them. `slurm/reproduce.sh` is for many.
+    """
+    rows = [row for row in rows_of(config) if not row.set]
     yield "prepare", "prepare", [], 0, []
     last = []
     for seed in range(config.seed, config.seed + config.seeds):
         mark = f"-s{seed}" if config.seeds > 1 else ""
         common = [f"output={Path(config.output) / f'seed-{seed}'}", f"seed={seed}"]
-        rows = rows_of(config)
         students = sorted({r.layers or config.student.layers for r in rows if r.method == "tiny-newsrec"}, reverse=True)
         plain = sorted({r.layers for r in rows if r.method == "finetune"}, reverse=True)
         if students or any(row.method == "teacher" for row in rows):
@@ -42,8 +45,11 @@ def plan(config: Config, cache_tasks: int) -> Iterator[Job]:
         for layers in students:
             size = [*common, f"student.layers={layers}"]
             name = f"{layers}{mark}"
-            yield f"stage1-{name}", "stage1", [f"post-train{mark}"], 0, size
-            yield f"stage2-{name}", "stage2", [f"stage1-{name}", f"cache-complete{mark}"], 0, size
+            before = [f"cache-complete{mark}"]
+            if config.stage2.init == "stage1":
+                yield f"stage1-{name}", "stage1", [f"post-train{mark}"], 0, size
+                before.insert(0, f"stage1-{name}")
+            yield f"stage2-{name}", "stage2", before, 0, size
             yield f"evaluate-{name}", "evaluate", [f"stage2-{name}"], 0, size
             last.append(f"evaluate-{name}")
         for layers in plain:

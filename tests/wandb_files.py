@@ -49,10 +49,7 @@ def _read(file: Path) -> Offline:
         elif kind == "config":
             out.config.update({item.key: json.loads(item.value_json) for item in record.config.update})
         elif kind == "history":
-            values = {
-                item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item
-            }
-            out.history.append(values)
+            out.history.append(_values(record.history.item))
         elif kind == "metric":
             out.metrics[record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "artifact":
@@ -66,6 +63,19 @@ def _read(file: Path) -> Offline:
             if isinstance(value, dict) and value.get("_type") == "table-file":
                 out.tables[key] = json.loads((file.parent / "files" / value["path"]).read_text())
     return out
+
+
+def _values(items: Any) -> dict[str, Any]:
+    """A record's values by key; those of an object stand one by one, with the path inside it."""
+    values: dict[str, Any] = {}
+    for item in items:
+        first, *rest = item.nested_key or [item.key]
+        value = json.loads(item.value_json)
+        if rest:
+            values.setdefault(first, {})["/".join(rest)] = value
+        else:
+            values[first] = value
+    return values
 
 
 def _records(data: bytes) -> list[bytes]:

@@ -153,6 +153,8 @@ def data_synth(
     dev_impressions: Annotated[int, typer.Option(help="Dev impressions; -1: 17 % of train.")] = -1,
     test_impressions: Annotated[int, typer.Option(help="Test impressions, without labels; -1: as many as dev.")] = -1,
     bodies: Annotated[bool, typer.Option("--bodies", help="Also write corpus.tsv, articles with bodies.")] = False,
+    body_words: Annotated[int, typer.Option(help="About how many words a body has.")] = 150,
+    signal: Annotated[float, typer.Option(help="Factor of the users' interests; below 1 is harder to predict.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same files.")] = 0,
 ) -> None:
     """Generate MIND-format data of any size, with the true click probabilities apart from it."""
@@ -166,6 +168,8 @@ def data_synth(
         dev_impressions=None if dev_impressions < 0 else dev_impressions,
         test_impressions=None if test_impressions < 0 else test_impressions,
         bodies=bodies,
+        body_words=body_words,
+        signal=signal,
         seed=seed,
     )
     for key, value in facts.items():

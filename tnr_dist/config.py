@@ -26,6 +26,8 @@ class SynthConfig:
     dev_impressions: int = 2000
     test_impressions: int = 500
     bodies: bool = True
+    body_words: int = 150
+    signal: float = 1.0  # factor of the users' interests: below 1 clicks are harder to predict
     seed: int = 0
 
 

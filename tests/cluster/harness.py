@@ -21,11 +21,11 @@ ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"
 
 
 def clean_environment(**extra: Any) -> dict[str, str]:
-    """This process's environment without what a launcher or a user's settings left in it."""
+    """This process's environment without what a launcher, an engine or a user's settings left in it."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not re.match(r"TNR_|SLURM_|SBATCH_|OMPI_|HOROVOD_|MASTER_|(RANK|WORLD_SIZE|LOCAL_RANK)$", name)
+        if not re.match(r"TNR_|SLURM_|SBATCH_|OMPI_|HOROVOD_|GLOO_|NCCL_|MASTER_|(RANK|WORLD_SIZE|LOCAL_RANK)$", name)
     }
     kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}:/usr/sbin"
     return kept | {name: str(value) for name, value in extra.items()}

@@ -1,5 +1,6 @@
 """What a job makes of the end of its ranks, with stand-ins for srun and scontrol; needs no Slurm."""
 
+import re
 import signal
 import subprocess
 import time
@@ -24,13 +25,13 @@ def job(tmp_path):
     binary.mkdir()
     (tmp_path / "c.yaml").write_text("")
 
-    def start(srun):
+    def start(srun, restarts=0):
         for name, text in (("srun", SRUN % srun), ("scontrol", SCONTROL)):
             (binary / name).write_text(text)
             (binary / name).chmod(0o755)
         environment = clean_environment(
             SLURM_JOB_ID=40123, SLURM_JOB_NAME="tnr stage2", SLURM_JOB_NODELIST="node1", TNR_LOGS=tmp_path / "logs",
-            CALLS=tmp_path / "calls",
+            CALLS=tmp_path / "calls", SLURM_RESTART_COUNT=restarts,
         )  # fmt: skip
         # common.sh puts the project's environment first on PATH, which has no srun.
         environment["PATH"] = f"{binary}:{environment['PATH']}"
@@ -90,6 +91,12 @@ def test_when_slurm_ends_the_job_it_only_waits_for_the_ranks(job):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 75 and not job.requeued() and time.monotonic() - began > 0.5
+
+
+@pytest.mark.parametrize("restarts", [0, 1, 2, 3])
+def test_the_ranks_step_has_another_number_than_before_the_restart(job, restarts):
+    out, err = job('echo "step of ${*: -1}"', restarts).communicate(timeout=60)
+    assert err == "" and re.findall("step of (.*)", out) == ["true"] * (restarts % 2) + ["engine=ddp"]
 
 
 def test_crashes_are_counted(job):

@@ -141,7 +141,8 @@ def _said(text: str) -> str:
 
 def _last(text: str) -> str:
     lines = [line for line in _said(text).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it says nothing"
+    ours = [line for line in lines if line.startswith("tnr: ")]
+    return (ours or lines or ["it says nothing"])[-1][:300]
 
 
 def table(outcomes: Iterable[Outcome], key: str, names: Iterable[str]) -> str:

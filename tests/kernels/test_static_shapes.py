@@ -56,7 +56,7 @@ def build(device: torch.device, dropout: float = 0.0, *, relative: bool = False)
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
 @pytest.mark.parametrize("relative", [False, True])
 def test_added_titles_change_neither_loss_nor_gradients(device, kernels, relative):
-    engine, module = build(device, relative=relative)
+    _, module = build(device, relative=relative)
     batch = make_batch(np.random.default_rng(1))
     found = []
     with use_kernels(kernels):

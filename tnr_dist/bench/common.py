@@ -19,7 +19,7 @@ import psutil
 from tnr_dist.engines.allocator import keep_freed_memory
 from tnr_dist.errors import InputError
 
-NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step", "kernels", "engines")
+NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step", "kernels", "engines", "serve")
 
 
 def run_benchmark(name: str, settings: Sequence[str]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from tnr_dist.progress import Bar, say
 VERSION = 1
 _DEV_SHARE = 0.17  # MINDlarge: 376,471 dev of 2,232,748 train impressions
 _LEAST_NEWS, _MOST_NEWS, _MOST_USERS = 200, 1 << 20, 4_000_000
+_MOST_SIGNAL = 1.3  # beyond, logits would not fit the step they are kept in
 _CHUNK = 1 << 15  # impressions or users at a time
 _THREADS = 2
 _SCORED = 50_000  # impressions behind the oracle figures
@@ -83,6 +84,7 @@ def synthesize(
     test_impressions: int | None = None,
     bodies: bool = False,
     body_words: int = 150,
+    signal: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Generate a data set under `output` and return what its `synth.json` says.
@@ -96,6 +98,7 @@ def synthesize(
         test_impressions: as `dev_impressions` by default.
         bodies: write corpus.tsv with bodies too.
         body_words: about how many words a body has.
+        signal: factor of what users want: below 1 clicks are harder to predict, above 1 easier.
         seed: of everything.
 
     Raises:
@@ -106,6 +109,10 @@ def synthesize(
     counts = {"train": impressions, "dev": dev, "test": test}
     arguments = {"news": news, "users": users, "impressions": counts, "seed": seed}
     arguments["body_words"] = body_words if bodies else 0
+    if signal != 1.0:
+        arguments["signal"] = signal
+    if not 0 < signal <= _MOST_SIGNAL:
+        raise InputError(f"signal={signal}: give more than 0 and at most {_MOST_SIGNAL}")
     _check(news, users, counts, body_words, seed)
     output = Path(output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -162,7 +169,7 @@ def _generate(folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     vocabularies = read_tables()
     news = model.make_news(_rng(seed, 0), arguments["news"], len(vocabularies))
     names = _rng(seed, 1).permutation(arguments["news"]) + 1
-    world = _make_world(seed, news, arguments["users"], names, vocabularies)
+    world = _make_world(seed, news, arguments["users"], names, vocabularies, arguments.get("signal", 1.0))
     texts = write_texts(
         folder, [_rng(seed, key) for key in (7, 8, 9)], news, names, vocabularies, arguments["body_words"]
     )
@@ -204,7 +211,12 @@ def _in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
 
 
 def _make_world(
-    seed: int, news: model.News, count: int, names: NDArray[np.int64], vocabularies: tuple[Vocabulary, ...]
+    seed: int,
+    news: model.News,
+    count: int,
+    names: NDArray[np.int64],
+    vocabularies: tuple[Vocabulary, ...],
+    signal: float,
 ) -> _World:
     kinds = sorted({v.category for v in vocabularies})
     categories = np.array([kinds.index(v.category) for v in vocabularies])
@@ -215,7 +227,7 @@ def _make_world(
     def work(number: int) -> tuple[model.Users, pa.Array, NDArray[np.int64], NDArray[np.int64]]:
         rng = _rng(seed, 5, number)
         size = min(_CHUNK, count - number * _CHUNK)
-        phases = model.make_users(rng, size, categories)
+        phases = model.make_users(rng, size, categories, signal)
         items, counts = model.draw_histories(rng, phases, news, len(vocabularies))
         return phases[-1], _join(ids.take(pa.array(items)), counts, " "), items.astype(np.int32), counts
 

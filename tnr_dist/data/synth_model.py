@@ -90,13 +90,14 @@ def make_news(rng: np.random.Generator, count: int, subcategories: int) -> News:
     )
 
 
-def make_users(rng: np.random.Generator, count: int, categories: Ints) -> list[Users]:
+def make_users(rng: np.random.Generator, count: int, categories: Ints, signal: float = 1.0) -> list[Users]:
     """Draw `count` users, in each phase (early history, late history, impressions).
 
     Args:
         rng: the generator.
         count: how many users U.
         categories: category of each subcategory [S].
+        signal: factor of all interests and tastes; less makes clicks harder to predict.
     """
     subcategories, kinds = len(categories), int(categories.max()) + 1
     homes = rng.integers(kinds, size=(count, 2))
@@ -120,7 +121,7 @@ def make_users(rng: np.random.Generator, count: int, categories: Ints) -> list[U
         interest = (_SIBLING * followed[:, categories]).astype(np.float32)
         now = np.where(strength > 0, strength + drift * (phase - (_PHASES - 1)), 0)
         interest[rows, chosen] = np.maximum(interest[rows, chosen], now)
-        phases.append(Users(_steps(interest), _steps(taste.reshape(count, FACETS))))
+        phases.append(Users(_steps(signal * interest), _steps(signal * taste.reshape(count, FACETS))))
     return phases
 
 

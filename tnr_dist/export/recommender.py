@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,15 +36,20 @@ class Recommender:
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path | str, vectors: Path | str | None = None, *, quantised: bool = False, **runtime: Any
+        cls,
+        folder: Path | str,
+        vectors: Path | str | None = None,
+        *,
+        quantised: bool = False,
+        bf16: bool = False,
+        threads: int = 0,
     ) -> Recommender:
         """Load an export.
 
         Args:
             folder: of any format.
             vectors: an export of format `vectors`, made from the same model, whose news are then known.
-            quantised: the INT8 news encoder of an `onnx` export.
-            runtime: further options of `runtimes.open_runtime`.
+            quantised, bf16, threads: as in `runtimes.open_runtime`.
 
         Raises:
             InputError: a folder is no export, a file is missing or damaged, or the vectors are another model's.
@@ -56,7 +61,8 @@ class Recommender:
             from tnr_dist.models.tokenizer import load_tokenizer
 
             tokenizer = load_tokenizer(str(folder))
-        found = cls(description, open_runtime(folder, description, quantised=quantised, **runtime), tokenizer)
+        runtime = open_runtime(folder, description, quantised=quantised, bf16=bf16, threads=threads)
+        found = cls(description, runtime, tokenizer)
         if vectors is None and description.format == "vectors":
             vectors = folder
         if vectors is not None:

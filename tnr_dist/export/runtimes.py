@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +20,13 @@ if TYPE_CHECKING:
 
     from tnr_dist.models.recommender import Recommender as Model
 
+# torch reads this at every torch.load; it outweighs a weights_only=False in the code.
+_SAFE_LOAD = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+#: What a .pt2 archive may hold; the rest of its format (opaque and custom objects) is pickled.
+_MEMBER = re.compile(
+    r"[^/]+/(data/(weights/weight_\d+|constants/tensor_\d+|(weights|constants)/\w+_config\.json|sample_inputs/\w+\.pt)"
+    r"|models/\w+\.json|archive_format|archive_version|byteorder|\.data/\w+)"
+)
 BATCH = 64  # padded texts of similar length at a time: longer rows of a batch would be mostly padding
 
 
@@ -181,12 +192,31 @@ def padded_batches(
 
 
 def _program(path: Path) -> Any:
+    """A program's module. Nothing pickled is executed: torch.export.load alone would, if a file holds such."""
     import torch
 
+    before = os.environ.get(_SAFE_LOAD)
     try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        strange = [name for name in names if not _MEMBER.fullmatch(name)]
+        if strange or len(set(names)) != len(names):
+            raise InputError(
+                f"{path}: refused: {(strange or ['a member that stands twice'])[0]} is no part of an export"
+            )
+        os.environ[_SAFE_LOAD] = "1"
         program: torch.export.ExportedProgram = torch.export.load(path)
+    except InputError:
+        raise
+    except pickle.UnpicklingError:
+        raise InputError(f"{path}: refused: it holds pickled objects that are not tensors; export it again") from None
     except Exception as error:  # zip, JSON and schema errors of many types
         raise InputError(f"{path}: not a readable torch.export program ({_line(error)}); export it again") from None
+    finally:
+        if before is None:
+            os.environ.pop(_SAFE_LOAD, None)
+        else:
+            os.environ[_SAFE_LOAD] = before
     return program.module()
 
 

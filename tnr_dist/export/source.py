@@ -44,7 +44,7 @@ class Source:
         if not (run / "complete.json").is_file():
             inside = sorted(path.parent.name for path in run.glob("*/complete.json"))
             if inside:
-                raise InputError(f"{run}: holds several runs; export one of them ({', '.join(inside)})")
+                raise InputError(f"{run}: not a run itself; export one of those in it ({', '.join(inside)})")
         completed_id(run, "training")
         weights = run / "model.safetensors"
         model, spec = load_recommender(weights)

@@ -81,7 +81,8 @@ def line_chart(
     low, high = min(ys), max(ys)
     if log is None:
         log = low > 0 and math.log10(high / low) > _DECADE
-    frame = _Frame(_span(min(xs), max(xs), 0.0), _y_span(low, high, from_zero, log), log_y=log)
+    room = 0.05 if x_ticks is not None else 0.0
+    frame = _Frame(_span(min(xs), max(xs), room), _y_span(low, high, from_zero, log), log_y=log)
     items = frame.axes(x_label, x_ticks=x_ticks)
     for level, name in references:
         y = frame.y(level)
@@ -114,7 +115,7 @@ def point_chart(
     ys = [one.y for one in points]
     span = max(max(ys) - min(ys), 0.5)
     # A level far away would press the points together; the table has it.
-    near = [(level, name) for level, name in levels if min(ys) - 2 * span <= level <= max(ys) + 2 * span]
+    near = [(level, name) for level, name in levels if min(ys) - 1.5 * span <= level <= max(ys) + 1.5 * span]
     low, high = min([*ys, *(level for level, _ in near)]), max([*ys, *(level for level, _ in near)])
     room = 0.18 * max(high - low, 0.5)
     xs = [math.log10(one.x) for one in points]
@@ -231,9 +232,9 @@ class _Frame:
         room_from = 0.0
         for value, name in x_ticks:
             x, half = self.x(value), text_width(name) / 2
-            if x - half < room_from:
-                continue  # the one before it is too near
-            room_from = x + half + 4
+            if not self.left - 1 <= x <= self.right + 1 or x - half < room_from:
+                continue  # not in the frame, or the one before it is too near
+            room_from = x + half + 7
             items.append(Line([(x, self.bottom), (x, self.bottom + 4)], "axis", 1.0))
             anchor, at = ("end", self.right + _RIGHT - 1) if x + half > self.right + _RIGHT else ("middle", x)
             items.append(Label(at, self.bottom + 16, name, anchor))
@@ -293,7 +294,7 @@ def _plain(value: float) -> str:
 
 def _cut(text: str, width: float) -> str:
     """A text that fits, with an ellipsis where it does not."""
-    if text_width(text) <= width:
+    if text_width(text) <= width + 0.1:
         return text
     return text[: max(1, math.floor(len(text) * width / text_width(text)) - 1)] + "…"
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tnr_dist.evaluation.statistics import mean_and_deviation
 from tnr_dist.report.charts import Series, figure, line_chart
-from tnr_dist.report.drawing import SERIES, Legend
+from tnr_dist.report.drawing import Legend
 from tnr_dist.report.found import Run
 from tnr_dist.report.groups import STAGES, Group
 from tnr_dist.report.page import Block, Cell, Figure, Heading, Section, Table
+from tnr_dist.report.palette import SERIES
 
 _NAMES = {
     "train/loss": "Loss",
@@ -32,6 +33,16 @@ _NAMES = {
     "perf/dedupe_ratio": "Texts encoded over text slots",
     "memory/max_gib": "Peak memory, GiB",
 }
+_SHORT = {
+    "perf/samples_per_s": "Samples/s",
+    "perf/news_per_s": "News/s",
+    "perf/tokens_per_s": "Tokens/s",
+    "perf/mfu": "MFU",
+    "perf/ms_per_step": "ms/step",
+    "perf/data_wait_pct": "Data wait, %",
+    "perf/dedupe_ratio": "Texts/slots",
+    "memory/max_gib": "Memory, GiB",
+}
 _WEIGHT = re.compile(r"train/(?:.*_)?teacher_weight_(\d+)")
 _PANELS_OF_TEACHERS = 6  # models with a panel of their own; the table has all
 
@@ -50,7 +61,9 @@ def curves_section(groups: Sequence[Group]) -> Section | None:
         if not found:
             continue
         blocks.append(Heading(stage))
-        several = "; thin lines of one colour are seeds" if any(len(group.runs) > 1 for group in members) else ""
+        several = (
+            "; paler lines of one colour are further seeds" if any(len(group.runs) > 1 for group in members) else ""
+        )
         blocks.append(Figure(f"curves-{stage}", f"Training of {stage}{several}.", found, _legend(members)))
         matching = _matching(members)
         if matching is not None:
@@ -89,9 +102,7 @@ def teachers_section(groups: Sequence[Group]) -> Section | None:
     omega = line_chart("omega", "samples", _lines(members, lambda run: run.column("train/omega")))
     both = [panel for panel in (entropy, omega) if panel is not None]
     if both:
-        words = (
-            "How far the weights are from equal trust, and the learned omega: the larger, the more the best teacher counts."
-        )
+        words = "How far the weights are from equal trust, and the learned omega: the larger, the more the best teacher counts."
         blocks.append(Figure("trust", words, both, _legend(members)))
     blocks.append(_last_weights(members, count))
     return Section("teachers", "Teachers", blocks)
@@ -99,20 +110,26 @@ def teachers_section(groups: Sequence[Group]) -> Section | None:
 
 def speed_section(groups: Sequence[Group]) -> Section | None:
     """Means of what is logged of speed, waiting and memory, a row a training; and how they went."""
-    keys = [key for key in _NAMES if key.startswith(("perf/", "memory/"))]
-    keys = [key for key in keys if any(run.mean(key) is not None for group in groups for run in group.runs)]
+    keys = [key for key in _SHORT if any(run.mean(key) is not None for group in groups for run in group.runs)]
     if not keys:
         return None
     members = [group for group in groups if any(run.records for run in group.runs)]
     rows: list[list[Cell | str]] = [
         [group.label, group.stage, *(_mean(group.runs, key) for key in keys)] for group in members
     ]
-    caption = (
-        "Means over a training (its first record, a warm-up, is left out) and its seeds, all ranks together; of waiting and "
-        "memory the worst rank counts."
+    words = {
+        "perf/mfu": "MFU: operations of the news encoder over what the devices can do",
+        "perf/dedupe_ratio": "texts/slots: texts encoded over text slots of the batches",
+    }
+    caption = "; ".join(
+        [
+            "Means over a training (its first record, a warm-up, is left out) and its seeds, all ranks together",
+            "of waiting and memory the worst rank counts",
+            *(text for key, text in words.items() if key in keys),
+        ]
     )
-    blocks: list[Block] = [Table(caption, ["Run", "Stage", *(_NAMES[key] for key in keys)], rows, words=2)]
-    stages = [stage for stage in _stages(members)]
+    blocks: list[Block] = [Table(f"{caption}.", ["Run", "Stage", *(_SHORT[key] for key in keys)], rows, words=2)]
+    stages = _stages(members)
     shown = [key for key in ("perf/samples_per_s", "perf/data_wait_pct", "memory/max_gib", "perf/mfu") if key in keys]
     panels = [
         line_chart(
@@ -197,7 +214,9 @@ def _last_weights(groups: Sequence[Group], count: int) -> Table:
     for group in groups:
         keys = sorted({key for run in group.runs for key in _weight_keys(run)}, key=lambda k: int(k.rpartition("_")[2]))
         weights = [_last(group.runs, key) for key in keys] + ["-"] * (count - len(keys))
-        rows.append([group.label, *weights, _last(group.runs, "train/teacher_entropy"), _last(group.runs, "train/omega")])
+        rows.append(
+            [group.label, *weights, _last(group.runs, "train/teacher_entropy"), _last(group.runs, "train/omega")]
+        )
     columns = ["Model", *(f"Teacher {i}" for i in range(count)), "Entropy", "omega"]
     return Table("Weights at the last logged step, mean ± standard deviation over seeds.", columns, rows)
 
@@ -220,7 +239,11 @@ def _matching(groups: Sequence[Group]) -> Table | None:
             mean, deviation = mean_and_deviation(values)
             text = f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
             rows.append([group.label, text])
-    return Table("Matching accuracy on held-out pairs after the last step, percent.", ["Run", "Accuracy"], rows) if rows else None
+    return (
+        Table("Matching accuracy on held-out pairs after the last step, percent.", ["Run", "Accuracy"], rows)
+        if rows
+        else None
+    )
 
 
 def _mean(runs: Sequence[Run], key: str) -> Cell:
@@ -251,5 +274,3 @@ def _ranks(groups: Sequence[Group]) -> Table | None:
 
 def _least_and_most(values: Sequence[float]) -> str:
     return f"{figure(min(values))} to {figure(max(values))}" if values else "-"
-
-

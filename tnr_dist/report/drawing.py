@@ -6,32 +6,22 @@ One layout serves both, so that the page and the pictures beside it show the sam
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from tnr_dist.evaluation.plots import figure_file
+from tnr_dist.report.palette import LIGHT, SERIES
 
 # A colour is a number (a series, taken modulo) or one of these words; the page's style says what each looks like.
 Colour = int | str
 
-# Series colours: Okabe and Ito's, which are told apart with any common colour vision deficiency, darkened or lightened
-# until each has a contrast of 3 to 1 and more with the page (WCAG 1.4.11).
-LIGHT = ("#0072b2", "#c44e00", "#00805d", "#a9558a", "#8f6a00", "#2685b8", "#3d3d3d")
-DARK = ("#56a8e0", "#f08a4b", "#2fbf95", "#d991bb", "#e6b94a", "#86cdf5", "#c9ced4")
-SERIES = len(LIGHT)
 DASHES = ((), (6, 3), (1.5, 2.5))
-LIGHT_WORDS = {
-    "page": "#ffffff",
-    "text": "#1c2126",
-    "muted": "#59636e",
-    "axis": "#8b949e",
-    "grid": "#e4e7eb",
-    "reference": "#6e7781",
-}
 _FONT = 11.0  # units; a character is about half as wide
 _CHARACTER = 0.55
+_TITLE = 13.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +117,10 @@ def write_png(path: Path, title: str, drawings: Sequence[Drawing], legend: Seque
     wide, high = max(one.width for one in drawings), max(one.height for one in drawings)
     total_width = columns * (wide + 12) + 12
     entries = _legend_lines(legend, total_width)
-    total_height = 34 + rows * (high + 30) + 18 * (1 + max((row for row, _, _ in entries), default=-1)) + 6
+    heading = textwrap.wrap(title, int(total_width / text_width("x", _TITLE)))
+    top = 16 + 18 * len(heading)
+    bottom = top + rows * (high + 30)
+    total_height = bottom + 18 * (1 + max((row for row, _, _ in entries), default=-1)) + 6
     with figure_file(path, (total_width / 90, total_height / 90)) as figure:
         # Everything is placed already: one axes over the whole picture, in units, y downwards.
         figure.set_layout_engine("none")
@@ -136,15 +129,16 @@ def write_png(path: Path, title: str, drawings: Sequence[Drawing], legend: Seque
         axes.set_ylim(total_height, 0)
         axes.axis("off")
         canvas = _Canvas(axes)
-        canvas.draw(Label(12, 22, title, colour="text", size=14))
+        for number, text in enumerate(heading):
+            canvas.draw(Label(12, 22 + 18 * number, text, colour="text", size=_TITLE))
         for number, drawing in enumerate(drawings):
             x = 12 + (number % columns) * (wide + 12)
-            y = 34 + (number // columns) * (high + 30)
+            y = top + (number // columns) * (high + 30)
             canvas.draw(Label(x, y + 14, drawing.title, colour="text", size=12))
             for item in drawing.items:
                 canvas.draw(item, x, y + 22)
         for row, x, entry in entries:
-            y = 34 + rows * (high + 30) + 18 * row + 10
+            y = bottom + 18 * row + 10
             canvas.draw(Line([(x, y - 4), (x + 22, y - 4)], entry.colour, 2, entry.dash))
             canvas.draw(Label(x + 28, y, entry.name, colour="text"))
 
@@ -239,4 +233,4 @@ class _Canvas:
 
 
 def _light(colour: Colour) -> str:
-    return LIGHT[colour % SERIES] if isinstance(colour, int) else LIGHT_WORDS[colour]
+    return LIGHT[f"c{colour % SERIES}" if isinstance(colour, int) else colour]

@@ -29,6 +29,8 @@ STAGES = (
     "tinybert",
     "newsbert",
 )
+# Stages that make what others start from.
+_NO_ROWS = ("post-train", "further-pretrain", "stage1", "cache", "tinybert-general", "tinybert-intermediate")
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ def _order(group: Group) -> tuple[int, int, str, str]:
 
 def _row(run: Run) -> tuple[int | None, str]:
     """The row of its configuration that a run is (its number and name), else the name of the folder."""
+    if run.stage in _NO_ROWS or run.made_from["extra"].get("teacher"):
+        return None, run.name
     try:
         config = load_config(run.path / "config.yaml")
         data = DataSet(Path(config.data.dir), {}, str(run.made_from["inputs"].get("data", "")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -43,13 +44,23 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels side by side under one legend; written beside the page as `name`.png."""
+    """Panels side by side under one legend; written beside the page as `file`."""
 
     kind: ClassVar[str] = "figure"
     name: str
     caption: str
     panels: Sequence[Drawing]
     legend: Sequence[Legend] = ()
+
+    @property
+    def ident(self) -> str:
+        """The name as part of a file's name and of HTML ids, whatever it came from."""
+        return re.sub(r"[^A-Za-z0-9-]", "_", self.name)
+
+    @property
+    def file(self) -> str:
+        """The picture's file name."""
+        return f"{self.ident}.png"
 
 
 @dataclass(frozen=True)

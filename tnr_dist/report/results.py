@@ -88,7 +88,7 @@ def tiles(models: Sequence[Model]) -> list[Tile]:
     lost = 100 * ((fastest.mean("auc") or 0) - (reference.mean("auc") or 0))
     times = (fastest.news_per_s or 0) / reference.news_per_s
     out.append(Tile(f"{times:.1f} ×", f"news a second: {fastest.name} against {reference.name}"))
-    out.append(Tile(f"{lost:+.2f}", f"AUC points: {fastest.name} against {reference.name}"))
+    out.append(Tile(_signed(lost), f"AUC points: {fastest.name} against {reference.name}"))
     if fastest.parameters and reference.parameters:
         share = 100 * fastest.parameters / reference.parameters
         out.append(Tile(f"{share:.0f} %", f"of its parameters: {count(fastest.parameters)}"))
@@ -121,7 +121,9 @@ def results_section(models: Sequence[Model], bases: Sequence[Path]) -> Section |
             ("parameters", "size", "parameters (log scale)"),
         )
     ]
-    caption = "Quality against speed and size. Better is up; faster is right in the first, smaller is left in the second."
+    caption = (
+        "Quality against speed and size. Better is up; faster is right in the first, smaller is left in the second."
+    )
     shown = [panel for panel in panels if panel is not None]
     if shown:
         blocks.append(Figure("quality", caption, shown))
@@ -181,15 +183,13 @@ def _table(models: Sequence[Model], levels: Sequence[tuple[str, dict[str, Any]]]
             ]
         )
     for name, row in levels:
-        rows.append(
-            [Cell(name, quiet=True), *(Cell(percent(number(row.get(metric))), quiet=True) for metric in NAMES)]
-            + [Cell("-", quiet=True)] * 5
-        )
+        figures = [percent(number(row.get(metric))) for metric in NAMES]
+        rows.append([Cell(text, quiet=True) for text in (name, *figures, "-", "-", "-", "-", "-")])
     impressions = {run.results.get("impressions") for one in models for run in one.group.scored if run.results}
     size = f", {next(iter(impressions)):,} impressions" if len(impressions) == 1 and None not in impressions else ""
-    mean = "mean ± standard deviation over seeds, " if seeds > 1 else ""
+    spread = "mean ± standard deviation over seeds, " if seeds > 1 else ""
     compared = f"; speed-up over {reference.name}" if reference is not None and len(models) > 1 else ""
-    caption = f"Metrics in percent, {mean}{' and '.join(sorted(splits))} split{size}{compared}. The best is marked."
+    caption = f"Metrics in percent, {spread}{' and '.join(sorted(splits))} split{size}{compared}. The best is marked."
     columns = ["Model", *HEADERS.values(), "Layers", "Parameters", "News/s", "Speed-up", "Seeds"]
     return Table(caption, columns, rows)
 
@@ -221,8 +221,8 @@ def _tests(models: Sequence[Model]) -> Table | None:
     rows = [
         [
             one.name,
-            f"{100 * test.difference:+.2f}",
-            f"{100 * test.low:+.2f} to {100 * test.high:+.2f}",
+            _signed(100 * test.difference),
+            f"{_signed(100 * test.low)} to {_signed(100 * test.high)}",
             "<0.001" if p < 0.001 else f"{p:.3f}",
         ]
         for (one, test), p in zip(compared, corrected, strict=True)
@@ -246,6 +246,10 @@ def impression_means(model: Model) -> tuple[np.ndarray, np.ndarray] | None:
     if not all(np.array_equal(part["row"][one], rows) for part, one in zip(parts, order, strict=True)):
         return None
     return rows, np.mean([part["auc"][one] for part, one in zip(parts, order, strict=True)], axis=0)
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−")
 
 
 def _family(name: str) -> str:

@@ -67,6 +67,8 @@ def ensure_data(config: Config) -> None:
             dev_impressions=synth.dev_impressions,
             test_impressions=synth.test_impressions,
             bodies=synth.bodies,
+            body_words=synth.body_words,
+            signal=synth.signal,
             seed=synth.seed,
         )
     prepare(prepare_options(config), Path(config.data.dir))

@@ -12,7 +12,9 @@ import functools
 import netrc
 import os
 import re
+import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -35,11 +37,13 @@ _MODES: dict[str, Mode] = {
 }
 _NAMESPACES = ("train", "optim", "perf", "memory", "ranks", "eval")
 _PREEMPTED = 75
+_UNWRITTEN = 3.0  # seconds
 # The client's settings where no variable says otherwise and it knows them: nothing on the terminal, which is the progress
 # bar's; no endless wait for a network that is gone (what is not sent stays in RUN/wandb); records on disk soon.
 _OURS: dict[str, Any] = {
     "silent": True,
     "console": "off",
+    "login_timeout": 30.0,
     "finish_timeout": 30.0,
     "x_transaction_log_flush_interval": 1.0,
 }
@@ -113,8 +117,11 @@ class WandbRun:
     `mode`: online, shared, offline, disabled, or absent (the client is not installed).
     """
 
+    unreachable = False  # the server, to this process: its further runs do not wait for it again
+
     def __init__(self, run: Any, mode: str, arguments: dict[str, Any] | None = None) -> None:
         self._run, self.mode, self._arguments = run, mode, arguments or {}
+        self._recent: deque[tuple[float, dict[str, Any], int]] = deque()  # what a client that dies may not have written
 
     @classmethod
     def open(
@@ -148,8 +155,11 @@ class WandbRun:
             "config": {**without_secrets(to_dict(config)), **({"run": facts} if facts else {})},
             **_names(config, path, stage),
         }
+        if mode == "online" and cls.unreachable:
+            mode = "offline"
         out = cls._init("shared" if shared and mode == "online" else mode, arguments)
         if not out.active and out.mode != "absent" and mode == "online":
+            cls.unreachable = True
             out = cls._init("offline", arguments)
         out.safely(lambda: _define(out._run))
         if out.active and out.mode == "offline":
@@ -189,7 +199,7 @@ class WandbRun:
             )
         except Exception as error:
             say(f"wandb: {mode} does not work: {_one_line(error)}")
-            _leave(error)
+            _leave()  # else the client holds on to the id
             return cls(None, mode)
         return cls(run, mode, arguments)
 
@@ -213,14 +223,19 @@ class WandbRun:
         try:
             try:
                 return work()
-            except ConnectionError as error:
-                _leave(error)
+            except ConnectionError:
+                _leave()
                 self._run = self._init(self.mode, self._arguments)._run
-                return None if self._run is None else work()
+                if self._run is None:
+                    return None
+                for _, record, step in self._recent:
+                    self._run.log(record, step=step)
+                return work()
         except Exception as error:
             self._run = None
             say(f"wandb: {_one_line(error)}; going on with metrics.jsonl alone")
-            _leave(error)
+            if isinstance(error, ConnectionError):
+                _leave()
             return None
 
     def log(self, record: dict[str, Any], step: int, tables: dict[str, Table] | None = None) -> None:
@@ -228,6 +243,8 @@ class WandbRun:
 
         So a record that is made a second time, after a crash, is not shown twice.
         """
+        if not self.active:
+            return
 
         def work() -> None:
             import wandb
@@ -237,6 +254,9 @@ class WandbRun:
             self._run.log({**record, **shown}, step=None if self.mode == "shared" else step)
 
         self.safely(work)
+        while self._recent and self._recent[0][0] < time.monotonic() - _UNWRITTEN:
+            self._recent.popleft()
+        self._recent.append((time.monotonic(), record, step))
 
     def artifact(self, make: Callable[[Any], Any]) -> None:
         """Log what `make(wandb)` gives as made by this run."""
@@ -297,13 +317,12 @@ def _define(run: Any) -> None:
         run.define_metric(f"{namespace}/*", step_metric="samples")
 
 
-def _leave(error: Exception) -> None:
-    """Let go of a client process that has died, so that the next run gets another."""
+def _leave() -> None:
+    """Let go of a client process that has died or failed, so that the next run gets another."""
     import wandb
 
-    if isinstance(error, ConnectionError):
-        with contextlib.suppress(Exception):
-            wandb.teardown()
+    with contextlib.suppress(Exception):
+        wandb.teardown()
 
 
 def _one_line(error: BaseException) -> str:

@@ -226,3 +226,12 @@ def test_distinct_keeps_no_duplicate_and_favours_no_place():
     assert (counts == 4).all()
     assert all(len(set(four)) == 4 for four in kept.reshape(-1, 4).tolist())
     assert kept.reshape(-1, 4).mean(0) == pytest.approx([4.5] * 4, abs=0.3)
+
+
+def test_less_signal_is_harder(tmp_path):
+    plain = synthesize(tmp_path / "plain", **SIZES, seed=3)
+    weak = synthesize(tmp_path / "weak", **SIZES, signal=0.5, seed=3)
+    assert weak["arguments"]["signal"] == 0.5 and "signal" not in plain["arguments"]
+    assert weak["oracle"]["dev_auc"] < plain["oracle"]["dev_auc"] - 0.03
+    with pytest.raises(InputError, match="signal=2.0"):
+        synthesize(tmp_path / "strong", **SIZES, signal=2.0)

@@ -77,7 +77,7 @@ def test_mistakes(copy, tmp_path, monkeypatch):
         export(copy, [])
     with pytest.raises(InputError, match="no such run folder"):
         export(tmp_path / "nothing", ["hf"])
-    with pytest.raises(InputError, match=r"holds several runs.*\(student\)"):
+    with pytest.raises(InputError, match=r"one of those in it \(student\)"):
         export(tmp_path, ["hf"])
     (copy / "complete.json").unlink()
     with pytest.raises(InputError, match="not finished"):

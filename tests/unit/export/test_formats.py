@@ -1,8 +1,12 @@
 """Every export reloads and gives the run's own vectors."""
 
+import io
 import json
+import pickle
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -125,14 +129,43 @@ def test_vectors_for_other_tools(exports, source, prepared):
 
 
 def test_damaged_files_are_named(exports, tmp_path):
-    import shutil
-
     for form, name in (("torch.export", "news_encoder.pt2"), ("onnx", "user_encoder.onnx"), ("hf", "2_Dense")):
         folder = Path(shutil.copytree(exports(form), tmp_path / form))
         path = folder / name / "model.safetensors" if (folder / name).is_dir() else folder / name
         path.write_bytes(b"damaged")
         with pytest.raises(InputError, match=path.name):
             Recommender.from_pretrained(folder)
+
+
+class _Touch:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_program_executes_no_pickle(exports, tmp_path):
+    folder = exports("torch.export")
+    marker = tmp_path / "executed"
+    bad = io.BytesIO()
+    torch.save(({"x": _Touch(marker)}, {}), bad)
+    for name, content in (
+        ("news_encoder/data/sample_inputs/model.pt", bad.getvalue()),
+        ("news_encoder/data/constants/opaque_obj_0", pickle.dumps(_Touch(marker))),
+    ):
+        copied = Path(shutil.copytree(folder, tmp_path / Path(name).name))
+        with (
+            zipfile.ZipFile(folder / "news_encoder.pt2") as old,
+            zipfile.ZipFile(copied / "news_encoder.pt2", "w") as new,
+        ):
+            for member in old.namelist():
+                new.writestr(member, content if member == name else old.read(member))
+            if name not in old.namelist():
+                new.writestr(name, content)
+        with pytest.raises(InputError, match=r"news_encoder\.pt2: refused"):
+            Recommender.from_pretrained(copied)
+        assert not marker.exists()
 
 
 _ALONE = """

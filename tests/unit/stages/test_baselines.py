@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from tnr_dist.config import RowConfig
 from tnr_dist.config_file import load_config
 from tnr_dist.data.masking import Masking
+from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError
 from tnr_dist.models.packed import Packed
@@ -67,11 +68,18 @@ def scene(prepared, tiny_plm, tmp_path):
             for parameter in teacher.news_encoder.encoder.parameters():  # else its lower layers are the student's
                 parameter.add_(torch.randn_like(parameter) * 0.05)
         freeze(student.news_encoder, train, engine)
-        titles = ClickTitles(data.news_tokens(config.data), 24, student.news_encoder, train, engine, tmp_path)
+        titles = ClickTitles(cut(data.news_tokens(config.data)), 24, student.news_encoder, train, engine, tmp_path)
         batch = next(click_loader(config, data, 12, 0, engine).epoch(0))
         return student, teacher, train, titles, titles.inputs(batch), engine
 
     return build
+
+
+def cut(table):
+    """Titles of 3 to 24 tokens: the tiny vocabulary makes all of them longer than that."""
+    lengths = np.random.default_rng(0).integers(3, 25, len(table))
+    rows = [table.values[start : start + n] for start, n in zip(table.offsets, lengths, strict=False)]
+    return RaggedTable(np.concatenate(rows), np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def one_text(titles, news):
@@ -247,7 +255,7 @@ def test_a_token_budget_changes_nothing(scene, which):
         elif which == "intermediate":
             module, batch = IntermediateModule(encoder, other, budget, titles), inputs
         else:
-            module, batch = MLMModule(encoder, budget), mlm_batch(inputs.titles)
+            module, batch = MLMModule(encoder, budget), mlm_batch(titles)
         module.zero_grad()
         loss = module(batch)["loss"]
         loss.backward()
@@ -260,13 +268,13 @@ def test_a_token_budget_changes_nothing(scene, which):
         torch.testing.assert_close(plain[name], parts[name], rtol=1e-3, atol=1e-6, msg=name)
 
 
-def mlm_batch(texts, weights=1.0):
+def mlm_batch(titles):
+    texts = Packed.gather(titles.titles.values, titles.titles.offsets, np.arange(40))  # not ordered by length
+    assert (np.diff(texts.lengths) < 0).any()
     seen, positions = Masking(0.15, 4, 50, 0).mask(texts.tokens.numpy(), texts.lengths, np.arange(len(texts)), 0)
     labels = texts.tokens[positions]
     where = torch.from_numpy(positions)
-    return MLMInputs(
-        Packed(torch.from_numpy(seen), texts.lengths), where, labels, torch.full((len(where),), weights), len(where)
-    )
+    return MLMInputs(Packed(torch.from_numpy(seen), texts.lengths), where, labels, torch.ones(len(where)), len(where))
 
 
 def test_mlm_head_is_berts(scene):
@@ -285,11 +293,11 @@ def test_mlm_head_is_berts(scene):
 
 
 def test_mlm_loss_is_of_masked_tokens_in_their_text(scene):
-    student, _, _, _, inputs, _ = scene("newsbert", 2, -1)
+    student, _, _, titles, _, _ = scene("newsbert", 2, -1)
     module = MLMModule(student.news_encoder.encoder, 0)
-    batch = mlm_batch(inputs.titles)
+    batch = mlm_batch(titles)
     found = module(batch)
-    starts, total, right = inputs.titles.offsets, 0.0, 0
+    starts, total, right = batch.texts.offsets, 0.0, 0
     with torch.no_grad():
         for position, label in zip(batch.positions.tolist(), batch.labels.tolist(), strict=True):
             u = int(np.searchsorted(starts, position, side="right")) - 1

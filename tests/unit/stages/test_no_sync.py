@@ -6,12 +6,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.stages import finetune, post_train, stage1, stage2
+from tnr_dist.stages.baselines import further_pretrain, newsbert
 from tnr_dist.stages.common import DataSet
 
 # What makes the host wait on a GPU: a number that is read, or an output whose size depends on values.
 WAITS = ("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "equal")
-STAGES = {"post-train": post_train, "stage1": stage1, "finetune": finetune, "stage2": stage2}
-SECTION = {"post-train": "post_train", "stage1": "stage1", "finetune": "finetune", "stage2": "stage2"}
+STAGES = {
+    "post-train": post_train,
+    "stage1": stage1,
+    "finetune": finetune,
+    "stage2": stage2,
+    "further-pretrain": further_pretrain,
+    "newsbert": newsbert,
+}
+SECTION = {stage: stage.replace("-", "_") for stage in STAGES}
 
 
 class CountWaits(TorchDispatchMode):
@@ -43,7 +51,7 @@ def waits(stage, path, output, steps):
     return counter.count
 
 
-@pytest.mark.parametrize("stage", ["post-train", "stage1", "stage2"])
+@pytest.mark.parametrize("stage", ["post-train", "stage1", "stage2", "further-pretrain", "newsbert"])
 def test_no_step_waits_for_the_device(stage, chain_yaml, copy):
     few, many = (waits(stage, chain_yaml, copy, steps) for steps in (2, 6))
     assert few > 0  # the counter sees what the last, logged step reads

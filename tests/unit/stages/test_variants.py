@@ -1,6 +1,7 @@
 """The variants behind the paper's figures and its published code: each trains, and does what sets it apart."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +180,9 @@ def test_teachers_are_the_finetuned_checkpoints(code_runs):
     assert not torch.equal(*users)
 
 
-def test_stage1_learns_from_the_checkpoints(code_runs, chain_yaml):
+@pytest.fixture(scope="module")
+def matching(code_runs, chain_yaml):
+    """A student without dropout, and a matching batch with what the two teachers say of it."""
     config = settings(chain_yaml, code_runs, *CODE, "model.dropout=0")
     data, device = DataSet.open(config), engine()
     loader = post_train.matching_loader(config, data, config.stage1, device)
@@ -189,43 +192,65 @@ def test_stage1_learns_from_the_checkpoints(code_runs, chain_yaml):
     )  # fmt: skip
     task.begin(device)
     inputs = task.to_device(next(loader.epoch(0)))
-    student, _ = stage1.first_layers(config, data, "plm")
-    module = stage1.Stage1Module(Matcher(student.news_encoder), config.stage1)
-    got = module(inputs)
+    return config.stage1, stage1.first_layers(config, data, "plm")[0], inputs
+
+
+def test_stage1s_teachers_are_the_checkpoints(code_runs, matching):
+    _, _, inputs = matching
     batch = inputs.batch
+    for number in range(2):
+        teacher, _ = load_recommender(kept_model(code_runs / "post-train", number))
+        with torch.no_grad():
+            bodies, titles = (teacher.eval().news_encoder(texts) for texts in (batch.bodies, batch.titles))
+        torch.testing.assert_close(inputs.teacher_bodies[:, number], bodies, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(inputs.teacher_titles[:, number], titles[batch.candidates], rtol=1e-4, atol=1e-5)
+    assert (inputs.teacher_bodies[:, 0] - inputs.teacher_bodies[:, 1]).abs().max() > 1e-3
+
+
+def test_stage1_weighs_several_teachers_on_each_sample(matching):
+    settings, student, inputs = matching
+    batch = inputs.batch
+    # After a few steps the teachers still agree; these do not.
+    theirs = torch.tensor([3.0, -5.0])
+    told = stage1.Stage1Inputs(batch, inputs.teacher_bodies * theirs.view(1, 2, 1), inputs.teacher_titles * 2)
+    module = stage1.Stage1Module(Matcher(student.news_encoder), settings)
     with torch.no_grad():
+        got = {name: float(value) for name, value in module(told).items()}
         bodies, titles = student.news_encoder(batch.bodies), student.news_encoder(batch.titles)
         expected = {"loss_distill": 0.0, "loss_emb": 0.0, "loss_target": 0.0}
-        teachers = [load_recommender(kept_model(code_runs / "post-train", n))[0].eval() for n in range(2)]
-        told = [(t.news_encoder(batch.bodies), t.news_encoder(batch.titles)) for t in teachers]
+        weights = []
         for b, row in enumerate(batch.candidates):
             scores = titles[row] @ bodies[b]
-            theirs = [t[row] @ h[b] for h, t in told]
-            weight = torch.softmax(torch.stack([s.log_softmax(0)[0] for s in theirs]), 0)
-            blend = sum(w * s for w, s in zip(weight, theirs, strict=True))
+            says = [told.teacher_titles[b, i] @ told.teacher_bodies[b, i] for i in range(2)]
+            weight = torch.softmax(torch.stack([s.log_softmax(0)[0] for s in says]), 0)
+            weights.append(weight)
+            blend = weight[0] * says[0] + weight[1] * says[1]
             expected["loss_distill"] -= float(blend.softmax(0) @ scores.log_softmax(0)) / batch.count
             expected["loss_target"] -= float(scores.log_softmax(0)[0]) / batch.count
-            for number, (h, t) in enumerate(told):
-                matrix, bias = module.projection.weight[number], module.projection.bias[number]
-                error = ((t[row] @ matrix + bias - titles[row]) ** 2).mean()
-                error += ((h[b] @ matrix + bias - bodies[b]) ** 2).mean()
-                expected["loss_emb"] += float(weight[number] * error) / batch.count
-    got = {name: value.detach() for name, value in got.items()}
-    for name, value in expected.items():
-        assert float(got[name]) == pytest.approx(value, rel=2e-4), name
-    assert float(got["loss"]) == pytest.approx(sum(expected.values()), rel=2e-4)
-    # The paper's one teacher is imitated as it is, without a projection.
-    config.stage1.teachers = 1
-    one = stage1.Stage1Module(Matcher(student.news_encoder), config.stage1)
-    assert one.projection is None
-    first = stage1.Stage1Inputs(batch, inputs.teacher_bodies[:, :1], inputs.teacher_titles[:, :1])
-    plain = stage1_loss(
-        teacher_scores=torch.stack([told[0][1][row] @ told[0][0][b] for b, row in enumerate(batch.candidates)]),
-        student_scores=torch.stack([titles[row] @ bodies[b] for b, row in enumerate(batch.candidates)]),
-        teacher_titles=told[0][1][batch.candidates], student_titles=titles[batch.candidates],
-        teacher_bodies=told[0][0], student_bodies=bodies, weights=batch.weights, count=batch.count,
-    )  # fmt: skip
-    assert float(one(first)["loss"].detach()) == pytest.approx(float(plain.total), rel=2e-4)
+            for i in range(2):
+                matrix, bias = module.projection.weight[i], module.projection.bias[i]
+                error = ((told.teacher_titles[b, i] @ matrix + bias - titles[row]) ** 2).mean()
+                error += ((told.teacher_bodies[b, i] @ matrix + bias - bodies[b]) ** 2).mean()
+                expected["loss_emb"] += float(weight[i] * error) / batch.count
+    assert (torch.stack(weights) - 0.5).abs().max() > 0.05
+    assert {name: got[name] for name in expected} == pytest.approx(expected, rel=2e-4)
+    assert got["loss"] == pytest.approx(sum(expected.values()), rel=2e-4)
+
+
+def test_stage1_imitates_one_teacher_as_it_is(matching):
+    settings, student, inputs = matching
+    module = stage1.Stage1Module(Matcher(student.news_encoder), replace(settings, teachers=1))
+    assert module.projection is None
+    batch, (bodies, titles) = inputs.batch, (inputs.teacher_bodies[:, 0], inputs.teacher_titles[:, 0])
+    with torch.no_grad():
+        got = module(stage1.Stage1Inputs(batch, bodies.unsqueeze(1), titles.unsqueeze(1)))
+        ours, theirs = student.news_encoder(batch.bodies), student.news_encoder(batch.titles)[batch.candidates]
+        paper = stage1_loss(
+            teacher_scores=(titles @ bodies.unsqueeze(-1)).squeeze(-1), teacher_titles=titles, teacher_bodies=bodies,
+            student_scores=(theirs @ ours.unsqueeze(-1)).squeeze(-1), student_titles=theirs, student_bodies=ours,
+            weights=batch.weights, count=batch.count,
+        )  # fmt: skip
+    assert float(got["loss"]) == pytest.approx(float(paper.total), rel=2e-4)
 
 
 def test_the_published_codes_keys_work_together(code_runs, chain_yaml):

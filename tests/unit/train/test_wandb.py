@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 
@@ -17,7 +19,7 @@ from tnr_dist.stages import finetune
 from tnr_dist.tracking import client
 from tnr_dist.tracking.client import WandbRun
 from tnr_dist.train import loop
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.train.tracking import Tracker, read_metrics
 
 STEPS = 5
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -164,7 +166,8 @@ def test_the_clients_process_may_die(offline, settings, capfd):
     run = folder(settings)
     assert [one["step"] for one in read_metrics(run / "metrics.jsonl")] == [1, 2, 3, 4, 5]
     *_, last = read_offline(run)
-    assert [one["_step"] for one in last.history] == [3, 4, 5] and last.exit_code == 0
+    # What may not have been written yet is logged again.
+    assert [one["_step"] for one in last.history][-4:] == [2, 3, 4, 5] and last.exit_code == 0
     assert last.run.run_id == (run / "wandb_id").read_text().strip()
     assert "going on with metrics.jsonl alone" not in capfd.readouterr().err
 
@@ -213,10 +216,13 @@ def test_online_falls_back_to_offline(offline, settings, monkeypatch, tmp_path, 
         return original(mode=mode, **arguments)
 
     monkeypatch.setattr(wandb, "init", init)
-    run = WandbRun.open(settings, tmp_path, "finetune", {})
-    run.finish()
-    assert run.mode == "offline" and len(read_offline(tmp_path)) == 1
-    assert "online does not work: no route" in capsys.readouterr().err
+    monkeypatch.setattr(WandbRun, "unreachable", False)
+    for _ in range(2):
+        run = WandbRun.open(settings, tmp_path, "finetune", {})
+        run.finish()
+        assert run.mode == "offline"
+    assert len(read_offline(tmp_path)) == 2
+    assert capsys.readouterr().err.count("online does not work: no route") == 1  # tried once
 
 
 def test_mode_without_a_login_is_offline(environment):
@@ -266,3 +272,46 @@ def test_secrets_of_a_url_are_left_out():
     cleaned = client.without_secrets(client.to_dict(config))
     assert cleaned["data"]["shards"] == "https://host/train/shard-{000000..000135}.tar"
     assert "secret" not in json.dumps(cleaned)
+
+
+class OneOfTwoNodes:
+    """The engine of rank 2, the first of the second node; rank 0 says `said`."""
+
+    def __init__(self, said):
+        self.environment = SimpleNamespace(rank=2, local_rank=0, world_size=4, local_world_size=2)
+        self.said = said
+
+    def gather(self, values):
+        assert not len(values)
+        return [np.frombuffer(self.said.encode(), np.uint8), *[values] * 3]
+
+
+def test_a_further_node_adds_its_system_metrics_to_a_run_that_is_online(offline, settings, monkeypatch):
+    import wandb
+
+    asked = []
+    monkeypatch.setattr(wandb, "init", lambda **arguments: asked.append(arguments) or SimpleNamespace(id="abc"))
+    run = finetune.plain_folder(settings, finetune.DataSet.open(settings), 2)
+    Tracker(run, OneOfTwoNodes("")).start(0, "", {})
+    assert not asked  # rank 0 is offline, where the client has no shared runs
+    Tracker(run, OneOfTwoNodes("abc")).start(0, "", {})
+    (arguments,) = asked
+    assert (arguments["mode"], arguments["id"], arguments["project"]) == ("shared", "abc", "tnr_dist")
+    chosen = arguments["settings"]
+    assert (chosen.x_label, chosen.x_primary, chosen.x_update_finish_state) == ("node of rank 2", False, False)
+    assert not run.path.exists()  # rank 0's to write
+
+
+def test_with_further_nodes_the_run_is_shared(offline, settings, monkeypatch, tmp_path):
+    import wandb
+
+    offline.setenv("WANDB_MODE", "online")
+    modes = []
+    logged = []
+    fake = SimpleNamespace(
+        id="abc", url="", define_metric=lambda *a, **n: None, log=lambda record, step: logged.append(step)
+    )
+    monkeypatch.setattr(wandb, "init", lambda mode, **arguments: modes.append(mode) or fake)
+    for shared in (True, False):
+        WandbRun.open(settings, tmp_path, "finetune", {}, shared=shared).log({"samples": 1}, 7)
+    assert modes == ["shared", "online"] and logged == [None, 7]  # a shared run has no say in its steps

@@ -64,6 +64,15 @@ class CorpusTask:
         return {}
 
 
+class TeacherClickTask(ClickTask):
+    """A click stage whose teacher runs in the step, which is then no CUDA graph: its batches are not filled up."""
+
+    def begin(self, engine: Engine) -> None:
+        """See `Task`."""
+        super().begin(engine)
+        self.titles.repeats = False
+
+
 class LiveClickTask(ClickTask):
     """A click stage that needs the states of all layers: what the frozen ones make of a title is not kept."""
 

@@ -34,8 +34,8 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages import post_train
-from tnr_dist.stages.baselines.common import in_parts
-from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
+from tnr_dist.stages.baselines.common import TeacherClickTask, in_parts
+from tnr_dist.stages.clicks import ClickInputs, ClickTitles
 from tnr_dist.stages.common import (
     BATCH_SETTINGS,
     MODEL_SETTINGS,
@@ -192,6 +192,6 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         titles = ClickTitles(tokens, longest, top, train, engine, folder(config, "frozen"))
         loader = click_loader(config, data, train.batch_size, config.seed, engine)
         module = NewsBERTModule(student, source.encoder, titles, train)
-        return ClickTask(student, module, titles, loader, train, config.seed, place.name)
+        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name)
 
     train_model(engine, place, task, redo)

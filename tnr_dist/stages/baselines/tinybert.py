@@ -31,8 +31,15 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages import finetune, post_train
-from tnr_dist.stages.baselines.common import CorpusTask, LiveClickTask, WithTeacher, corpus_texts, in_parts
-from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
+from tnr_dist.stages.baselines.common import (
+    CorpusTask,
+    LiveClickTask,
+    TeacherClickTask,
+    WithTeacher,
+    corpus_texts,
+    in_parts,
+)
+from tnr_dist.stages.clicks import ClickInputs, ClickTitles
 from tnr_dist.stages.common import (
     BATCH_SETTINGS,
     MODEL_SETTINGS,
@@ -250,7 +257,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         titles = _titles(config, data, student, train, engine)
         module = PredictionModule(student, teacher, titles, train.temperature)
         loader = click_loader(config, data, train.batch_size, config.seed, engine)
-        return ClickTask(student, module, titles, loader, train, config.seed, place.name)
+        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name)
 
     train_model(engine, place, task, redo)
 

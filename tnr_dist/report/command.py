@@ -1,0 +1,90 @@
+"""`tnr report PATH…`: from run folders to OUTPUT/report.html, report.md and the figures as PNG."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tnr_dist import __version__
+from tnr_dist.files import write_text
+from tnr_dist.report import curves, data, progress, results, settings
+from tnr_dist.report.drawing import write_png
+from tnr_dist.report.found import Run, find_runs
+from tnr_dist.report.groups import Group, group_runs
+from tnr_dist.report.html import to_html
+from tnr_dist.report.markdown import to_markdown
+from tnr_dist.report.page import Document
+from tnr_dist.report.results import Model, models_of
+
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """What the command line names, and overrides `key.sub=value` for the configuration files among it."""
+    overrides = [one for one in arguments if _OVERRIDE.match(one) and not Path(one).exists()]
+    return [Path(one) for one in arguments if one not in overrides], overrides
+
+
+def write_report(
+    paths: Sequence[Path], output: Path | None = None, *, now: float | None = None
+) -> tuple[Path, list[Model]]:
+    """Write the report of all runs at and under `paths`; returns the page and the models of its table.
+
+    Args:
+        output: folder of the report; None: `report` in the first path.
+        now: seconds since 1970, what `since` of an unfinished run counts to. Nothing else depends on the clock: the same
+            finished runs give the same bytes.
+
+    Raises:
+        InputError: a path is no folder, no run is found, or a file of a run is damaged.
+    """
+    runs = find_runs(paths)
+    groups = group_runs(runs)
+    models = models_of(groups)
+    document = make_document(paths, runs, groups, models, time.time() if now is None else now)
+    folder = output if output is not None else paths[0] / "report"
+    for figure in document.figures:
+        write_png(folder / figure.file, figure.caption, figure.panels, figure.legend)
+    write_text(folder / "report.md", to_markdown(document))
+    page = folder / "report.html"
+    write_text(page, to_html(document))
+    return page, models
+
+
+def make_document(
+    paths: Sequence[Path], runs: Sequence[Run], groups: Sequence[Group], models: Sequence[Model], now: float
+) -> Document:
+    """What the report says, in the order in which it is asked for."""
+    bases = list(dict.fromkeys(run.base for run in runs))
+    sections = [
+        results.results_section(models, bases),
+        progress.unfinished_section(groups, now),
+        data.impressions_section(models),
+        curves.curves_section(groups),
+        curves.teachers_section(groups),
+        curves.speed_section(groups),
+        data.data_section(runs),
+        settings.settings_section(groups),
+        progress.time_section(groups),
+    ]
+    seeds = len({run.seed for run in runs} - {None})
+    parts = [
+        _counted(len(models), "model") if models else "no model evaluated yet",
+        _counted(len(runs), "run"),
+        *([_counted(seeds, "seed")] if seeds else []),
+        f"tnr_dist {__version__}",
+    ]
+    names = [os.path.relpath(path) if not path.is_absolute() else str(path) for path in paths]
+    return Document(
+        f"Report of {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
+        " · ".join(parts),
+        [*results.tiles(models), *progress.tiles(runs)],
+        [section for section in sections if section is not None],
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
