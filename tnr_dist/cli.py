@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import sys
 from collections.abc import Iterator
@@ -279,6 +280,31 @@ def stage2(config: ConfigArgument, overrides: OverridesArgument = None, print_co
     from tnr_dist.stages import stage2 as stage
 
     _stage(config, overrides, print_config, stage.run)
+
+
+class Baseline(str, enum.Enum):
+    """What `tnr baseline` trains."""
+
+    further_pretrain = "further-pretrain"
+    tinybert = "tinybert"
+    newsbert = "newsbert"
+
+
+@app.command("baseline")
+def baseline(
+    method: Annotated[Baseline, typer.Argument(help="Which one; students have student.layers layers.")],
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train a baseline of the paper: PLM-NR (FP)'s further pre-training, TinyBERT or NewsBERT.
+
+    After further-pretrain: tnr finetune CONFIG finetune.init=further-pretrain.
+    """
+    from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
+
+    runs = {"further-pretrain": further_pretrain.run, "tinybert": tinybert.run, "newsbert": newsbert.run}
+    _stage(config, overrides, print_config, runs[method.value])
 
 
 @app.command("evaluate")

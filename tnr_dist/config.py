@@ -312,7 +312,9 @@ class LogConfig:
 class WandbConfig:
     """Weights & Biases, beside metrics.jsonl; variables `WANDB_*` of the environment go before these keys."""
 
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online with a login, else offline in RUN/wandb
+    mode: Literal["auto", "online", "offline", "disabled"] = (
+        "auto"  # auto: online with a login, else offline in RUN/wandb
+    )
     project: str = "tnr_dist"
     entity: str = ""  # user or team; empty: the login's own
     group: str = ""  # the experiment; empty: the name of `output`

@@ -113,10 +113,16 @@ class Page:
     @property
     def requests(self) -> list[str]:
         """Addresses that the page has asked for."""
-        asked = [event["params"]["request"]["url"] for event in self._events if event.get("method") == "Network.requestWillBeSent"]
+        asked = [
+            event["params"]["request"]["url"]
+            for event in self._events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
         return [url for url in asked if not url.startswith("data:")]
 
-    def screenshot(self, path: Path, *, whole: bool = True, clip: tuple[float, float, float, float] | None = None) -> None:
+    def screenshot(
+        self, path: Path, *, whole: bool = True, clip: tuple[float, float, float, float] | None = None
+    ) -> None:
         """A PNG of the page, or of x, y, width, height of it."""
         extra: dict[str, Any] = {"captureBeyondViewport": whole or clip is not None}
         if clip is None and whole:

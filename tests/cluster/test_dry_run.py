@@ -1,5 +1,6 @@
 """What slurm/pipeline.sh would submit; needs no Slurm."""
 
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -84,4 +85,20 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, says):
 )
 def test_help(script: Path):
     done = subprocess.run([script, "--help"], env=clean_environment(), text=True, capture_output=True, timeout=60)
-    assert done.returncode == 0 and f"slurm/{script.name} CONFIG" in done.stdout and "SBATCH" not in done.stdout
+    assert done.returncode == 0 and "SBATCH" not in done.stdout
+    assert re.search(rf"slurm/{re.escape(script.name)} (STUDY |LEVEL )*CONFIG", done.stdout)
+
+
+def test_a_study_is_an_array_for_each_level():
+    script = ROOT / "slurm" / "reproduce.sh"
+    arguments = ["fig3", ROOT / "configs" / "demo.yaml", "reproduce.teachers=[1, 2]", "seeds=3", "--dry-run"]
+    done = subprocess.run([script, *arguments], env=clean_environment(), text=True, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    jobs = [shlex.split(line) for line in done.stdout.splitlines()]
+    names = [next(word for word in job if word.startswith("--job-name=")).partition("=")[2] for job in jobs]
+    assert names == ["tnr-fig3-prepare", *(f"tnr-fig3-{level}" for level in range(4)), "tnr-fig3-report"]
+    # Three seeds: post-training; two teachers and stage 1; a cache of one and of two teachers; a student of each.
+    arrays = [word for job in jobs for word in job if word.startswith("--array=")]
+    assert arrays == ["--array=0-2", "--array=0-8", "--array=0-5", "--array=0-5"]
+    for before, job in zip(names, jobs[1:], strict=False):
+        assert f"--dependency=afterok:ID_of_{before.removeprefix('tnr-')}" in job

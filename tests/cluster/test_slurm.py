@@ -146,8 +146,7 @@ def test_a_killed_rank_is_a_requeue_too(cluster, config, uninterrupted, inputs):
             continue
         if wanted <= environment and python:
             os.kill(int(process.name), signal.SIGKILL)
-    # Once in some runs the restarted job was told to stop again (by whom is not known), which is one more restart.
-    assert cluster.succeed(job)["Restarts"] in ("1", "2")
+    assert cluster.succeed(job)["Restarts"] == "1"
     assert "the first rank to end: Killed" in cluster.logs(job)
     assert_same_as(uninterrupted, output)
 
@@ -158,7 +157,7 @@ def test_a_node_that_dies(cluster, config, uninterrupted, inputs):
     in_mid_epoch(cluster, job, output)
     cluster.kill_node("node2")
     cluster.boot_node("node2")
-    assert cluster.succeed(job, 300)["Restarts"] in ("1", "2")
+    assert cluster.succeed(job, 300)["Restarts"] == "1"
     assert "going on at step" in cluster.logs(job)
     assert_same_as(uninterrupted, output)
 

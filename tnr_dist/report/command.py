@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tnr_dist import __version__
+from tnr_dist.config_file import load_config
+from tnr_dist.errors import InputError
 from tnr_dist.files import write_text
+from tnr_dist.progress import say
 from tnr_dist.report import curves, data, progress, results, settings
 from tnr_dist.report.drawing import write_png
 from tnr_dist.report.found import Run, find_runs
@@ -20,6 +23,44 @@ from tnr_dist.report.page import Document
 from tnr_dist.report.results import Model, models_of
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+
+
+def report(arguments: Sequence[str], output: Path | None = None) -> Path:
+    """What `tnr report` does: print the results and write the report of run folders, output folders, configurations.
+
+    Of a configuration whose `tnr run` is complete the table and pictures of `tnr run` are made again, too. Returns the
+    page. Raises InputError as `write_report`, and for a bad configuration.
+    """
+    from rich.console import Console
+
+    from tnr_dist.evaluation.report import results_table
+    from tnr_dist.stages import pipeline
+
+    paths, overrides = split_arguments(arguments)
+    if overrides and all(path.is_dir() for path in paths):
+        raise InputError(f"{overrides[0]}: a setting changes a configuration; folders are shown as they are")
+    folders, shown = [], False
+    for path in paths:
+        if path.is_dir():
+            folders.append(path)
+            continue
+        if not path.is_file():
+            raise InputError(f"{path}: no such folder or configuration file")
+        config = load_config(path, overrides)
+        if not Path(config.output).is_dir():
+            raise InputError(f"{config.output}: no run there yet; run `tnr run {path}` first")
+        folders.append(Path(config.output))
+        if pipeline.is_complete(config):
+            pipeline.report(config)
+            shown = True
+    page, models = write_report(folders, output)
+    if models and not shown:
+        console = Console()
+        # In a log file there is no width to fit: names must not be cut.
+        console = console if console.is_terminal else Console(width=120)
+        console.print(results_table(results.plain_rows(models), f"{models[0].split}, {len(models)} models"))
+    say(f"report: {page}")
+    return page
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:

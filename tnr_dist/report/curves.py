@@ -51,7 +51,7 @@ def curves_section(groups: Sequence[Group]) -> Section | None:
     """A figure a stage: one panel a metric, one line a run; the seeds of a training share a colour."""
     blocks: list[Block] = []
     for stage in _stages(groups):
-        members = [group for group in groups if group.stage == stage]
+        members = [group for group in groups if group.stage == stage and any(run.records for run in group.runs)]
         keys = _curve_keys(run for group in members for run in group.runs)
         panels = [
             line_chart(_title(key), "samples", _lines(members, lambda run, key=key: run.column(key)))  # type: ignore[misc]

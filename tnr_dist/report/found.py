@@ -15,6 +15,7 @@ import yaml
 
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json
+from tnr_dist.tracking.client import without_secrets
 from tnr_dist.train.tracking import read_metrics
 
 _SEED = re.compile(r"seed-(\d+)")
@@ -129,7 +130,7 @@ def read_run(path: Path) -> Run:
     made_from = complete if complete is not None else read_json(path / "begun.json")
     if not isinstance(made_from, dict) or not isinstance(made_from.get("stage"), str):
         raise InputError(f"{path}: its {'complete' if complete else 'begun'}.json names no stage; not a run folder")
-    made_from = {**made_from, **{key: made_from.get(key) or {} for key in ("settings", "extra", "inputs")}}
+    made_from = {**without_secrets(made_from), **{key: made_from.get(key) or {} for key in ("settings", "extra", "inputs")}}
     results = read_json(path / "results.json") if (path / "results.json").is_file() else None
     if results is not None and (complete is None or results.get("made_from", {}).get("run") != complete.get("id")):
         results = None  # of a model that was here before
@@ -170,4 +171,5 @@ def _read_config(path: Path) -> dict[str, Any]:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a configuration file ({' '.join(str(error).split())})") from None
-    return tree if isinstance(tree, dict) else {}
+    # A report is passed on: what an address carries beside its place is not for everybody.
+    return without_secrets(tree) if isinstance(tree, dict) else {}

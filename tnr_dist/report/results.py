@@ -68,9 +68,13 @@ def models_of(groups: Sequence[Group]) -> list[Model]:
 
 
 def reference_of(models: Sequence[Model]) -> Model | None:
-    """What others are compared with: the largest model, of equal ones the best."""
+    """What others are compared with: the largest model, of equal ones the first."""
     sized = [one for one in models if one.parameters and one.mean("auc") is not None]
-    return max(sized, key=lambda one: (one.parameters or 0, one.mean("auc") or 0), default=None)
+    return max(sized, key=lambda one: one.parameters or 0, default=None)
+
+
+def _sizes(models: Sequence[Model]) -> set[float]:
+    return {one.parameters for one in models if one.parameters}
 
 
 def tiles(models: Sequence[Model]) -> list[Tile]:
@@ -81,17 +85,18 @@ def tiles(models: Sequence[Model]) -> list[Tile]:
     best = max(scored, key=lambda one: one.mean("auc") or 0)
     out = [Tile(f"{100 * (best.mean('auc') or 0):.2f}", f"best AUC: {best.name}")]
     reference = reference_of(scored)
-    fast = [one for one in scored if one.news_per_s and one is not reference]
-    if reference is None or not reference.news_per_s or not fast:
+    if reference is None or not reference.parameters or not reference.news_per_s:
+        return out
+    fast = [one for one in scored if one.news_per_s and (one.parameters or 0) < reference.parameters]
+    if not fast:
         return out
     fastest = max(fast, key=lambda one: one.news_per_s or 0)
     lost = 100 * ((fastest.mean("auc") or 0) - (reference.mean("auc") or 0))
     times = (fastest.news_per_s or 0) / reference.news_per_s
     out.append(Tile(f"{times:.1f} ×", f"news a second: {fastest.name} against {reference.name}"))
     out.append(Tile(_signed(lost), f"AUC points: {fastest.name} against {reference.name}"))
-    if fastest.parameters and reference.parameters:
-        share = 100 * fastest.parameters / reference.parameters
-        out.append(Tile(f"{share:.0f} %", f"of its parameters: {count(fastest.parameters)}"))
+    share = 100 * (fastest.parameters or 0) / reference.parameters
+    out.append(Tile(f"{share:.0f} %", f"of its parameters: {count(fastest.parameters)}"))
     return out
 
 
@@ -164,12 +169,13 @@ def _table(models: Sequence[Model], levels: Sequence[tuple[str, dict[str, Any]]]
         means = [round(mean, 4) for one in models if (mean := one.mean(metric)) is not None]
         best[metric] = max(means) if len(means) > 1 else None
     reference = reference_of(models)
+    compared = len(_sizes(models)) > 1  # of one size, they differ in speed by chance
     splits = {one.split for one in models}
     seeds = max(len(one.values["auc"]) for one in models)
     rows: list[list[Cell | str]] = []
     for one in models:
         speedup = "-"
-        if reference is not None and reference.news_per_s and one.news_per_s:
+        if compared and reference is not None and reference.news_per_s and one.news_per_s:
             speedup = f"{one.news_per_s / reference.news_per_s:.2f} ×"
         rows.append(
             [
@@ -188,8 +194,8 @@ def _table(models: Sequence[Model], levels: Sequence[tuple[str, dict[str, Any]]]
     impressions = {run.results.get("impressions") for one in models for run in one.group.scored if run.results}
     size = f", {next(iter(impressions)):,} impressions" if len(impressions) == 1 and None not in impressions else ""
     spread = "mean ± standard deviation over seeds, " if seeds > 1 else ""
-    compared = f"; speed-up over {reference.name}" if reference is not None and len(models) > 1 else ""
-    caption = f"Metrics in percent, {spread}{' and '.join(sorted(splits))} split{size}{compared}. The best is marked."
+    over = f"; speed-up over {reference.name}" if compared and reference is not None else ""
+    caption = f"Metrics in percent, {spread}{' and '.join(sorted(splits))} split{size}{over}. The best is marked."
     columns = ["Model", *HEADERS.values(), "Layers", "Parameters", "News/s", "Speed-up", "Seeds"]
     return Table(caption, columns, rows)
 

@@ -1,0 +1,289 @@
+"""What the documentation takes from the code: the configuration's keys, the commands' options, and equations as MathML.
+
+A hook of mkdocs. A page says where: `<!-- generated: configuration -->`, `<!-- generated: commands -->`. Equations are
+written as `$x$` or `$$x$$` (LaTeX) and leave here as MathML, which browsers draw without a script or a font of ours.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import html
+import inspect
+import io
+import re
+import tokenize
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tnr_dist.config import ClickTrainConfig, Config, TrainConfig
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "tnr_dist" / "config.py"
+_OUTSIDE = re.compile(r"\[([^\]\n]+)\]\(\.\./[^)\n]*\)")
+_MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key of the configuration tree: its dotted name, type, default and comment."""
+
+    name: str
+    kind: str
+    default: str
+    meaning: str
+
+    @property
+    def leaf(self) -> str:
+        """The name within its group."""
+        return self.name.rpartition(".")[2]
+
+
+# Hooks ----------------------------------------------------------------------------------------------------------------
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in what is generated; a link to a file outside docs/ is right on the forge and leads nowhere on the site."""
+    for name, make in (("configuration", configuration), ("commands", commands)):
+        mark = f"<!-- generated: {name} -->"
+        if mark in markdown:
+            markdown = markdown.replace(mark, make())
+    return _OUTSIDE.sub(r"\1", markdown)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Equations to MathML. An equation that cannot be converted ends the build."""
+    return _MATH.sub(_mathml, content)
+
+
+def _mathml(found: re.Match[str]) -> str:
+    from latex2mathml.converter import convert
+
+    block = found[1] == "div"
+    mathml = convert(html.unescape(found[2]).strip(), display="block" if block else "inline")
+    return f'<div class="math" tabindex="0">{mathml}</div>' if block else mathml
+
+
+# Configuration --------------------------------------------------------------------------------------------------------
+
+
+def configuration() -> str:
+    """Every key of the tree, section by section; what all training stages have stands once, before the first of them."""
+    lines: list[str] = []
+    shared = [(TrainConfig, "Every training stage"), (ClickTrainConfig, "Every stage on clicks")]
+    for title, kind, keys in _sections(Config, ""):
+        if shared and issubclass(kind, TrainConfig):
+            for base, name in shared:
+                lines += _table(name, base, [key for key in _keys(base, "STAGE.") if not _as_in_base(base, key)])
+            shared = []
+        kept = [key for key in keys if not _as_in_base(kind, key)]
+        rest = ", ".join(f"`{key.leaf}`" for key in keys if key not in kept)
+        where = "[every training stage](#every-training-stage)"
+        if issubclass(kind, ClickTrainConfig):
+            where += " and [every stage on clicks](#every-stage-on-clicks)"
+        lines += _table(title, kind, kept, f"As in {where}: {rest}." if rest else "")
+    return "\n".join(lines)
+
+
+def all_keys() -> list[Key]:
+    """The keys that are no group of keys, in the tree's order."""
+    return [key for _, _, keys in _sections(Config, "") for key in keys]
+
+
+def _table(title: str, kind: type, keys: list[Key], after: str = "") -> list[str]:
+    lines = [
+        f"## {title}",
+        "",
+        _sentence(kind.__doc__ or ""),
+        "",
+        "| Key | Type | Default | Meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| `{key.name}` | {key.kind} | {key.default} | {key.meaning} |" for key in keys]
+    return [*lines, "", after, ""]
+
+
+def _as_in_base(kind: type, key: Key) -> bool:
+    """Whether a base that is described by itself has this key with this default and nothing is said of it here."""
+    for base in kind.__mro__[1:]:
+        if base in (ClickTrainConfig, TrainConfig) and key.leaf in {field.name for field in dataclasses.fields(base)}:
+            same = next(one for one in _keys(base, "") if one.leaf == key.leaf)
+            return (same.default, same.meaning) == (key.default, key.meaning)
+    return False
+
+
+def _sections(kind: type, prefix: str) -> Iterator[tuple[str, type, list[Key]]]:
+    if rows := _keys(kind, prefix):
+        yield (prefix.rstrip(".") or "The whole run"), kind, rows
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _sections(typing.cast(type, hint), f"{prefix}{name}.")
+        for inner in typing.get_args(hint):
+            if dataclasses.is_dataclass(inner):
+                yield from _sections(typing.cast(type, inner), f"{prefix}{name}[].")
+
+
+def _keys(kind: type, prefix: str) -> list[Key]:
+    """The keys of one group, groups inside it left out."""
+    hints = typing.get_type_hints(kind)
+    fields = [field for field in dataclasses.fields(kind) if not dataclasses.is_dataclass(hints[field.name])]
+    return [_key(kind, prefix, field, hints[field.name]) for field in fields]
+
+
+def _key(kind: type, prefix: str, field: dataclasses.Field[Any], hint: Any) -> Key:
+    default = field.default
+    if default is dataclasses.MISSING:
+        default = field.default_factory()  # type: ignore[misc]
+    meaning = next((text for text in _meanings(kind, field.name) if text), "")
+    return Key(f"{prefix}{field.name}", _kind(hint), _value(default), _cell(meaning))
+
+
+def _kind(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return " ".join(f"`{choice}`" for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        (inner,) = typing.get_args(hint)
+        return "list of groups" if dataclasses.is_dataclass(inner) else f"list of {_kind(inner)}"
+    return {int: "whole number", float: "number", bool: "true, false", str: "text"}[hint]
+
+
+def _value(value: Any) -> str:
+    if value == "":
+        return "empty"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return "`[" + ", ".join(str(one) for one in value) + "]`"
+    return f"`{value}`"
+
+
+def _sentence(text: str) -> str:
+    return _cell(" ".join(text.split()))
+
+
+def _cell(text: str) -> str:
+    # Outside code spans a bracket could begin markup, such as [CLS].
+    parts = re.split(r"(`[^`]*`)", text)
+    escaped = [re.sub(r"([\[\]<>{}*_|])", r"\\\1", one) if i % 2 == 0 else one for i, one in enumerate(parts)]
+    return "".join(escaped)
+
+
+def _meanings(kind: type, name: str) -> Iterator[str]:
+    """The comment of a key where it is declared, the class itself first, then its bases."""
+    for one in kind.__mro__:
+        if one is not object:
+            yield _comments().get(one.__name__, {}).get(name, "")
+
+
+_found: dict[str, dict[str, str]] = {}
+
+
+def _comments() -> dict[str, dict[str, str]]:
+    """Of every class of config.py and every field: the comment lines right above it and the one behind it."""
+    if _found:
+        return _found
+    source = CONFIG.read_text(encoding="utf-8")
+    alone, behind = {}, {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            text = token.string.lstrip("#: ").strip()
+            place = alone if not token.line[: token.start[1]].strip() else behind
+            place[token.start[0]] = text
+    tree = ast.parse(source)
+    aliases = {
+        node.targets[0].id: _above(node.lineno, alone)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        fields = _found.setdefault(node.name, {})
+        for line in node.body:
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                after = [behind[n] for n in range(line.lineno, (line.end_lineno or line.lineno) + 1) if n in behind]
+                alias = aliases.get(line.annotation.id, "") if isinstance(line.annotation, ast.Name) else ""
+                texts = filter(None, [_above(line.lineno, alone), *after, alias])
+                fields[line.target.id] = " ".join(one if one[-1] in ".:;," else f"{one}." for one in texts)
+    return _found
+
+
+def _above(line: int, alone: dict[int, str]) -> str:
+    texts: list[str] = []
+    while (line := line - 1) in alone:
+        texts.insert(0, alone[line])
+    return " ".join(texts)
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """An argument or option of a command."""
+
+    name: str
+    option: bool
+    value: str  # what an option takes; empty for a flag
+    required: bool
+    default: str
+    meaning: str
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as `tnr COMMAND --help` has them."""
+    lines: list[str] = []
+    for path, command in all_commands().items():
+        parameters = parameters_of(command)
+        arguments = [
+            one.name if one.required or one.name[0] == "[" else f"[{one.name}]" for one in parameters if not one.option
+        ]
+        options = ["[OPTION]..."] if any(one.option for one in parameters) else []
+        usage = " ".join(["tnr", path, *arguments, *options])
+        lines += [f"## tnr {path}", "", _sentence(command.__doc__ or ""), "", "```text", usage, "```", ""]
+        rows = [one for one in parameters if one.name not in _EVERYWHERE]
+        if rows:
+            lines += ["| Argument or option | Default | Meaning |", "|---|---|---|"]
+            for one in rows:
+                default = "required" if one.required else one.default and f"`{one.default}`"
+                lines.append(f"| `{f'{one.name} {one.value}'.strip()}` | {default} | {one.meaning} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def all_commands() -> dict[str, Any]:
+    """The function of every command by its words, such as `data prepare`."""
+    from tnr_dist.cli import app
+
+    found: dict[str, Any] = {}
+
+    def visit(group: Any, words: list[str]) -> None:
+        for one in group.registered_commands:
+            found[" ".join([*words, one.name or one.callback.__name__.replace("_", "-")])] = one.callback
+        for inner in group.registered_groups:
+            visit(inner.typer_instance, [*words, inner.name])
+
+    visit(app, [])
+    return found
+
+
+def parameters_of(command: Any) -> list[Parameter]:
+    """Arguments and options of a command's function, as typer reads them."""
+    found = []
+    hints = typing.get_type_hints(command, include_extras=True)
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind, info = typing.get_args(hints[name])[:2]
+        option = type(info).__name__ == "OptionInfo"
+        words = [one for one in (info.param_decls or ()) if one.startswith("-")]
+        shown = ", ".join(words) or f"--{name.replace('_', '-')}" if option else info.metavar or name.upper()
+        required = parameter.default is inspect.Parameter.empty
+        default = "" if required or parameter.default in (None, "", False) else str(parameter.default)
+        value = "" if not option or kind is bool else _TAKES.get(kind, "TEXT")
+        found.append(Parameter(shown, option, value, required, default, _sentence(info.help or "")))
+    return found
+
+
+_EVERYWHERE = ("CONFIG", "[KEY=VALUE]...", "--print-config")  # the page says it once
+_TAKES = {int: "N", float: "X", Path: "PATH", Path | None: "PATH"}

@@ -1,0 +1,291 @@
+"""The report as a whole: what is in it, that it needs nothing else, and that it is the same each time."""
+
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.unit.report.run_folders import BEGUN, make_config, unfinish, write_experiment
+from tnr_dist.config import RowConfig, to_yaml
+from tnr_dist.errors import InputError
+from tnr_dist.report.command import report, split_arguments, write_report
+from tnr_dist.report.data import read_impression_facts
+from tnr_dist.report.progress import duration
+
+EVIL = '<script>alert("x")</script>|[y](javascript:z)'
+
+
+class Page(HTMLParser):
+    """Tags with attributes, headings, and the rows of each table by the text of its caption."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[tuple[int, str]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self._caption, self._open, self._text = "", "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = dict(attrs)
+        self.tags.append((tag, facts))
+        if tag in ("h1", "h2", "h3", "th", "td") or (tag == "p" and facts.get("class") == "caption"):
+            self._open, self._text = tag, ""
+        if tag == "table":
+            self.tables[self._caption] = []
+        if tag == "tr":
+            self.tables[self._caption].append([])
+
+    def handle_data(self, data: str) -> None:
+        self._text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        text = self._text.strip()
+        if tag != self._open:
+            return
+        if tag in ("th", "td"):
+            self.tables[self._caption][-1].append(text)
+        elif tag == "p":
+            self._caption = text
+        else:
+            self.headings.append((int(tag[1]), text))
+        self._open = ""
+
+    def table(self, words: str) -> list[list[str]]:
+        """The one table whose caption contains the words."""
+        (found,) = [rows for caption, rows in self.tables.items() if words in caption]
+        return found
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
+    """Two seeds of a teacher and a student over real prepared data; stage 2 of seed 1 is unfinished."""
+    output = tmp_path_factory.mktemp("runs") / "demo"
+    facts = read_impression_facts(prepared, "dev")
+    assert facts is not None
+    write_experiment(make_config(output, data=prepared), impressions=facts.rows)
+    unfinish(output / "seed-1/stage2-1", 6)
+    return output
+
+
+@pytest.fixture(scope="module")
+def written(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report's folder."""
+    page, _ = write_report([experiment], tmp_path_factory.mktemp("report"), now=BEGUN + 7200)
+    return page.parent
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> Page:
+    return Page((written / "report.html").read_text())
+
+
+def test_results_are_the_runs(page, experiment):
+    rows = page.table("Metrics in percent")
+    head, teacher, student = rows[:3]
+    aucs = [json.loads((experiment / f"seed-{s}/teacher-0/results.json").read_text())["auc"] for s in (0, 1)]
+    mean = sum(aucs) / 2
+    deviation = abs(aucs[0] - aucs[1]) / 2**0.5
+    assert teacher[0] == "PLM-NR-3 (DP)" and head[1] == "AUC"
+    assert teacher[1].removesuffix(" (best)") == f"{100 * mean:.2f} ± {100 * deviation:.2f}"
+    assert teacher[-1] == "2" and student[-1] == "1"  # the other seed of the student is unfinished
+    assert student[head.index("Speed-up")] == "2.25 ×"
+    assert [row[0] for row in rows[3:]] == ["random", "most popular", "oracle"]
+    assert rows[-1][1] == "83.00"  # no yardstick is ever the best
+    best = [row[0] for row in rows if "(best)" in row[1]]
+    assert best in (["PLM-NR-3 (DP)"], ["Tiny-NewsRec-1"])
+
+
+def test_an_unfinished_run_is_shown_as_such(page):
+    (row,) = page.table("Begun and not complete")[1:]
+    assert row[:3] == ["Tiny-NewsRec-1", "1", "stage2"]
+    assert row[3] == "50 % of 12 steps" and row[4] == "6" and row[7] == "2 h"
+    assert row[6] == "2023-11-14 22:13 UTC"
+
+
+def test_every_section_is_there(page, written):
+    assert [text for level, text in page.headings if level == 2] == [
+        "Results",
+        "Unfinished runs",
+        "Impressions",
+        "Training curves",
+        "Teachers",
+        "Speed",
+        "Data",
+        "Settings",
+        "Environment and time",
+    ]
+    names = {path.name for path in written.glob("*.png")}
+    assert {"quality.png", "curves-post-train.png", "curves-stage2.png", "teachers.png", "speed.png"} <= names
+    assert page.table("held-out pairs")[1] == ["post-train", "91.00 ± 0.00"]
+    stage2 = next(row for row in page.table("Means over a training") if row[0] == "Tiny-NewsRec-1")
+    assert stage2[2] == "306"  # samples a second: without their first records the seeds have 307 and 304
+    assert page.table("Time of the stages")[-1] == ["together", "14", "", "16 min 41 s (best)"]
+
+
+def test_data_and_impressions_come_from_the_data_set(page, prepared):
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    rows = {row[0]: row for row in page.table(f"Impressions of {prepared}")}
+    assert rows["Impressions"][1] == f"{manifest['counts']['splits']['train']['impressions_kept']:,}"
+    (tests,) = page.table("Difference of AUC")[1:]
+    assert tests[0] == "Tiny-NewsRec-1"
+    titles = {facts["id"] for tag, facts in page.tags if tag == "desc"}
+    assert {"impressions-1-d", "impressions-2-d", "impressions-3-d", "data-1-d", "data-2-d"} <= titles
+
+
+def test_settings_that_are_not_the_default(page, prepared, written):
+    rows = {row[0]: row[1:] for row in page.table("not the default")}
+    # Only the student has layers of its own, so nothing differs where it matters.
+    assert rows == {
+        "Setting": ["Value", "Default"],
+        "data.dir": [str(prepared), "runs/data"],
+        "student.layers": ["1", "4"],
+        "finetune.teachers": ["2", "4"],
+    }
+    assert "All results were made with the same settings" in (written / "report.html").read_text()
+
+
+def test_two_experiments_differ_in_what_was_changed(tmp_path):
+    for name, lr in (("a", 1e-4), ("b", 2e-4)):
+        write_experiment(make_config(tmp_path / name, data=tmp_path / "data", stage2__lr=lr))
+    path, _ = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out", now=BEGUN)
+    rows = Page(path.read_text()).table("Settings that differ")
+    assert [row[0] for row in rows[1:]] == ["stage2.lr"]  # student.layers and seeds are no difference of the two
+    values = dict(zip(rows[0], rows[1], strict=True))
+    assert values["a: Tiny-NewsRec-1"] == "0.0001" and values["b: Tiny-NewsRec-1"] == "0.0002"
+    assert values["a: PLM-NR-3 (DP)"] == "-"  # it does not depend on stage 2
+
+
+def test_the_page_needs_nothing_else_and_runs_nothing(page, written):
+    text = (written / "report.html").read_text()
+    assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object", "embed", "form")]
+    for tag, facts in page.tags:
+        assert not [name for name in facts if name.startswith("on")], tag
+        for name in ("href", "src", "xlink:href"):
+            assert (facts.get(name) or "#").startswith(("#", "data:")), (tag, facts)
+    assert not re.search(r"url\(|@import|https?://", re.sub(r"<pre.*?</pre>", "", text, flags=re.S))
+    assert "default-src 'none'" in text
+
+
+def test_the_page_is_well_built(page):
+    ids = [facts["id"] for _, facts in page.tags if "id" in facts]
+    assert len(set(ids)) == len(ids)
+    for tag, facts in page.tags:
+        if (facts.get("href") or "").startswith("#"):
+            assert facts["href"][1:] in ids
+        for target in (facts.get("aria-labelledby") or "").split():
+            assert target in ids
+        if tag == "svg":
+            assert facts["role"] == "img" and facts["aria-labelledby"]
+        if tag == "img":
+            assert facts["alt"]
+    levels = [level for level, _ in page.headings]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_the_same_runs_give_the_same_bytes(experiment, written, tmp_path):
+    again, _ = write_report([experiment], tmp_path, now=BEGUN + 7200)
+    names = sorted(path.name for path in written.iterdir())
+    assert names == sorted(path.name for path in again.parent.iterdir())
+    for name in names:
+        assert (again.parent / name).read_bytes() == (written / name).read_bytes(), name
+
+
+def test_markdown_has_the_same_tables_and_the_pictures(page, written):
+    text = (written / "report.md").read_text()
+    for caption, rows in page.tables.items():
+        shown = caption.replace("&", "&amp;").replace("<", "&lt;")
+        assert shown.split("[")[0] in text
+        assert all(
+            cell.removesuffix(" (best)").split("(")[0].strip() in text
+            for row in rows
+            for cell in row
+            if "<" not in cell
+        )
+    pictures = re.findall(r"!\[[^\]]+\]\((.+?)\)", text)
+    assert len(pictures) >= 8 and all((written / name).is_file() for name in pictures)
+
+
+def test_names_from_outside_are_only_text(tmp_path):
+    config = make_config(
+        tmp_path / EVIL.replace("/", ""), [RowConfig(EVIL, "teacher"), RowConfig("b", "tiny-newsrec", 1)]
+    )
+    config.wandb.tags = [EVIL]
+    write_experiment(config)
+    file = Path(config.output) / "seed-0/teacher-0/complete.json"
+    file.write_text(file.read_text().replace('"stage": "finetune"', '"stage": "../../evil<b>"'))
+    path, _ = write_report([Path(config.output)], tmp_path / "out", now=BEGUN)
+    text = path.read_text()
+    assert not [tag for tag, _ in Page(text).tags if tag in ("script", "b")]
+    assert "&lt;script&gt;" in text and "<script" not in text
+    markdown = (tmp_path / "out/report.md").read_text()
+    outside = re.sub(r"^(`{3,}).*?^\1$", "", markdown, flags=re.S | re.M)  # within a fence everything is text
+    assert "<script" not in outside and "](javascript" not in outside.replace("\\](", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", Path(config.output).name}
+
+
+def test_one_run_alone_is_a_report(experiment, tmp_path):
+    path, models = write_report([experiment / "seed-0/post-train"], tmp_path, now=BEGUN)
+    assert not models
+    text = path.read_text()
+    assert "no model evaluated yet" in text and 'id="training"' in text and 'id="results"' not in text
+
+
+def test_a_run_without_any_record_is_a_report(experiment, tmp_path):
+    folder = tmp_path / "seed-0/cache"
+    folder.mkdir(parents=True)
+    (folder / "begun.json").write_text((experiment / "seed-0/cache/begun.json").read_text())
+    path, _ = write_report([folder], now=BEGUN)
+    assert path == folder / "report/report.html" and "nothing logged yet" in path.read_text()
+
+
+def test_missing_data_is_said_and_no_error(tmp_path):
+    write_experiment(make_config(tmp_path / "run"))
+    path, _ = write_report([tmp_path / "run"], now=BEGUN)
+    assert "not there any more" in path.read_text()
+
+
+# The command --------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_are_paths_and_overrides(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b").mkdir()
+    assert split_arguments(["runs/x", "seeds=2", "stage2.lr=1e-4", "a=b"]) == (
+        [Path("runs/x"), Path("a=b")],
+        ["seeds=2", "stage2.lr=1e-4"],
+    )
+
+
+def test_a_configuration_stands_for_its_output(tmp_path, capsys):
+    config = make_config(tmp_path / "run")
+    write_experiment(config)
+    unfinish(tmp_path / "run/seed-1/stage2-1", 2)
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(config))
+    page = report([str(file)])
+    assert page == tmp_path / "run/report/report.html" and page.is_file()
+    assert "Tiny-NewsRec-1" in capsys.readouterr().out  # the table, although one run is unfinished
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["config.yaml"], ["folder", "seeds=2"], ["folder"]])
+def test_bad_input_is_one_line(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "config.yaml").write_text("output: not-run-yet\n")
+    with pytest.raises(InputError) as error:
+        report(arguments)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("**/report"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (245, "4 min 05 s"), (12_000, "3 h 20 min")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+    assert duration(725, coarse=True) == "12 min"
