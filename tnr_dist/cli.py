@@ -282,7 +282,7 @@ def stage2(config: ConfigArgument, overrides: OverridesArgument = None, print_co
     _stage(config, overrides, print_config, stage.run)
 
 
-class Baseline(str, enum.Enum):
+class Baseline(enum.StrEnum):
     """What `tnr baseline` trains."""
 
     further_pretrain = "further-pretrain"
@@ -357,6 +357,7 @@ def run(config: ConfigArgument, overrides: OverridesArgument = None, print_confi
     from tnr_dist.stages import pipeline
 
     resolved = _configure(config, overrides, print_config)
+    started_by_run = _DATA_READY in os.environ
     if detect().launcher == "none":
         pipeline.ensure_data(resolved)
         if pipeline.is_complete(resolved):
@@ -370,12 +371,12 @@ def run(config: ConfigArgument, overrides: OverridesArgument = None, print_confi
         if code == 0:
             pipeline.report(resolved)
             return
-    elif _DATA_READY not in os.environ:
+    elif not started_by_run:
         pipeline.ensure_data(resolved)
     with _engine(resolved) as engine:
         pipeline.run_chain(resolved, engine)
-    # With `ranks` the process that started them prints the table; under a launcher rank 0 does.
-    if detect().rank == 0 and (detect().launcher == "none" or resolved.ranks == 1):
+    # `tnr run` prints the table for the ranks that it started itself; under a launcher rank 0 does.
+    if detect().rank == 0 and not started_by_run:
         pipeline.report(resolved)
 
 
@@ -481,6 +482,18 @@ def report(config: ConfigArgument, overrides: OverridesArgument = None, print_co
     if not pipeline.is_complete(resolved):
         raise InputError(f"{resolved.output}: not every stage is complete; run `tnr run {config}` first")
     pipeline.report(resolved)
+
+
+@app.command("dashboard")
+def dashboard(
+    project: Annotated[str, typer.Option(help="The wandb project.")] = "tnr_dist",
+    entity: Annotated[str, typer.Option(help="User or team; empty: the login's own.")] = "",
+    show: Annotated[bool, typer.Option("--print", help="Only print the sections and panels.")] = False,
+) -> None:
+    """Create the wandb dashboard in a project."""
+    from tnr_dist.tracking import dashboard as board
+
+    print(board.describe() if show else board.create(project, entity))
 
 
 @app.command("doctor")

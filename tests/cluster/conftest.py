@@ -15,6 +15,7 @@ from tests.lanes import missing
 
 CONFIG = """
 threads: 1
+ranks: 2
 precision: fp32
 synth: {news: 300, users: 200, impressions: 800, dev_impressions: 200, test_impressions: 50, bodies: true, seed: 0}
 data: {body_tokens: 24, title_tokens: 16, history: 10}

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import random
 import re
 import shutil
@@ -38,6 +39,7 @@ from tests.faults.process import ROOT
 from tests.faults.world import LIMIT, Case, Result, World
 from tnr_dist.progress import say
 
+os.environ["WANDB_MODE"] = "disabled"  # as tests/conftest.py does, which is not loaded here
 FAULTS = injections.FAULTS | slurm.FAULTS
 ENGINES = ("ddp", "deepspeed", "horovod")
 RUNS = 5  # of one command, before the case is lost

@@ -30,7 +30,7 @@ _MIB = 2**20
 def run(layers: str = "6,4,2,1", seconds: float = 3.0, news: int = 512, seed: int = 0) -> dict[str, Any]:
     """Rows for MiniLM (the teacher) and its students: each format at batch 1 and 256.
 
-    Formats: `torch` is our packed model, `torch.export` and `onnx` the exported programs over padded batches of up to 64
+    Formats: `torch` is our packed model, `torch.export` and `onnx` the exported programs over padded batches of up to 32
     titles of similar length, each with its `precision`. A request is token ids in, vectors out, on the CPU with the
     process's threads; tokenising is not part of it. `max_difference` and `min_cosine` compare all vectors with those of
     our packed model in float32. `mib`: the news encoder's file.

@@ -27,7 +27,7 @@ _MEMBER = re.compile(
     r"[^/]+/(data/(weights/weight_\d+|constants/tensor_\d+|(weights|constants)/\w+_config\.json|sample_inputs/\w+\.pt)"
     r"|models/\w+\.json|archive_format|archive_version|byteorder|\.data/\w+)"
 )
-BATCH = 64  # padded texts of similar length at a time: longer rows of a batch would be mostly padding
+BATCH = 32  # padded texts of similar length at a time: more would be mostly padding, and leave the cache
 
 
 class Runtime(Protocol):

@@ -136,7 +136,7 @@ def point_chart(
     for one in sorted(points, key=lambda one: (-one.y, one.name)):
         x, y = frame.x(one.x), frame.y(one.y)
         items.append(Dot(x, y, one.colour, 5.0, f"{one.name}: {one.x:,.0f}, {one.y:.2f}{unit}"))
-        items.append(_placed(one.name, x, y, taken, frame))
+        items.append(_placed(_cut(one.name, _WIDTH / 2), x, y, taken, frame))
     said = "; ".join(f"{one.name}: {one.y:.2f}{unit} at {figure(one.x)}" for one in points)
     return Drawing(title, f"Points: {y_label} over {x_label} (log scale). {said}.", items, height=height)
 

@@ -130,7 +130,10 @@ def read_run(path: Path) -> Run:
     made_from = complete if complete is not None else read_json(path / "begun.json")
     if not isinstance(made_from, dict) or not isinstance(made_from.get("stage"), str):
         raise InputError(f"{path}: its {'complete' if complete else 'begun'}.json names no stage; not a run folder")
-    made_from = {**without_secrets(made_from), **{key: made_from.get(key) or {} for key in ("settings", "extra", "inputs")}}
+    made_from = {
+        **without_secrets(made_from),
+        **{key: made_from.get(key) or {} for key in ("settings", "extra", "inputs")},
+    }
     results = read_json(path / "results.json") if (path / "results.json").is_file() else None
     if results is not None and (complete is None or results.get("made_from", {}).get("run") != complete.get("id")):
         results = None  # of a model that was here before

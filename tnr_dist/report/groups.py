@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,16 @@ STAGES = (
     "tinybert",
     "newsbert",
 )
+# An input's name -> further sections of the configuration that made it, beside the one of its own name.
+_BEFORE = {
+    "stage1": ("post_train",),
+    "teacher": ("finetune", "post_train"),
+    "cache": ("finetune", "post_train"),
+    "tinybert-general": ("tinybert", "post_train"),
+    "tinybert-intermediate": ("tinybert", "finetune", "post_train"),
+}
+_NUMBER = re.compile(r"-\d+$")
+_NOT_THE_RESULT = ("finetune.teacher", "finetune.layers", "finetune.init", "cache.shard_range")
 # Stages that make what others start from.
 _NO_ROWS = ("post-train", "further-pretrain", "stage1", "cache", "tinybert-general", "tinybert-intermediate")
 
@@ -66,12 +77,11 @@ class Group:
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Runs by what they are but for the seed, in the order of the stages and of the rows."""
-    by_id = {run.id: run for run in runs if run.id}
     members: dict[tuple[str, str, int], list[Run]] = {}
     for run in runs:
-        key = _without_seed(run, by_id)
+        key = _without_seed(run)
         place = 0
-        # Inputs that are not among the runs cannot tell two results apart, but one seed twice does.
+        # Of two runs with one seed, something that is not looked at here must differ.
         while any(one.seed == run.seed for one in members.get((str(run.base), key, place), [])):
             place += 1
         members.setdefault((str(run.base), key, place), []).append(run)
@@ -79,7 +89,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     for found in members.values():
         found.sort(key=lambda run: (run.seed is None, run.seed))
         row, name = _row(found[0])
-        groups.append(Group(name, tuple(found), row, _lineage(found[0], by_id)))
+        groups.append(Group(name, tuple(found), row, _lineage(found[0])))
     groups.sort(key=_order)
     return _told_apart(groups)
 
@@ -120,21 +130,23 @@ def _text(value: Any) -> str:
     return "" if value is _ABSENT else json.dumps(value, sort_keys=True)
 
 
-def _without_seed(run: Run, by_id: dict[str, Run]) -> str:
+def _without_seed(run: Run) -> str:
     """What a run is, but for the seed: the same text for all seeds of one result."""
-    inputs = {
-        name: _without_seed(by_id[one], by_id) if one in by_id else one if name == "data" else ""
-        for name, one in run.made_from["inputs"].items()
-    }
-    settings = {key: value for key, value in run.made_from["settings"].items() if key != "seed"}
-    return json.dumps([run.stage, settings, run.made_from["extra"], inputs], sort_keys=True)
+    inputs = {name: one if name == "data" else "" for name, one in run.made_from["inputs"].items()}
+    return json.dumps([run.stage, _lineage(run), run.made_from["extra"], inputs], sort_keys=True)
 
 
-def _lineage(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for one in run.made_from["inputs"].values():
-        if one in by_id:
-            out |= _lineage(by_id[one], by_id)
+def _lineage(run: Run) -> dict[str, Any]:
+    """Settings of the run and of the stages that its inputs came from, flat.
+
+    By the configuration, not by the inputs' ids: an input may have been deleted, or may be in the making again.
+    """
+    sections: set[str] = set()
+    for name in run.made_from["inputs"].keys() - {"data"}:
+        stage = _NUMBER.sub("", name)
+        sections |= {stage.replace("-", "_"), *_BEFORE.get(stage, ())}
+    upstream = {name: run.config[name] for name in sections if isinstance(run.config.get(name), dict)}
+    out = {key: value for key, value in flat(upstream).items() if key not in _NOT_THE_RESULT}
     own = {key: value for key, value in run.made_from["settings"].items() if key != "seed"}
     return out | flat(own)
 

@@ -49,7 +49,7 @@ def _table(table: Table) -> list[str]:
 
 def _cell(cell: Cell) -> str:
     text = _plain(cell.text)
-    return f"**{text}**" if cell.best and text else text
+    return f"**{text}**" if (cell.best or cell.strong) and text else text
 
 
 def _plain(text: str) -> str:

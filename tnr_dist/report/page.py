@@ -16,12 +16,14 @@ class Cell:
 
     Attributes:
         best: the best of its column.
+        strong: a sum or the like.
         quiet: says that there is nothing, or something of less weight.
         share: 0..1, drawn as a bar beside the text; None: no bar.
     """
 
     text: str
     best: bool = False
+    strong: bool = False
     quiet: bool = False
     share: float | None = None
 

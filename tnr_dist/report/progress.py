@@ -56,7 +56,7 @@ def time_section(groups: Sequence[Group]) -> Section | None:
             bars.append(("evaluate", sum(evaluated), duration(sum(evaluated))))
         total = sum(value for _, value, _ in bars)
         rows.append(
-            [Cell("together", best=True), str(len(timed) + len(evaluated)), "", Cell(duration(total), best=True)]
+            [Cell("together", strong=True), str(len(timed) + len(evaluated)), "", Cell(duration(total), strong=True)]
         )
         blocks.append(
             Table(

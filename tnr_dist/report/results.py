@@ -125,10 +125,9 @@ def results_section(models: Sequence[Model], bases: Sequence[Path]) -> Section |
             ("news_per_s", "speed", "news encoded a second (log scale)"),
             ("parameters", "size", "parameters (log scale)"),
         )
+        if key != "parameters" or len(_sizes(models)) > 1
     ]
-    caption = (
-        "Quality against speed and size. Better is up; faster is right in the first, smaller is left in the second."
-    )
+    caption = "Quality against speed and size: better is up, faster is right, smaller is left."
     shown = [panel for panel in panels if panel is not None]
     if shown:
         blocks.append(Figure("quality", caption, shown))

@@ -64,7 +64,7 @@ def summary_csv(study: Study, rows: dict[str, RowResult], data: str) -> str:
     for name, row in rows.items():
         figures: list[object] = []
         for metric in NAMES:
-            figures += [repr(row.mean(metric)), _number(row.deviation(metric))]
+            figures += [repr(float(row.mean(metric))), _number(row.deviation(metric))]
         paper = paper_figures(study, row, data)
         for metric in NAMES:
             figures += [_fraction(paper[metric][0]), _fraction(paper[metric][1])] if paper else ["", ""]
@@ -81,7 +81,7 @@ def runs_csv(rows: dict[str, RowResult]) -> str:
     writer.writerow(["model", "seed", *NAMES, "run"])
     for name, row in rows.items():
         for place, seed in enumerate(row.seeds):
-            figures = [repr(row.values[metric][place]) for metric in NAMES]
+            figures = [repr(float(row.values[metric][place])) for metric in NAMES]
             writer.writerow([name, seed, *figures, row.runs[place]])
     return out.getvalue()
 
@@ -144,7 +144,7 @@ def _tex(cell: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else repr(value)
+    return "" if value is None else repr(float(value))
 
 
 def _fraction(percentage: float) -> str:

@@ -233,5 +233,5 @@ def test_less_signal_is_harder(tmp_path):
     weak = synthesize(tmp_path / "weak", **SIZES, signal=0.5, seed=3)
     assert weak["arguments"]["signal"] == 0.5 and "signal" not in plain["arguments"]
     assert weak["oracle"]["dev_auc"] < plain["oracle"]["dev_auc"] - 0.03
-    with pytest.raises(InputError, match="signal=2.0"):
+    with pytest.raises(InputError, match=r"signal=2\.0"):
         synthesize(tmp_path / "strong", **SIZES, signal=2.0)

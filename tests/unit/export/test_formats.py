@@ -20,7 +20,8 @@ from tnr_dist.export.runtimes import open_runtime
 
 from .cases import CLOSE, KINDS, TITLES, need, random_titles, source_of
 
-ENCODING = ("hf", "torch.export", "onnx")
+#: Tracing takes seconds; what is traced is compared with the packed model in test_padded.py.
+TRACED = [pytest.param(form, marks=pytest.mark.slow) for form in ("torch.export", "onnx")]
 HISTORY = np.random.default_rng(0).standard_normal((3, 7, 16)).astype(np.float32)
 
 
@@ -31,7 +32,7 @@ def _users(model, history, lengths):
         return model.encode_users(torch.from_numpy(history), torch.from_numpy(mask)).numpy(), mask
 
 
-@pytest.mark.parametrize("form", ENCODING)
+@pytest.mark.parametrize("form", ["hf", *TRACED])
 def test_news_and_user_vectors(form, exports, expected, source):
     model = Recommender.from_pretrained(exports(form))
     found = model.encode_news(TITLES)
@@ -43,7 +44,7 @@ def test_news_and_user_vectors(form, exports, expected, source):
         np.testing.assert_allclose(model.encode_user(HISTORY[0, :length]), users[0], atol=CLOSE)
 
 
-@pytest.mark.parametrize("form", ENCODING)
+@pytest.mark.parametrize("form", ["hf", *TRACED])
 def test_users_in_a_batch(form, exports, source):
     folder = exports(form)
     runtime = open_runtime(folder, Recommender.from_pretrained(folder).description)
@@ -51,6 +52,7 @@ def test_users_in_a_batch(form, exports, source):
     np.testing.assert_allclose(runtime.users(HISTORY, mask), expected, atol=CLOSE)
 
 
+@pytest.mark.slow
 def test_int8_is_close_and_smaller(exports, expected):
     folder = exports("onnx")
     found = Recommender.from_pretrained(folder, quantised=True).encode_news(TITLES)
@@ -60,6 +62,7 @@ def test_int8_is_close_and_smaller(exports, expected):
     assert (folder / "news_encoder.int8.onnx").stat().st_size < (folder / "news_encoder.onnx").stat().st_size
 
 
+@pytest.mark.slow
 def test_onnx_names_and_dynamic_dimensions(exports):
     import onnxruntime
 
@@ -128,13 +131,13 @@ def test_vectors_for_other_tools(exports, source, prepared):
     np.testing.assert_allclose(scores[0], np.sort(vectors @ user)[::-1][:5], atol=CLOSE)
 
 
-def test_damaged_files_are_named(exports, tmp_path):
-    for form, name in (("torch.export", "news_encoder.pt2"), ("onnx", "user_encoder.onnx"), ("hf", "2_Dense")):
-        folder = Path(shutil.copytree(exports(form), tmp_path / form))
-        path = folder / name / "model.safetensors" if (folder / name).is_dir() else folder / name
-        path.write_bytes(b"damaged")
-        with pytest.raises(InputError, match=path.name):
-            Recommender.from_pretrained(folder)
+@pytest.mark.parametrize("form", ["hf", *TRACED])
+def test_a_damaged_file_is_named(form, exports, tmp_path):
+    name = {"hf": "2_Dense/model.safetensors", "torch.export": "news_encoder.pt2", "onnx": "user_encoder.onnx"}[form]
+    folder = Path(shutil.copytree(exports(form), tmp_path / form))
+    (folder / name).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=name):
+        Recommender.from_pretrained(folder)
 
 
 class _Touch:
@@ -145,6 +148,7 @@ class _Touch:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.slow
 def test_a_program_executes_no_pickle(exports, tmp_path):
     folder = exports("torch.export")
     marker = tmp_path / "executed"
@@ -183,6 +187,7 @@ print(len(model.recommend(user, 5)), len(model.rank(user, ["y", "x"])))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "blocked"),
     [("onnx", ["torch", "transformers", "pyarrow", "faiss"]), ("torch.export", ["onnxruntime", "transformers"])],

@@ -34,6 +34,7 @@ def test_transformers_loads_the_encoder_without_a_word(exports, source, capfd):
     torch.testing.assert_close(states, expected, atol=CLOSE, rtol=0)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_gives_our_news_vector(exports, expected, tmp_path):
     need("sentence_transformers")
     from sentence_transformers import SentenceTransformer

@@ -6,6 +6,7 @@ import pytest
 from tnr_dist.errors import InputError
 from tnr_dist.export import Recommender
 from tnr_dist.export.description import Description
+from tnr_dist.export.runtimes import open_runtime
 
 from .cases import TITLES, source_of
 
@@ -107,9 +108,9 @@ def test_vectors_of_another_model_are_refused(exports, tmp_path):
 
 
 @pytest.mark.parametrize(("form", "option"), [("hf", "quantised"), ("torch.export", "bf16")])
-def test_options_of_another_format_are_refused(form, option, exports):
+def test_options_of_another_format_are_refused(form, option, tmp_path):
     with pytest.raises(InputError, match=option):
-        Recommender.from_pretrained(exports(form), **{option: True})
+        open_runtime(tmp_path, source_of("bert").describe(form), **{option: True})
 
 
 def test_bf16_is_close(exports, expected):

@@ -1,0 +1,139 @@
+"""Tables, tests and figures of a study from rows whose figures are known."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from tnr_dist.config_file import load_config
+from tnr_dist.evaluation.metrics import NAMES
+from tnr_dist.evaluation.statistics import holm, paired_t_test
+from tnr_dist.reproduce.figures import draw
+from tnr_dist.reproduce.paper import TABLE2
+from tnr_dist.reproduce.results import RowResult, differences
+from tnr_dist.reproduce.studies import STUDIES, study_of
+from tnr_dist.reproduce.tables import latex, markdown, runs_csv, summary_csv
+
+SEEDS = [0, 1, 2]
+
+
+def fake_rows(study, seed: int = 0) -> dict[str, RowResult]:
+    rng = np.random.default_rng(seed)
+    rows = {}
+    for number, row in enumerate(study.rows):
+        impressions = {name: rng.uniform(0, 1, 50) for name in NAMES}
+        impressions["auc"][3] = np.nan
+        values = {name: list(0.5 + 0.01 * number + 0.001 * rng.standard_normal(len(SEEDS))) for name in NAMES}
+        layers = row.layers or study.teacher_layers
+        model = {"layers": layers, "parameters": 12_000_000 + 1_800_000 * layers}
+        rows[row.name] = RowResult(
+            row, SEEDS, [f"runs/{number}-{s}" for s in SEEDS], values, impressions, model, 1e3 / layers
+        )
+    return rows
+
+
+@pytest.fixture
+def study():
+    return study_of("table2", load_config(None, []))
+
+
+def test_the_paper_s_table_2_is_whole():
+    for table in TABLE2.values():
+        assert len(table) == 15
+    assert TABLE2["mind"]["Tiny-NewsRec-4"] == {
+        "auc": (70.40, 0.05), "mrr": (35.43, 0.08), "ndcg5": (38.76, 0.05), "ndcg10": (44.43, 0.04),
+    }  # fmt: skip
+    assert TABLE2["feeds"]["PLM-NR-12 (DP)"]["ndcg10"] == (45.83, 0.08)
+
+
+def test_markdown_has_ours_and_the_paper_s(study):
+    rows = fake_rows(study)
+    text = markdown(study, rows, differences(study, rows), "mind")
+    lines = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if "|" in line
+    }
+    cells = lines["PLM-NR-6 (DP)"]
+    mean, deviation = np.mean(rows["PLM-NR-6 (DP)"].values["auc"]), np.std(rows["PLM-NR-6 (DP)"].values["auc"], ddof=1)
+    assert cells[4].strip("*") == f"{100 * mean:.2f} ± {100 * deviation:.2f}"
+    assert cells[8] == "70.20 ± 0.10"  # the paper's teacher has 12 layers
+    assert cells[-1] == "3"
+    # Later rows are better here, so the last of each size is marked.
+    assert lines["Tiny-NewsRec-2"][4].startswith("**") and not lines["NewsBERT-2"][4].startswith("**")
+    assert "Tiny-NewsRec-4 - TinyBERT-4" in lines
+
+
+def test_csv_reads_back_exactly(study):
+    rows = fake_rows(study)
+    table = list(csv.DictReader(io.StringIO(summary_csv(study, rows, "feeds"))))
+    assert [line["model"] for line in table] == list(rows)
+    assert float(table[0]["auc"]) == rows[table[0]["model"]].mean("auc")
+    assert table[-1]["paper_ndcg10_deviation"] == "0.0008"
+    runs = list(csv.DictReader(io.StringIO(runs_csv(rows))))
+    assert len(runs) == len(rows) * len(SEEDS)
+    assert float(runs[4]["mrr"]) == rows[runs[4]["model"]].values["mrr"][1]
+
+
+def test_latex_is_escaped(study):
+    text = latex(study, fake_rows(study), "mind")
+    assert text.count("\\\\\n") == 1 + len(study.rows)
+    assert "±" not in text and "$\\pm$" in text and "\\textbf{" in text
+    assert all(line.count("&") == text.splitlines()[3].count("&") for line in text.splitlines() if "&" in line)
+
+
+def test_differences_are_paired_and_corrected(study):
+    rows = fake_rows(study)
+    found = [one for one in differences(study, rows) if one.metric == "auc"]
+    assert [(one.a, one.b) for one in found] == study.pairs
+    first = found[0]
+    a, b = rows[first.a], rows[first.b]
+    keep = np.arange(50) != 3
+    plain = [
+        paired_t_test(rows[x.a].impressions["auc"][keep], rows[x.b].impressions["auc"][keep]).p_value for x in found
+    ]
+    assert first.p_impressions == pytest.approx(holm(plain)[0])
+    assert first.over_seeds.difference == pytest.approx(a.mean("auc") - b.mean("auc"))
+
+
+def test_one_seed_has_no_test_over_seeds(study):
+    rows = {
+        name: RowResult(r.row, [0], r.runs[:1], {k: v[:1] for k, v in r.values.items()}, r.impressions, r.model, 1.0)
+        for name, r in fake_rows(study).items()
+    }
+    assert all(one.p_seeds is None and one.over_seeds is None for one in differences(study, rows))
+    assert " - |" in markdown(study, rows, differences(study, rows), "mind")
+
+
+def test_rows_of_other_seeds_are_not_compared(study):
+    rows = fake_rows(study)
+    last = rows["Tiny-NewsRec-1"]
+    rows["Tiny-NewsRec-1"] = RowResult(last.row, [0], last.runs, last.values, last.impressions, last.model)
+    assert not [one for one in differences(study, rows) if "Tiny-NewsRec-1" in (one.a, one.b)]
+
+
+@pytest.mark.parametrize("p", [[0.01, 0.04, 0.03], [0.5], [], [0.9, 0.8]])
+def test_holm(p):
+    order = np.argsort(p)
+    expected, highest = [0.0] * len(p), 0.0
+    for k, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - k) * p[i]))
+        expected[i] = highest
+    assert holm(p) == expected
+    if p == [0.01, 0.04, 0.03]:
+        assert holm(p) == pytest.approx([0.03, 0.06, 0.06])
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_figures_are_drawn(name, tmp_path):
+    study = study_of(name, load_config(None, []))
+    files = draw(study, fake_rows(study), tmp_path)
+    assert [path.name for path in files] == [f"{name}.png", f"{name}.pdf"]
+    assert files[0].read_bytes()[:4] == b"\x89PNG" and files[1].read_bytes()[:5] == b"%PDF-"
+
+
+def test_a_figure_of_an_unfinished_study_has_what_is_there(tmp_path):
+    study = study_of("fig6", load_config(None, []))
+    rows = dict(list(fake_rows(study).items())[:5])
+    assert all(path.is_file() for path in draw(study, rows, tmp_path))
