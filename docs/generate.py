@@ -62,7 +62,10 @@ def _mathml(found: re.Match[str]) -> str:
     from latex2mathml.converter import convert
 
     block = found[1] == "div"
-    mathml = convert(html.unescape(found[2]).strip(), display="block" if block else "inline")
+    latex = html.unescape(found[2]).strip()
+    mathml = convert(latex, display="block" if block else "inline")
+    if "\\" in mathml:  # what the converter does not know, it leaves as it is
+        raise ValueError(f"not all of this equation can be converted: {latex}")
     return f'<div class="math" tabindex="0">{mathml}</div>' if block else mathml
 
 
@@ -276,8 +279,11 @@ def parameters_of(command: Any) -> list[Parameter]:
     for name, parameter in inspect.signature(command).parameters.items():
         kind, info = typing.get_args(hints[name])[:2]
         option = type(info).__name__ == "OptionInfo"
-        words = [one for one in (info.param_decls or ()) if one.startswith("-")]
-        shown = ", ".join(words) or f"--{name.replace('_', '-')}" if option else info.metavar or name.upper()
+        # Within Annotated the first name stands where a default would; typer moves it, but only when it runs.
+        words = [one for one in (info.default, *(info.param_decls or ())) if str(one).startswith("-")]
+        word = name.replace("_", "-")
+        flags = ", ".join(words) or (f"--{word}, --no-{word}" if kind is bool else f"--{word}")
+        shown = flags if option else info.metavar or name.upper()
         required = parameter.default is inspect.Parameter.empty
         default = "" if required or parameter.default in (None, "", False) else str(parameter.default)
         value = "" if not option or kind is bool else _TAKES.get(kind, "TEXT")

@@ -350,6 +350,27 @@ def predict(
     _stage(config, overrides, print_config, work, stops=False)
 
 
+@app.command("export")
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished stage, for example runs/demo/seed-0/stage2-2.")],
+    to: Annotated[
+        list[str], typer.Option(help="hf, onnx, torch.export or vectors; several with commas, or --to again.")
+    ],
+    output: Annotated[Path | None, typer.Option(help="Gets one folder a format. Default: RUN/export.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Prepared data set whose news `vectors` encodes. Default: the run's own.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    speed: Annotated[bool, typer.Option(help="Measure latency and throughput for the card, some seconds.")] = True,
+) -> None:
+    """Write a trained model in forms that other tools load: Hugging Face, ONNX and INT8, torch.export, news vectors."""
+    from tnr_dist.export.command import export as work
+
+    forms = [form for part in to for form in part.split(",")]
+    for folder in work(run, forms, output, data=data, force=force, speed=speed):
+        print(folder)
+
+
 @app.command("run")
 def run(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
     """Run all stages in order, skip those that are complete, and end with a table of results."""
@@ -474,14 +495,26 @@ def plm_convert(
 
 
 @app.command("report")
-def report(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """Print the results table of a finished `tnr run` and draw its pictures again."""
-    from tnr_dist.stages import pipeline
+def report(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Run folders, output folders of `tnr run` or `tnr reproduce`, configuration files (with KEY=VALUE).",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the report; default: report/ in the first of them.")
+    ] = None,
+    print_config: PrintConfig = False,
+) -> None:
+    """Results, curves, teachers, speed, data and settings of runs as one HTML page, Markdown and PNG; no server needed."""
+    from tnr_dist.report import command
 
-    resolved = _configure(config, overrides, print_config)
-    if not pipeline.is_complete(resolved):
-        raise InputError(f"{resolved.output}: not every stage is complete; run `tnr run {config}` first")
-    pipeline.report(resolved)
+    if print_config:
+        files, overrides = command.split_arguments(paths)
+        _configure(files[0], overrides, print_config)
+    command.report(paths, output)
 
 
 @app.command("dashboard")

@@ -54,7 +54,7 @@ class DataConfig:
     few_negatives: Literal["repeat", "mask"] = "repeat"  # impressions with fewer than K non-clicked candidates
     streams: int = 16  # canonical streams; any number of ranks that divides it sees the same global batches
     window_shards: int = 2  # shards whose samples are shuffled together, per stream
-    on_bad_shard: Literal["stop", "skip"] = "stop"
+    on_bad_shard: Literal["stop", "skip"] = "stop"  # skip: train without its samples and count them
     workers: int = 1  # threads that read ahead; 0 reads in the training thread
     shards: str = ""  # where the train shards are, if not in `dir`: a URL pattern such as http://host/train/shard-{000000..000135}.tar
 
@@ -80,8 +80,8 @@ class ModelConfig:
     query_dim: int = 200
     user_encoder: Literal["attention", "nrms"] = "attention"
     user_heads: int = 16  # NRMS only
-    history_padding: Literal["mask", "learned"] = "mask"
-    dropout: float = 0.1
+    history_padding: Literal["mask", "learned"] = "mask"  # learned: the published code's vector, while training
+    dropout: float = 0.1  # in the layers of the PLM that train
 
 
 @dataclass
@@ -156,7 +156,7 @@ class Stage1Config(MatchingConfig):
 
     trainable_layers: int = 2
     temperature: float = 1.0  # T1
-    beta1: float = 1.0
+    beta1: float = 1.0  # weight of the target loss
     # More than 1: the last M models of post-training, weighted by how well each matches a sample (the published code).
     teachers: int = 1
     projection_init: ProjectionInit = "identity"  # with several teachers; one teacher's vectors are not projected
@@ -187,13 +187,13 @@ class Stage2Config(ClickTrainConfig):
     init: Literal["stage1", "plm", "post-train"] = "stage1"
     lr: float = 1e-4
     temperature: float = 1.0  # T2
-    beta2: float = 0.1
+    beta2: float = 0.1  # weight of the target loss
     omega: float = 1.0  # initial value
-    learn_omega: bool = True
+    learn_omega: bool = True  # false: omega keeps its initial value
     projection_init: ProjectionInit = "identity"
     teacher_tables_gib: float = 8.0  # keep user vectors and logits on the device up to this size; else read them along
     share_projection: bool = False  # one projection for news and user of a teacher, as in the published code
-    use_distill: bool = True
+    use_distill: bool = True  # the loss's parts, for ablations
     use_embedding: bool = True
     use_target: bool = True
 
@@ -269,7 +269,7 @@ class StudentConfig:
 class CacheConfig:
     """The teachers' pass."""
 
-    dtype: Literal["bf16", "fp32"] = "bf16"
+    dtype: Literal["bf16", "fp32"] = "bf16"  # of news and user vectors; logits are float32
     splits: list[str] = field(default_factory=lambda: ["train"])
     shard_range: str = ""  # A:B: only the shards A to B - 1, for a job array
 

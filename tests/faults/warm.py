@@ -1,6 +1,7 @@
 """The launcher and its ranks, forked from a process that has imported everything: a fifth of what starting anew takes.
 
 All else is real: `engines.local` runs as it is, its ranks are its own children, with their own signals and ends.
+One thing is not: forked ranks order their sets alike, which ranks started anew (`Attempt`) and those of a Slurm job do not.
 """
 
 from __future__ import annotations

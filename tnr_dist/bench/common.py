@@ -18,6 +18,7 @@ import psutil
 
 from tnr_dist.engines.allocator import keep_freed_memory
 from tnr_dist.errors import InputError
+from tnr_dist.hardware import cpu_name
 
 NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step", "kernels", "engines", "serve")
 
@@ -79,15 +80,6 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return found.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-
-
-def cpu_name() -> str:
-    """The processor's own name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 class PeakMemory:

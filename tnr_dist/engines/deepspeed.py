@@ -119,7 +119,8 @@ class DeepSpeedEngine(ProcessGroupEngine):
             held = self._inner.state.get(flat, {})
             for parameter in group["params"]:
                 values = {key: value for key, value in held.items() if not _is_partition(value, flat)}
-                for key in held.keys() - values.keys():
+                # A collective each, so in one order on all ranks: that of a set differs between processes.
+                for key in sorted(held.keys() - values.keys()):
                     whole = safe_get_full_optimizer_state(parameter, key)
                     if self.environment.rank == 0:
                         values[key] = whole.cpu()

@@ -15,7 +15,7 @@ _METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 _HEADERS = ("Model", "Layers", "Parameters", *_METRICS.values(), "News/s")
 
 # Rows that are yardsticks, not models: never the best of a column, and lines instead of points in a figure.
-BASELINES = ("random", "popular", "oracle")
+BASELINES = ("random", "popular", "most popular", "oracle")
 
 Row = Mapping[str, Any]
 

@@ -67,7 +67,7 @@ def export(
             say(f"{place}: complete, skipped")
         else:
             raise InputError(
-                f"{place}: exists and is not this export of {run}; --force replaces it, --out takes another folder"
+                f"{place}: exists and is not this export of {run}; --force replaces it, --output takes another folder"
             )
     for place, description in wanted.items():
         _make(source, description, data, place, speed)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tnr_dist.bench.common import cpu_name
 from tnr_dist.export.description import Description
 from tnr_dist.export.runtimes import Runtime, open_runtime
 from tnr_dist.export.source import Source
+from tnr_dist.hardware import cpu_name
 from tnr_dist.models.packed import Packed
 
 #: Largest difference of a vector's component from ours that rounding explains, relative to the largest component.

@@ -49,6 +49,10 @@ class Source:
         weights = run / "model.safetensors"
         model, spec = load_recommender(weights)
         done, config = read_json(run / "complete.json"), load_config(run / "config.yaml")
+        if config.data.news_inputs != ["title"]:
+            raise InputError(
+                f"{run}: reads {', '.join(config.data.news_inputs)} of a news (data.news_inputs); exports know titles only"
+            )
         tokenizer = load_tokenizer(config.plm.name)
         if tokenizer.vocab_size > spec.encoder.vocab_size:
             raise InputError(

@@ -58,7 +58,7 @@ def report(arguments: Sequence[str], output: Path | None = None) -> Path:
         console = Console()
         # In a log file there is no width to fit: names must not be cut.
         console = console if console.is_terminal else Console(width=120)
-        console.print(results_table(results.plain_rows(models), f"{models[0].split}, {len(models)} models"))
+        console.print(results_table(results.plain_rows(models), f"{_counted(len(models), 'model')}, {models[0].split}"))
     say(f"report: {page}")
     return page
 

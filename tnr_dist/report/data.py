@@ -192,7 +192,7 @@ def _texts(manifest: dict[str, Any]) -> Table:
         rows.append(["Tokens a body, mean", f"{corpus['body_tokens'] / kept:.1f}"])
     rows.append(["Tokenizer", str(manifest["tokenizer"]["name"])])
     rows.append(["Longest title and body kept, tokens", ", ".join(str(n) for n in manifest["max_lengths"].values())])
-    return Table("Texts.", ["", "Value"], rows)
+    return Table("Texts.", ["", "Value"], rows, words=2)
 
 
 def _title_lengths(folder: Path) -> Any:

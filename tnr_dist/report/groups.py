@@ -145,7 +145,7 @@ def _lineage(run: Run) -> dict[str, Any]:
     for name in run.made_from["inputs"].keys() - {"data"}:
         stage = _NUMBER.sub("", name)
         sections |= {stage.replace("-", "_"), *_BEFORE.get(stage, ())}
-    upstream = {name: run.config[name] for name in sections if isinstance(run.config.get(name), dict)}
+    upstream = {name: run.config[name] for name in sorted(sections) if isinstance(run.config.get(name), dict)}
     out = {key: value for key, value in flat(upstream).items() if key not in _NOT_THE_RESULT}
     own = {key: value for key, value in run.made_from["settings"].items() if key != "seed"}
     return out | flat(own)

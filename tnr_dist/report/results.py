@@ -39,6 +39,12 @@ class Model:
         """The group's label."""
         return self.group.label
 
+    @property
+    def scored_on(self) -> tuple[str, str]:
+        """The data set's identity and the split: figures compare where these are the same."""
+        results = self.group.scored[0].results or {}
+        return str((results.get("made_from") or {}).get("data", "")), self.split
+
     def mean(self, metric: str) -> float | None:
         """Over the seeds; None when no seed has the metric."""
         values = self.values[metric]
@@ -73,6 +79,11 @@ def reference_of(models: Sequence[Model]) -> Model | None:
     return max(sized, key=lambda one: one.parameters or 0, default=None)
 
 
+def comparable(models: Sequence[Model]) -> bool:
+    """Whether all were scored on the same impressions."""
+    return len({one.scored_on for one in models}) <= 1
+
+
 def _sizes(models: Sequence[Model]) -> set[float]:
     return {one.parameters for one in models if one.parameters}
 
@@ -80,7 +91,7 @@ def _sizes(models: Sequence[Model]) -> set[float]:
 def tiles(models: Sequence[Model]) -> list[Tile]:
     """The figures to see first."""
     scored = [one for one in models if one.mean("auc") is not None]
-    if not scored:
+    if not scored or not comparable(scored):
         return []
     best = max(scored, key=lambda one: one.mean("auc") or 0)
     out = [Tile(f"{100 * (best.mean('auc') or 0):.2f}", f"best AUC: {best.name}")]
@@ -166,9 +177,10 @@ def _table(models: Sequence[Model], levels: Sequence[tuple[str, dict[str, Any]]]
     for metric in NAMES:
         # As displayed: of two that read the same, none is better.
         means = [round(mean, 4) for one in models if (mean := one.mean(metric)) is not None]
-        best[metric] = max(means) if len(means) > 1 else None
+        best[metric] = max(means) if len(means) > 1 and comparable(models) else None
     reference = reference_of(models)
-    compared = len(_sizes(models)) > 1  # of one size, they differ in speed by chance
+    # Models of one size differ in speed by chance.
+    compared = len(_sizes(models)) > 1 and comparable(models)
     splits = {one.split for one in models}
     seeds = max(len(one.values["auc"]) for one in models)
     rows: list[list[Cell | str]] = []
@@ -194,7 +206,8 @@ def _table(models: Sequence[Model], levels: Sequence[tuple[str, dict[str, Any]]]
     size = f", {next(iter(impressions)):,} impressions" if len(impressions) == 1 and None not in impressions else ""
     spread = "mean ± standard deviation over seeds, " if seeds > 1 else ""
     over = f"; speed-up over {reference.name}" if compared and reference is not None else ""
-    caption = f"Metrics in percent, {spread}{' and '.join(sorted(splits))} split{size}{over}. The best is marked."
+    end = "The best is marked." if comparable(models) else "Not all were scored on the same data: they do not compare."
+    caption = f"Metrics in percent, {spread}{' and '.join(sorted(splits))} split{size}{over}. {end}"
     columns = ["Model", *HEADERS.values(), "Layers", "Parameters", "News/s", "Speed-up", "Seeds"]
     return Table(caption, columns, rows)
 

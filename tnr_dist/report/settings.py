@@ -13,7 +13,16 @@ from tnr_dist.report.groups import Group, differing, flat, said
 from tnr_dist.report.page import Block, Cell, Fold, Paragraph, Section, Table
 
 # Where things lie, and how often and by whom they are made: the same experiment all the same.
-_NOT_THE_EXPERIMENT = ("output", "seed", "seeds", "evaluate.run", "finetune.teacher", "rows", "cache.shard_range")
+_NOT_THE_EXPERIMENT = (
+    "output",
+    "folders",
+    "seed",
+    "seeds",
+    "evaluate.run",
+    "finetune.teacher",
+    "rows",
+    "cache.shard_range",
+)
 # Sections that only matter to a run that is made, or made from what is made, by them.
 _OF_STAGES = (
     "post_train",
@@ -65,7 +74,8 @@ def settings_section(groups: Sequence[Group]) -> Section | None:
 def _results(groups: Sequence[Group]) -> list[Group]:
     """What the other runs were made for: the evaluated groups, and those that nothing else is made from."""
     used = {one for group in groups for run in group.runs for one in run.made_from["inputs"].values()}
-    return [group for group in groups if group.scored or not any(run.id in used for run in group.runs)]
+    found = [group for group in groups if group.scored or not any(run.id in used for run in group.runs)]
+    return sorted(found, key=lambda one: (str(one.first.base), one.row is None, one.row))
 
 
 def _settings(group: Group) -> dict[str, Any]:

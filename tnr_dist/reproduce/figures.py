@@ -119,6 +119,11 @@ def _speed(figure: Figure, panel: Panel, rows: dict[str, RowResult]) -> None:
             if first and place:
                 text += f"\n{value / first:.2f} x" if axes is sizes else f"\n{value / first:.1f} x"
             axes.annotate(text, (place, value), (0, 3), textcoords="offset points", ha="center", fontsize=8)
-        axes.set_xticks(range(len(shown)), [row.row.name.replace(" (", "\n(") for row in shown], fontsize=8)
+        axes.set_xticks(
+            range(len(shown)),
+            [row.row.name.replace(" (", "\n(").replace("Tiny-", "Tiny-\n") for row in shown],
+            fontsize=8,
+        )
+        axes.yaxis.set_major_formatter(lambda value, _: count(value))
         axes.set_ylim(0, 1.22 * max(values))
         axes.set_title(title)

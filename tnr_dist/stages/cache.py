@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     rank, world = engine.environment.rank, engine.environment.world_size
     if not start(place, engine, redo):
         return
+    began = time.monotonic()
     models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
     news, facts = _news_vectors(config, data, models, engine, place.path)
     teachers = [UserVectors(model, vectors) for model, vectors in zip(models, news, strict=True)]
@@ -83,7 +85,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
                 bar.advance(min(info.impressions * world, impressions - bar.done))
         engine.barrier()
     if rank == 0:
-        _complete(config, data, place, facts)
+        _complete(config, data, place, facts, time.monotonic() - began)
     engine.barrier()
 
 
@@ -99,7 +101,7 @@ def shard_slice(text: str, shards: int) -> slice:
     return slice(int(first), int(last))
 
 
-def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, Any]) -> None:
+def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, Any], seconds: float) -> None:
     """Write cache.json once every side shard is there; say how many are not."""
     splits: dict[str, dict[str, str]] = {}
     missing = 0
@@ -127,7 +129,7 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
             "splits": splits,
         },
     )
-    place.finish()
+    place.finish(seconds=round(seconds, 2))  # of the process that came last; others may have worked beside it
     log_work(place)
 
 

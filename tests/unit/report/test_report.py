@@ -255,6 +255,21 @@ def test_a_run_without_any_record_is_a_report(experiment, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_models_of_other_data_are_not_compared(tmp_path):
+    for name in ("a", "b"):
+        write_experiment(make_config(tmp_path / name, data=tmp_path / name / "data"))
+    for file in tmp_path.glob("b/*/*/results.json"):
+        results = json.loads(file.read_text())
+        results["made_from"]["data"] = "another"
+        file.write_text(json.dumps(results))
+    path, _ = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out", now=BEGUN)
+    page = Page(path.read_text())
+    rows = page.table("they do not compare")
+    assert not [cell for row in rows for cell in row if "(best)" in cell or "×" in cell]
+    assert "best AUC" not in path.read_text()
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_missing_data_is_said_and_no_error(tmp_path):
     write_experiment(make_config(tmp_path / "run"))
     path, _ = write_report([tmp_path / "run"], now=BEGUN)

@@ -1,0 +1,41 @@
+"""Ranks that are separate Python processes, as every launcher starts them: the order of a set is each one's own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lanes import missing, reason_against
+
+ROOT = Path(__file__).parents[2]
+# Seeds of Python's hashes with which the set {exp_avg, exp_avg_sq} has one order on rank 0 and the other on rank 1.
+SEEDS = (0, 1)
+PROGRAM = """
+import os, sys
+from tests import engine_task as task
+from tnr_dist.config import DeepSpeedConfig
+from tnr_dist.engines.base import make_engine
+
+engine = make_engine("deepspeed", "cpu", 1, DeepSpeedConfig(zero_stage=int(sys.argv[1])))
+task.setup(engine)
+task.steps(engine, 0, 3)
+state = engine.state_dict()["state"]
+engine.close()
+if os.environ["RANK"] == "0":
+    print("negative:", sum(int((values["exp_avg_sq"] < 0).sum()) for values in state.values()), "of", len(state))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 3])
+def test_moments_of_a_sharded_optimizer_are_not_mixed_up(stage: int) -> None:
+    if reason_against("deepspeed"):
+        missing(reason_against("deepspeed"))
+    start = f'if [ "$RANK" = 0 ]; then PYTHONHASHSEED={SEEDS[0]}; else PYTHONHASHSEED={SEEDS[1]}; fi; export PYTHONHASHSEED; exec "$@"'
+    command = [sys.executable, "-m", "tnr_dist.engines.local", "2", "--", "sh", "-c", start, "sh"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", PROGRAM, str(stage)], cwd=ROOT, text=True, capture_output=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert "negative: 0 of " in done.stdout
