@@ -137,8 +137,8 @@ def _keys(kind: type, prefix: str) -> list[Key]:
 
 def _key(kind: type, prefix: str, field: dataclasses.Field[Any], hint: Any) -> Key:
     default = field.default
-    if default is dataclasses.MISSING:
-        default = field.default_factory()  # type: ignore[misc]
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
     meaning = next((text for text in _meanings(kind, field.name) if text), "")
     return Key(f"{prefix}{field.name}", _kind(hint), _value(default), _cell(meaning))
 
@@ -188,7 +188,8 @@ def _comments() -> dict[str, dict[str, str]]:
     if _found:
         return _found
     source = CONFIG.read_text(encoding="utf-8")
-    alone, behind = {}, {}
+    alone: dict[int, str] = {}
+    behind: dict[int, str] = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             text = token.string.lstrip("#: ").strip()

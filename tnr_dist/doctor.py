@@ -27,6 +27,7 @@ from tnr_dist.engines.environment import Environment, detect
 from tnr_dist.engines.process_group import LOOPBACK, loopback_store
 from tnr_dist.errors import InputError
 from tnr_dist.files import file_hash
+from tnr_dist.hardware import cores
 from tnr_dist.stages import cache
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.rows import each_seed
@@ -111,7 +112,7 @@ def _uses_cuda(config: Config | None) -> bool:
 def _device(config: Config | None, place: Environment) -> Iterator[Finding]:
     yield Finding("ok", "launcher", place.describe())
     if not _uses_cuda(config):
-        yield Finding("ok", "device", f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads; backend gloo")
+        yield Finding("ok", "device", f"cpu, {cores()} cores, {torch.get_num_threads()} threads; backend gloo")
         return
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if place.local_rank >= count:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +28,7 @@ from tnr_dist.data.request import FORMAT_VERSION, WORK, PrepareOptions, begin, p
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json, write_json
+from tnr_dist.hardware import cores
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.progress import say
 
@@ -52,7 +52,7 @@ def prepare(
     Raises InputError for bad input; then nothing that this call created is left.
     """
     options.check()
-    processes = processes or os.cpu_count() or 1
+    processes = processes or cores()
     request = request_of(options)
     manifest_path = output / "manifest.json"
     if output.exists() and not output.is_dir():

@@ -17,6 +17,7 @@ from tnr_dist.engines.base import OptimizerFactory, choose_precision
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.environment import Environment, detect
 from tnr_dist.errors import InputError
+from tnr_dist.hardware import cores
 
 TIMEOUT_SECONDS = 600.0  # of every wait for another rank
 
@@ -34,7 +35,7 @@ class EngineCore:
             torch.cuda.set_device(self.device)
         else:
             keep_freed_memory()
-            torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // self.environment.local_world_size))
+            torch.set_num_threads(threads or max(1, cores() // self.environment.local_world_size))
         if on_one_machine(self.environment):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from tnr_dist.config import Config
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json, write_json, write_text
+from tnr_dist.hardware import cores
 from tnr_dist.progress import Bar, say
 from tnr_dist.reproduce.figures import draw
 from tnr_dist.reproduce.plan import Work, levels, plan
@@ -53,7 +53,7 @@ class Prepared:
 def default_jobs(config: Config) -> int:
     """Runs side by side on this machine: one a GPU, or one a core where there is none."""
     if config.device == "cpu" or not visible_gpus():
-        return os.cpu_count() or 1
+        return cores()
     return len(visible_gpus())
 
 

@@ -22,6 +22,7 @@ from tnr_dist.config import Config
 from tnr_dist.engines.base import make_engine
 from tnr_dist.engines.local import die_with
 from tnr_dist.errors import Preempted
+from tnr_dist.hardware import cores
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.progress import Bar, say
 from tnr_dist.reproduce.plan import Work
@@ -167,7 +168,7 @@ def _serve(connection: Connection, number: int, jobs: int, config: Config, log: 
     if gpus := visible_gpus():
         # CUDA reads it at its first use, which is later.
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-    threads = config.threads or max(1, (os.cpu_count() or 1) // jobs)
+    threads = config.threads or max(1, cores() // jobs)
     engine = make_engine(config.engine, config.device, threads, config.deepspeed, config.horovod)
     with use_kernels(config.kernels):
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
 from tnr_dist.evaluation.scoring import encode_table, evaluate_split, length_chunks, recommender_scorer, score_split
 from tnr_dist.evaluation.submission import check_prediction, write_prediction
 from tnr_dist.files import atomic_path, read_json, write_json
+from tnr_dist.hardware import cores
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
 from tnr_dist.progress import say
@@ -156,7 +156,7 @@ def news_per_second(
     count = sum(len(part) for part in rows)
     threads = torch.get_num_threads()
     if engine.device.type == "cpu":
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(cores())
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tnr_dist.engines.environment import Environment
 from tnr_dist.errors import RankLost
+from tnr_dist.train import preemption
 
 _EVERY = 2.0  # seconds between two beats
 _SILENT = 3 * _EVERY
@@ -60,7 +61,8 @@ class Heartbeat:
     def who(self) -> list[str]:
         """`silent`, after waiting long enough for a rank that has just died to be missed."""
         deadline = time.monotonic() + _SILENT + 2 * _EVERY
-        while not (names := self.silent()) and time.monotonic() < deadline:
+        # A rank that was told to stop itself need not find out why the others are gone.
+        while not (names := self.silent()) and time.monotonic() < deadline and not preemption.asked():
             time.sleep(_EVERY / 4)
         return names
 
