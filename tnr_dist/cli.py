@@ -14,7 +14,7 @@ import typer
 
 from tnr_dist import __version__
 from tnr_dist.bench.common import NAMES
-from tnr_dist.errors import InputError, Preempted
+from tnr_dist.errors import InputError, Preempted, mendable, one_line
 from tnr_dist.progress import say
 from tnr_dist.reproduce import STUDY_NAMES
 
@@ -611,11 +611,13 @@ def main() -> None:
             _fail(f"{error.format_message()} (see tnr --help)", 2)
         if os.environ.get("TNR_TRACEBACK"):
             raise
+        if message := mendable(error):
+            _fail(message, 2)
         _fail(f"{type(error).__name__}: {error} (set TNR_TRACEBACK=1 for the traceback)", 1)
 
 
 def _fail(message: str, code: int) -> None:
-    say(f"tnr: {message}")
+    say(one_line(f"tnr: {message}"))
     sys.exit(code)
 
 

@@ -88,7 +88,12 @@ def _parse_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise InputError(f"{where}{line}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise InputError(f"{where}: not a configuration: nested too deeply") from None
+    except (ValueError, LookupError) as error:  # a scalar that looks like a date or a number and is none
+        raise InputError(f"{where}: not valid YAML: {error}") from None
 
 
 def _override(config: Config, override: str) -> None:
@@ -240,6 +245,7 @@ def _check(config: Config) -> None:
         "threads",
         "data.workers",
         "plm.layers",
+        "finetune.layers",
         "log.checkpoint_every",
         "log.checkpoint_minutes",
         "log.keep_every",
@@ -262,10 +268,16 @@ def _check(config: Config) -> None:
             raise InputError(f"{name}: max_steps, head_lr, clip_norm and weight_decay must not be negative")
         if stage.trainable_layers < -1:
             raise InputError(f"{name}.trainable_layers={stage.trainable_layers}: -1 (everything), 0 (none) or more")
+        if stage.eps <= 0:
+            raise InputError(f"{name}.eps={stage.eps}: must be greater than 0")
         if not 0 <= stage.warmup < 1:
             raise InputError(f"{name}.warmup={stage.warmup}: a share of all steps, at least 0 and below 1")
         if len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas):
             raise InputError(f"{name}.betas={stage.betas}: two numbers, at least 0 and below 1")
+    if config.seed >= 1 << 32:
+        raise InputError(f"seed={config.seed}: must be below {1 << 32}")
+    if config.finetune.teacher < -1:
+        raise InputError(f"finetune.teacher={config.finetune.teacher}: a teacher's number, or -1 for all")
     for name in _LAYERS_LEARN:
         if not get(config, name).trainable_layers:
             raise InputError(f"{name}.trainable_layers=0: its layers are what learns; -1 (everything), 1 or more")
@@ -291,6 +303,8 @@ def _check(config: Config) -> None:
         raise InputError("rows: every row needs a name of its own")
     alone = dataclasses.replace(config, rows=[])
     for row in config.rows:
+        if row.layers < 0:
+            raise InputError(f"row {row.name!r}: layers={row.layers}: must not be negative")
         for setting in row.set:
             if setting.partition("=")[0].partition(".")[0] in _NOT_OF_A_ROW:
                 raise InputError(f"row {row.name!r}: {setting!r} cannot be set for one row only")

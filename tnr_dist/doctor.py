@@ -42,6 +42,8 @@ def examine(config: Config | None, limit: float, need_gib: float) -> list[Findin
 
     All ranks call it. No wait lasts longer than `limit` seconds, and a rank that is missing is named.
     """
+    if not limit > 0 or not need_gib >= 0:
+        raise InputError(f"--limit {limit:g}, --need-gib {need_gib:g}: seconds above 0 and a size of 0 or more")
     place = detect()
     findings = [*_software(config), *_device(config, place)]
     output = Path(config.output if config else ".")

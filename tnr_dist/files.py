@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -35,12 +36,15 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
                 os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(path)  # a full disk does not say of itself which one it is
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+        # Libraries in Rust (safetensors) raise their own errors for what the operating system said.
+        if not isinstance(error, OSError) and (found := re.search(r"\(os error (\d+)\)", str(error))):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
         raise
 
 
@@ -62,8 +66,16 @@ def read_json(path: Path | str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of 5,000 digits; nested without end
         raise InputError(f"{path}: not a JSON file ({error})") from None
+
+
+def read_json_object(path: Path | str) -> dict[str, Any]:
+    """Read a JSON file that holds an object; an `InputError` names the file otherwise."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds a {type(value).__name__}, not a JSON object")
+    return value
 
 
 def file_hash(path: Path | str, algorithm: str = "sha256") -> str:

@@ -43,6 +43,8 @@ def run_benchmark(name: str, settings: Sequence[str]) -> dict[str, Any]:
             values[key] = text.lower() in ("1", "true", "yes") if kinds[0] is bool else kinds[0](text)
         except ValueError:
             raise InputError(f"tnr bench {name}: {key}={text!r} is not {kinds[0].__name__}") from None
+        if kinds[0] in (int, float) and not values[key] >= 0:
+            raise InputError(f"tnr bench {name}: {key}={text}: must not be negative")
     where = surroundings()
     keep_freed_memory()  # for all that is compared alike
     return {**run(**values), **where}

@@ -59,6 +59,9 @@ class TeacherCache:
             raise InputError(
                 f"{folder / 'cache.json'}: not a teacher cache of format {FORMAT_VERSION}; run `tnr cache` again"
             )
+        for key, kind in (("teachers", list), ("splits", dict), ("news", dict)):
+            if not isinstance(self.facts.get(key), kind):
+                raise InputError(f"{folder / 'cache.json'}: {key} is missing or damaged; run `tnr cache` again")
         for key, value in expected.items():
             if self.facts.get(key) != value:
                 names = {
@@ -153,7 +156,8 @@ class TeacherTables:
                 at[field] += sum(block[per] for block in info.blocks)
             bar(1)
         if not tables:
-            raise InputError(f"{cache.folder}: not one side shard of {index.split} can be read; run `tnr cache` again")
+            first = next((str(fault) for fault in self._starts.values() if isinstance(fault, InputError)), cache.folder)
+            raise InputError(f"{first} (not one side shard of {index.split} can be read)")
         self.users, self.logits = from_stored(tables["teacher_users"]), from_stored(tables["teacher_logits"])
 
     def columns(self, info: ShardInfo) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ NEWS_COLUMNS = ["id", "category", "subcategory", "title", "abstract", "url", "ti
 # What zipfile raises for damaged, truncated, encrypted or unsupported archives, beside what any file raises.
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, OSError)
 NEWLINE = b"\n"
+_LONGEST_NEWS = 1 << 20  # bytes of a line of news.tsv
 BEHAVIOUR_COLUMNS = ["impression_id", "user", "time", "history", "impressions"]
 
 
@@ -87,6 +89,8 @@ def _files_of(path: Path) -> dict[str, list[Source]]:
                 if ".." in parts or not parts[0] or ":" in parts[0]:
                     raise InputError(f"{path}: member {member!r} points out of the archive; download it again")
                 if parts[-1] in found and "__MACOSX" not in parts:
+                    if stat.S_ISLNK(archive.getinfo(member).external_attr >> 16):
+                        raise InputError(f"{path}: member {member!r} is a symbolic link; put the file itself there")
                     found[parts[-1]].append(Source(path, member))
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(f"{path}: not a readable zip file ({error}); download it again") from None
@@ -224,10 +228,22 @@ def read_news(source: Source) -> pa.Table:
         )
     check_text(data, str(source))
     check_no_empty_line(data, str(source))
+    _check_longest_line(data, str(source))
     columns = (NEWS_COLUMNS + [f"extra{i}" for i in range(width)])[:width]
     table = parse_tsv(data, columns, str(source)).select(NEWS_COLUMNS[:5])
     check_unique_ids(table["id"], str(source))
     return table
+
+
+def _check_longest_line(data: bytes, where: str) -> None:
+    """Raise InputError for a line that no news has: it would be tokenised for minutes."""
+    if len(data) <= _LONGEST_NEWS:
+        return
+    ends = np.flatnonzero(np.frombuffer(data + NEWLINE, np.uint8) == 10)
+    lengths = np.diff(ends, prepend=-1)
+    if lengths.max() > _LONGEST_NEWS:
+        line = int(lengths.argmax()) + 1
+        raise InputError(f"{where}, line {line}: longer than {_LONGEST_NEWS:,} bytes; not a file of news")
 
 
 def check_unique_ids(ids: pa.ChunkedArray, where: str) -> None:

@@ -27,8 +27,9 @@ from tnr_dist.data.pool import Pool
 from tnr_dist.data.request import FORMAT_VERSION, WORK, PrepareOptions, begin, parse_rule, request_of
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
 from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, read_json, write_json
+from tnr_dist.files import atomic_path, read_json, read_json_object, write_json
 from tnr_dist.hardware import cores
+from tnr_dist.lock import held
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.progress import say
 
@@ -52,39 +53,48 @@ def prepare(
     Raises InputError for bad input; then nothing that this call created is left.
     """
     options.check()
+    if processes is not None and processes < 1:
+        raise InputError(f"--processes {processes}: 1 or more, or 0 for one a core")
     processes = processes or cores()
     request = request_of(options)
     manifest_path = output / "manifest.json"
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: a file; --output names a folder")
     if manifest_path.exists():
-        manifest = read_json(manifest_path)
-        if manifest.get("request") != request:
-            before = manifest.get("request", {})
-            changed = [k for k in {**before, **request} if before.get(k) != request.get(k)]
-            raise InputError(
-                f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder"
-            )
-        say(f"{output}: already prepared")
-        return manifest
+        return _existing(output, request)
     if part is not None and not options.input:
         raise InputError("--part shares the shards of --input; a corpus alone is made in one go")
     existed = output.exists()
     if merge and not (output / WORK).exists():
         raise InputError(f"{output}: no parts to merge; run `tnr data prepare --part i/n` for each i first")
-    if begin(output, request) and part is None and not merge:
-        say(f"{output}: going on with an unfinished preparation")
-    try:
-        with Pool(processes) as pool:
-            return _Preparation(options, output, request, pool).run(part, merge)
-    except InputError:
-        # Only a whole run cleans up: a part must not remove what others have made.
-        if part is None and not merge:
-            for path in output.iterdir() if output.exists() else ():
-                _remove(path)
-            if not existed:
-                output.rmdir()
-        raise
+    # Parts work beside each other; whoever takes the whole folder works alone.
+    with held(output, shared=part is not None):
+        if manifest_path.exists():  # made by whoever held it just now
+            return _existing(output, request)
+        if begin(output, request) and part is None and not merge:
+            say(f"{output}: going on with an unfinished preparation")
+        try:
+            with Pool(processes) as pool:
+                return _Preparation(options, output, request, pool).run(part, merge)
+        except InputError:
+            # Only a whole run cleans up: a part must not remove what others have made.
+            if part is None and not merge:
+                for path in output.iterdir() if output.exists() else ():
+                    _remove(path)
+                if not existed:
+                    output.rmdir()
+            raise
+
+
+def _existing(output: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a complete data set; InputError when it was not made from this request."""
+    manifest = read_manifest(output)
+    if manifest.get("request") != request:
+        before = manifest.get("request", {})
+        changed = [k for k in {**before, **request} if before.get(k) != request.get(k)]
+        raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")
+    say(f"{output}: already prepared")
+    return manifest
 
 
 def _remove(path: Path) -> None:
@@ -351,10 +361,24 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise InputError(f"{folder}: not a prepared data set (no manifest.json); run `tnr data prepare`")
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+    manifest = read_json_object(path)
+    if manifest.get("format_version") != FORMAT_VERSION:
         raise InputError(f"{path}: not a manifest of format {FORMAT_VERSION}; prepare the data again")
+    for key in ("counts", "tokenizer", "max_lengths"):
+        if not isinstance(manifest.get(key), dict):
+            raise InputError(f"{path}: {key} is missing or no object; prepare the data again")
+    if not isinstance(manifest.get("request", {}), dict) or not isinstance(manifest["tokenizer"].get("hash"), str):
+        raise InputError(f"{path}: request or tokenizer.hash is not what a manifest holds; prepare the data again")
+    _check_counts(manifest["counts"], "counts", path)
     return manifest
+
+
+def _check_counts(counts: dict[str, Any], name: str, path: Path) -> None:
+    for key, value in counts.items():
+        if isinstance(value, dict):
+            _check_counts(value, f"{name}.{key}", path)
+        elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(f"{path}: {name}.{key}={value!r}: not a count; prepare the data again")
 
 
 def manifest_hash(folder: Path | str) -> str:

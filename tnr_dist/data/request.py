@@ -14,6 +14,7 @@ from tnr_dist.config import NEWS_INPUTS
 from tnr_dist.data.mind import find_splits
 from tnr_dist.errors import InputError
 from tnr_dist.files import file_hash, read_json, write_json
+from tnr_dist.lock import LOCK
 from tnr_dist.models.tokenizer import load_tokenizer
 
 FORMAT_VERSION = 1
@@ -119,7 +120,7 @@ def begin(output: Path, request: dict[str, Any]) -> bool:
     """
     output.mkdir(parents=True, exist_ok=True)
     work = output / WORK
-    there = [path for path in output.iterdir() if not path.match(".*.tmp")]
+    there = [path for path in output.iterdir() if path.name != LOCK and not path.match(".*.tmp")]
     if there and not work.exists():
         raise InputError(f"{output}: exists and is not a prepared data set; choose another folder")
     if not there:

@@ -34,6 +34,7 @@ FIELDS: dict[str, np.dtype] = {
 }
 
 Block = dict[str, np.ndarray]
+_BLOCK_COUNTS = ("impressions", "samples", "candidates", "histories")
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ def _own_members(data: bytes) -> list[Member] | None:
         name = data[at : data.index(b"\0", at, at + 512)]
         if data[at + 257 : at + 262] != b"ustar" or data[at + 156] != 0x30 or data[at + 345] != 0 or len(name) > 99:
             return None
+        if b"/" in name:
+            return None
         header = _NPY.match(data, at + 512, at + 1024)
         key, _, field = name.partition(b".")
         if header is None or not field.endswith(b".npy"):
@@ -164,7 +167,7 @@ def _any_members(data: bytes, where: str) -> list[Member]:
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
         for info in tar:
             key, _, field = info.name.partition(".")
-            if not info.isfile() or not field.endswith(".npy"):
+            if not info.isfile() or not field.endswith(".npy") or "/" in info.name:
                 raise InputError(f"{where}: unexpected member {info.name!r}")
             members.append((key, field.removesuffix(".npy"), _read_npy(data, info.offset_data, info.size)))
     return members
@@ -220,7 +223,35 @@ def parse_shard(data: bytes, where: str) -> dict[str, Block]:
         missing = [field for field in FIELDS if field not in block and field != "candidate_clicked"]
         if missing:
             raise InputError(f"{where}: block {key} lacks {', '.join(missing)}; prepare the data again")
+        if fault := block_fault(block):
+            raise InputError(f"{where}: block {key}: {fault}; prepare the data again")
     return blocks
+
+
+def block_fault(block: Block) -> str | None:
+    """What in a block's arrays contradicts `FIELDS` or each other; None when nothing does."""
+    for field, array in block.items():
+        if field not in FIELDS:
+            return f"unknown array {field}"
+        if array.ndim != 1 or array.dtype != FIELDS[field]:
+            return f"{field} is {array.dtype} {list(array.shape)}, expected {FIELDS[field]} of one dimension"
+    impressions = len(block["row"])
+    for field in ("impression_id", "time", "impression_history"):
+        if len(block[field]) != impressions:
+            return f"{field} has {len(block[field])} entries for {impressions} impressions"
+    for kind in ("history", "candidate"):
+        offsets, flat = block[f"{kind}_offsets"], block[f"{kind}_news"]
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(flat) or (offsets[1:] < offsets[:-1]).any():
+            return f"{kind}_offsets do not cut {kind}_news into lists"
+    if len(block["candidate_offsets"]) != impressions + 1:
+        return f"candidate_offsets has {len(block['candidate_offsets'])} entries for {impressions} impressions"
+    histories, pointed = len(block["history_offsets"]) - 1, block["impression_history"]
+    if impressions and (pointed.min() < 0 or pointed.max() >= histories):
+        return f"impression_history points outside the block's {histories} histories"
+    clicked = block.get("candidate_clicked")
+    if clicked is not None and (len(clicked) != len(block["candidate_news"]) or (len(clicked) and clicked.max() > 1)):
+        return "candidate_clicked is not a 0 or 1 for each candidate"
+    return None
 
 
 def check_bytes(data: bytes, info: ShardInfo, where: str) -> None:
@@ -258,11 +289,21 @@ def index_from_dict(value: Any, where: str) -> SplitIndex:
     try:
         shards = [ShardInfo(**shard) for shard in value["shards"]]
         for shard in shards:
-            if "/" in shard.name or shard.name.startswith("."):
+            if not isinstance(shard.name, str) or "/" in shard.name or shard.name.startswith("."):
                 raise InputError(f"{where}: shard name {shard.name!r} leaves its folder")
+            _check_line(vars(shard), ("bytes", "impressions", "samples"), f"{where}: {shard.name}")
+            for block in shard.blocks:
+                _check_line(block, _BLOCK_COUNTS, f"{where}: {shard.name}, block {block['key']}")
         return SplitIndex(value["split"], bool(value["labelled"]), shards)
     except (KeyError, TypeError) as error:
         raise InputError(f"{where}: not a shard index ({error!r})") from None
+
+
+def _check_line(line: dict[str, Any], counts: tuple[str, ...], where: str) -> None:
+    """Raise InputError for a count of the index that is none, KeyError for one that is missing."""
+    for name in counts:
+        if type(line[name]) is not int or line[name] < 0:
+            raise InputError(f"{where}: {name}={line[name]!r}: not a count; prepare the data again")
 
 
 def read_index(folder: Path, split: str) -> SplitIndex:

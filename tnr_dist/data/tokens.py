@@ -43,8 +43,15 @@ def read_table(stem: Path) -> RaggedTable:
         raise InputError(f"{error.filename}: no such token table; run `tnr data prepare`") from None
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{stem}.*.npy: not a token table ({error})") from None
-    if values.ndim != 1 or offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] != len(values):
+    for name, array in (("values", values), ("offsets", offsets)):
+        if array.dtype.kind not in "iu" or array.ndim != 1:
+            shape = list(array.shape)
+            raise InputError(f"{stem}.{name}.npy: holds {array.dtype} {shape}, not a list of whole numbers")
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(values):
         raise InputError(f"{stem}.offsets.npy: does not fit {stem}.values.npy; prepare the data again")
+    falls = offsets[1:] < offsets[:-1]
+    if falls.any():
+        raise InputError(f"{stem}.offsets.npy: offsets fall after row {int(np.argmax(falls))}; prepare the data again")
     return RaggedTable(values, offsets)
 
 

@@ -192,6 +192,10 @@ class ModelSpec:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("news_dim", "query_dim", "user_heads"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InputError(f"model: {name} is {value!r}; it must be a positive integer")
         if self.user_encoder not in ("attention", "nrms"):
             raise InputError(f"model: user_encoder {self.user_encoder!r} is not one of attention, nrms")
         if self.history_padding not in ("mask", "learned"):

@@ -13,7 +13,7 @@ import numpy as np
 import tokenizers
 
 from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, read_json, write_json
+from tnr_dist.files import atomic_path, read_json_object, write_json
 from tnr_dist.models.sources import find_folder, one_file
 
 # Encodings are Python objects of some kilobytes; this many live at a time.
@@ -41,7 +41,7 @@ class TokenizerFiles:
         settings = folder / "tokenizer_config.json"
         lowercase = None
         if settings.is_file():
-            lowercase = bool(read_json(settings).get("do_lower_case", True))
+            lowercase = bool(read_json_object(settings).get("do_lower_case", True))
         if (folder / "tokenizer.json").is_file():
             return cls(folder, {"tokenizer.json": folder / "tokenizer.json"})
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():

@@ -126,8 +126,10 @@ def load_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state, metadata = read_safetensors(path)
     try:
         architecture = json.loads(metadata["architecture"])
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, ValueError, RecursionError):
         raise InputError(f"{path}: has no architecture in its metadata; it was not written by tnr_dist") from None
+    if not isinstance(architecture, dict):
+        raise InputError(f"{path}: its architecture is no object; it was not written by tnr_dist")
     return state, architecture
 
 
@@ -141,7 +143,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: Path | s
     """Copy `state` into `module`; every key must match in name and shape.
 
     Raises:
-        InputError: names `source` and the first missing, unexpected or wrongly shaped key.
+        InputError: names `source` and the first missing, unexpected or wrongly shaped key, or one that holds NaN.
     """
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -152,6 +154,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: Path | s
     for key, value in own.items():
         if value.shape != state[key].shape:
             raise InputError(f"{source}: key {key} has shape {list(state[key].shape)}, expected {list(value.shape)}")
+        if not torch.isfinite(state[key]).all():
+            raise InputError(f"{source}: key {key} is not finite (NaN or infinity); fetch or train the model again")
     module.load_state_dict(dict(state))
 
 

@@ -21,7 +21,7 @@ from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
 from tnr_dist.files import atomic_path, file_hash, read_json, write_json
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.progress import Bar, say
-from tnr_dist.stages.common import NEWS_SETTINGS, DataSet, start, trained_model
+from tnr_dist.stages.common import NEWS_SETTINGS, DataSet, begin, may_start, trained_model
 from tnr_dist.stages.finetune import teacher_folder
 from tnr_dist.train import preemption
 from tnr_dist.train.runfolder import RunFolder
@@ -66,8 +66,10 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     config = place.config
     data = DataSet.open(config)
     rank, world = engine.environment.rank, engine.environment.world_size
-    if not start(place, engine, redo):
+    shard_slice(config.cache.shard_range, 0)
+    if not may_start(place, engine, redo):
         return
+    begin(place, engine, redo)
     began = time.monotonic()
     models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
     news, facts = _news_vectors(config, data, models, engine, place.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tnr_dist.data.source import ShardSource
 from tnr_dist.data.tokens import RaggedTable, read_table
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
+from tnr_dist.lock import held
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import (
     ModelSpec,
@@ -54,7 +56,15 @@ BATCH_SETTINGS = (
     "data.window_shards",
 )
 # Settings of how the work is cut up and where intermediate results lie.
-_HOW_NOT_WHAT = ("dedupe", "frozen_cache", "frozen_cache_gib", "token_budget", "accumulate", "teacher_tables_gib", "cuda_graphs")
+_HOW_NOT_WHAT = (
+    "dedupe",
+    "frozen_cache",
+    "frozen_cache_gib",
+    "token_budget",
+    "accumulate",
+    "teacher_tables_gib",
+    "cuda_graphs",
+)
 
 
 class TrainsRecommender(Task, Protocol):
@@ -207,13 +217,16 @@ def freeze(news_encoder: NewsEncoder, train: TrainConfig, engine: Engine) -> Non
         encoder.freeze_below(min(train.trainable_layers, len(encoder.layers)))
 
 
-def start(run: RunFolder, engine: Engine, redo: bool) -> bool:
-    """Make a run folder ready on all ranks; False when the run is already complete (and says so).
+def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.ExitStack | None = None) -> bool:
+    """Whether a run is to be made, the same on all ranks; False when it is already complete (and says so).
 
-    `redo` replaces one made from other settings or inputs; without it that is an InputError on every rank.
+    Nothing is touched yet. `redo` allows to replace one made from other settings or inputs; without it that is an
+    InputError on every rank. `alone` gets the folder's lock, so that no other process works in it.
     """
-    state, why = run.state()
     rank = engine.environment.rank
+    if alone is not None and rank == 0 and run.state()[0] != "complete":
+        alone.enter_context(held(run.path))
+    state, why = run.state()
     # Another job of an array may complete the run just now, between two ranks' looks at it: rank 0's counts.
     seen = torch.tensor([float(rank == 0 and state == "complete")], device=engine.device)
     if engine.all_reduce(seen).item():
@@ -221,13 +234,19 @@ def start(run: RunFolder, engine: Engine, redo: bool) -> bool:
             say(f"{run.path}: complete, skipped")
         return False
     if rank == 0:
-        if state == "stale" and redo:
+        run.check(redo=redo)
+        if state == "stale":
             say(f"{run.path}: made again ({why} changed)")
-        run.begin(redo=redo)
     elif state == "stale" and not redo:
         raise InputError(f"{run.path}: holds a finished run made otherwise ({why})")
-    engine.barrier()
     return True
+
+
+def begin(run: RunFolder, engine: Engine, redo: bool) -> None:
+    """Make a run folder ready that `may_start`, on all ranks."""
+    if engine.environment.rank == 0:
+        run.begin(redo=redo)
+    engine.barrier()
 
 
 def train_model(
@@ -244,19 +263,22 @@ def train_model(
     the models of as many intervals of `keep_every` steps before the end are kept too (`kept_model`; 0: of all steps cut
     into `keep_models` parts).
     """
-    if not start(run, engine, redo):
-        return
-    config, task = run.config, make_task()
-    with Tracker(run, engine) as tracker:
-        facts = train(engine, task, run, config, tracker, _keeper(engine, run, task, keep_models, keep_every))
-        if engine.environment.rank == 0:
-            recommender = task.recommender
-            save_recommender(
-                recommender, model_spec(config, recommender.news_encoder.encoder), run.path / "model.safetensors"
-            )
-            run.finish(**facts)
-            tracker.finished()
-    engine.barrier()
+    with contextlib.ExitStack() as alone:
+        if not may_start(run, engine, redo, alone):
+            return
+        # Bad data, models and settings are found here, before anything of an earlier run is given up.
+        config, task = run.config, make_task()
+        begin(run, engine, redo)
+        with Tracker(run, engine) as tracker:
+            facts = train(engine, task, run, config, tracker, _keeper(engine, run, task, keep_models, keep_every))
+            if engine.environment.rank == 0:
+                recommender = task.recommender
+                save_recommender(
+                    recommender, model_spec(config, recommender.news_encoder.encoder), run.path / "model.safetensors"
+                )
+                run.finish(**facts)
+                tracker.finished()
+        engine.barrier()
 
 
 def _keeper(

@@ -18,7 +18,7 @@ from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
 from tnr_dist.evaluation.scoring import encode_table, evaluate_split, length_chunks, recommender_scorer, score_split
 from tnr_dist.evaluation.submission import check_prediction, write_prediction
-from tnr_dist.files import atomic_path, read_json, write_json
+from tnr_dist.files import atomic_path, read_json, read_json_object, write_json
 from tnr_dist.hardware import cores
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
@@ -73,7 +73,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
         "precision": config.precision,
     }
     if results.is_file():
-        before = read_json(results)
+        before = read_json_object(results)
         if before.get("made_from") == key:
             if engine.environment.rank == 0:
                 say(f"{results}: complete, skipped")

@@ -10,7 +10,7 @@ from typing import Any
 from tnr_dist.config import Config, RowConfig
 from tnr_dist.config_file import with_overrides
 from tnr_dist.engines.base import Engine
-from tnr_dist.files import read_json
+from tnr_dist.files import read_json_object
 from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
 from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
 from tnr_dist.stages.common import DataSet
@@ -84,8 +84,10 @@ def is_evaluated(place: RunFolder) -> bool:
     file = place.path / "results.json"
     if not place.is_complete() or not file.is_file():
         return False
-    results = read_json(file)
-    return results["made_from"]["run"] == place.id and results["split"] == place.config.evaluate.split
+    results = read_json_object(file)
+    made_from = results.get("made_from")
+    made = isinstance(made_from, dict) and made_from.get("run") == place.id
+    return made and results.get("split") == place.config.evaluate.split
 
 
 def evaluate_run(place: RunFolder, engine: Engine) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from typing import Any
 
 from tnr_dist.config import Config, get, to_dict, to_yaml
 from tnr_dist.errors import InputError
-from tnr_dist.files import read_json, write_json, write_text
+from tnr_dist.files import read_json, read_json_object, write_json, write_text
+from tnr_dist.lock import LOCK
 
 State = str  # "complete", "stale" or "open"
 
@@ -87,7 +88,9 @@ class RunFolder:
         path = self.path / "complete.json"
         if not path.is_file():
             return "open", ""
-        done = read_json(path)
+        done = read_json_object(path)
+        if not all(isinstance(done.get(part, {}), dict) for part in ("settings", "extra", "inputs")):
+            raise InputError(f"{path}: not a completion mark; delete the folder and run {self.stage} again")
         mine = json.loads(json.dumps(self.identity()))
         changed = [
             f"{part}.{key}".removeprefix("settings.")
@@ -106,8 +109,8 @@ class RunFolder:
         except InputError:
             return False
 
-    def begin(self, *, redo: bool) -> None:
-        """Make the folder ready on rank 0: go on with an unfinished run of the same settings, or start anew.
+    def check(self, *, redo: bool) -> bool:
+        """Whether what is in the folder has to go before the run begins; touches nothing.
 
         A finished or begun run of other settings is only replaced with `redo`; otherwise InputError.
         """
@@ -128,10 +131,21 @@ class RunFolder:
             if not redo:
                 raise InputError(f"{self.path}: exists and is not a run of {self.stage}; choose another output")
             state = "stale"
-        if state == "stale":
-            shutil.rmtree(self.path)
+        return state == "stale"
+
+    def begin(self, *, redo: bool) -> None:
+        """Make the folder ready on rank 0: go on with an unfinished run of the same settings, or start anew.
+
+        Raises InputError as `check`.
+        """
+        if self.check(redo=redo):
+            for path in self.path.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(begun, identity)
+        write_json(self.path / "begun.json", self.identity())
         write_text(self.path / "config.yaml", to_yaml(self.config))
 
     def _occupied(self) -> bool:
