@@ -2,7 +2,7 @@
 
 import errno
 
-_LONGEST = 1200  # characters of a message: a damaged file may give a value of a million
+_LONGEST = 1000  # characters of a message: a damaged file may give a value of a million
 # What a user mends: permissions, space, a file where a folder is due. A file that is gone or a server that does not
 # answer may be back for the next try, so those stay exit code 1.
 _MENDABLE = {

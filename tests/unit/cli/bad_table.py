@@ -118,9 +118,11 @@ def case(*says: str, working: bool = False, begun: bool = False) -> Callable[[An
     return register
 
 
-def add(name: str, arguments: Callable[[Place], list[Any]], *says: str) -> None:
+def add(
+    name: str, arguments: Callable[[Place], list[Any]], *says: str, working: bool = False, begun: bool = False
+) -> None:
     """Put a case of one line into the table."""
-    CASES.append(Case(name, arguments, says, False, False))
+    CASES.append(Case(name, arguments, says, working, begun))
 
 
 def edit_json(path: Path, change: Callable[[Any], None]) -> None:

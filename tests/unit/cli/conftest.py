@@ -1,0 +1,27 @@
+"""What the malformed inputs are made from: data prepared as `tnr run` does, and one finished chain of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.bad_table import settings
+
+
+@pytest.fixture(scope="session")
+def sound_runs(raw_mind: Path, tiny_plm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A prepared data set, and a folder with one finished run of every stage."""
+    from tnr_dist.config_file import load_config
+    from tnr_dist.data.prepare import prepare
+    from tnr_dist.engines.ddp import DDPEngine
+    from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
+
+    folder = tmp_path_factory.mktemp("sound")
+    path = folder / "c.yaml"
+    path.write_text(settings(folder / "runs", folder / "data", raw_mind, tiny_plm))
+    config = load_config(path)
+    prepare(pipeline.prepare_options(config), folder / "data", processes=1)
+    for stage in (post_train, finetune, cache, stage1, stage2):
+        stage.run(config, DDPEngine("cpu", 1))
+    return folder / "data", folder / "runs"
