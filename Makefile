@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := tnr run configs/demo.yaml
 
-.PHONY: venv demo test test-slow test-cluster faults lint docs clean
+.PHONY: venv demo test test-slow test-cluster faults fuzz lint docs clean
 
 venv: $(STAMP)
 
@@ -36,6 +36,11 @@ test-cluster: venv
 faults: SEEDS ?= 50
 faults: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness SEEDS=$(SEEDS)
+
+# Sound files damaged at random, read by every reader: a valid result or one clear error. SEED: other damage.
+fuzz: EXAMPLES ?= 1000
+fuzz: venv
+	EXAMPLES=$(EXAMPLES) SEED=$(SEED) OMP_NUM_THREADS=1 $(BIN)/pytest -m fuzz $(if $(SEED),--hypothesis-seed=$(SEED)) tests/fuzz
 
 lint: venv
 	$(BIN)/ruff check .

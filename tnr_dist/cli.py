@@ -428,6 +428,12 @@ def reproduce(
 
     resolved = _configure(config, overrides, print_config)
     names = study.split(",")
+    for name in names:
+        if name not in STUDY_NAMES:
+            raise InputError(f"{name!r}: no such table or figure; one of {', '.join(STUDY_NAMES)}")
+    if jobs < 0:
+        raise InputError(f"--jobs {jobs}: give 1 or more, or 0 for one a GPU or core")
+    place = _level_and_number(task) if task else None
     if slurm:
         raise typer.Exit(command.submit(names, config, overrides or []))
     alone = detect().launcher == "none"
@@ -441,9 +447,9 @@ def reproduce(
     failed = 0
     for one in studies:
         outcome = None
-        if task:
+        if place is not None:
             with _engine(resolved) as engine:
-                command.run_task(one, engine, *_level_and_number(task))
+                command.run_task(one, engine, *place)
             continue
         if not report_only and alone and resolved.ranks == 1:
             outcome = command.run_here(one, jobs or command.default_jobs(resolved))

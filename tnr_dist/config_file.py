@@ -92,7 +92,8 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}{line}: not valid YAML: {problem}") from None
     except RecursionError:
         raise InputError(f"{where}: not a configuration: nested too deeply") from None
-    except (ValueError, LookupError) as error:  # a scalar that looks like a date or a number and is none
+    # A scalar that looks like a date or a number, or is tagged as one, and is none.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{where}: not valid YAML: {error}") from None
 
 

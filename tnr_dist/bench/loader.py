@@ -156,7 +156,7 @@ def make_teachers(folder: Path, index: SplitIndex, cache: Path) -> TeacherCache:
         data = pack_tar(members)
         (cache / "train" / info.name).write_bytes(data)
         digests[info.name] = hashlib.sha256(data).hexdigest()
-    facts = {"format_version": FORMAT_VERSION, "teachers": [{}] * _TEACHERS, "splits": {"train": digests}}
+    facts = {"format_version": FORMAT_VERSION, "teachers": [{}] * _TEACHERS, "news": {}, "splits": {"train": digests}}
     write_json(cache / "cache.json", facts)
     stored = TeacherCache(cache, {})
     return stored

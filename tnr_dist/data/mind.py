@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ _NAMES = ("news.tsv", "behaviors.tsv")
 _SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"}
 NEWS_COLUMNS = ["id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities"]
 # What zipfile raises for damaged, truncated, encrypted or unsupported archives, beside what any file raises.
-_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, OSError)
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError, OSError, struct.error)
 NEWLINE = b"\n"
 _LONGEST_NEWS = 1 << 20  # bytes of a line of news.tsv
 BEHAVIOUR_COLUMNS = ["impression_id", "user", "time", "history", "impressions"]
@@ -92,7 +93,7 @@ def _files_of(path: Path) -> dict[str, list[Source]]:
                     if stat.S_ISLNK(archive.getinfo(member).external_attr >> 16):
                         raise InputError(f"{path}: member {member!r} is a symbolic link; put the file itself there")
                     found[parts[-1]].append(Source(path, member))
-    except (zipfile.BadZipFile, OSError) as error:
+    except _ZIP_FAULTS as error:
         raise InputError(f"{path}: not a readable zip file ({error}); download it again") from None
     return found
 

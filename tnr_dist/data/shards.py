@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tnr_dist.data.tokens import NPY_FAULTS
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json
 
@@ -123,7 +124,7 @@ def unpack_tar(data: bytes, where: str) -> list[Member]:
     # What is laid out in any other way than our own writer's is left to the general reader and its messages.
     try:
         return _any_members(data, where)
-    except (tarfile.TarError, ValueError, EOFError, OSError, OverflowError) as error:
+    except (tarfile.TarError, *NPY_FAULTS) as error:
         raise InputError(f"{where}: not a readable shard ({error})") from None
 
 
@@ -184,7 +185,7 @@ def _read_npy(data: bytes, start: int, size: int) -> np.ndarray:
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
     if fortran or dtype.hasobject:
         raise ValueError("only plain C-ordered arrays are read")
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     if head.tell() + count * dtype.itemsize != size:
         raise ValueError("array size and member size differ")
     return np.frombuffer(data, dtype, count, start + head.tell()).reshape(shape)
@@ -293,15 +294,17 @@ def index_from_dict(value: Any, where: str) -> SplitIndex:
                 raise InputError(f"{where}: shard name {shard.name!r} leaves its folder")
             _check_line(vars(shard), ("bytes", "impressions", "samples"), f"{where}: {shard.name}")
             for block in shard.blocks:
-                _check_line(block, _BLOCK_COUNTS, f"{where}: {shard.name}, block {block['key']}")
+                _check_line(block, _BLOCK_COUNTS, f"{where}: a block of {shard.name}")
         return SplitIndex(value["split"], bool(value["labelled"]), shards)
     except (KeyError, TypeError) as error:
         raise InputError(f"{where}: not a shard index ({error!r})") from None
 
 
 def _check_line(line: dict[str, Any], counts: tuple[str, ...], where: str) -> None:
-    """Raise InputError for a count of the index that is none, KeyError for one that is missing."""
+    """Raise InputError for a count of the index that is missing or none; TypeError where there is no line at all."""
     for name in counts:
+        if name not in line or ("key" not in line and counts is _BLOCK_COUNTS):
+            raise InputError(f"{where} lacks one of key, {', '.join(counts)}; prepare the data again")
         if type(line[name]) is not int or line[name] < 0:
             raise InputError(f"{where}: {name}={line[name]!r}: not a count; prepare the data again")
 

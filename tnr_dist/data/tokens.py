@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,19 @@ import numpy as np
 
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path
+
+# What NumPy raises on bytes that are no `.npy` file: its header is a Python expression, parsed and not executed.
+NPY_FAULTS = (
+    ValueError,
+    TypeError,
+    OSError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    tokenize.TokenError,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ def read_table(stem: Path) -> RaggedTable:
         offsets = np.load(f"{stem}.offsets.npy", mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such token table; run `tnr data prepare`") from None
-    except (ValueError, OSError, EOFError) as error:
+    except NPY_FAULTS as error:
         raise InputError(f"{stem}.*.npy: not a token table ({error})") from None
     for name, array in (("values", values), ("offsets", offsets)):
         if array.dtype.kind not in "iu" or array.ndim != 1:
@@ -78,9 +93,9 @@ class _NpyWriter:
         self.count += len(values)
 
     def close(self) -> None:
-        self._file.seek(0)
-        self._file.write(self._header(self.count))
-        self._file.close()
+        with self._file:
+            self._file.seek(0)
+            self._file.write(self._header(self.count))
 
 
 class TableWriter:
@@ -90,11 +105,14 @@ class TableWriter:
         self.stem, self.dtype = stem, dtype
 
     def __enter__(self) -> TableWriter:
-        self._values_path = atomic_path(f"{self.stem}.values.npy")
-        self._offsets_path = atomic_path(f"{self.stem}.offsets.npy")
-        self._values = _NpyWriter(self._values_path.__enter__(), self.dtype)
-        self._offsets = _NpyWriter(self._offsets_path.__enter__(), np.dtype(np.int64))
-        self._offsets.append(np.zeros(1, np.int64))
+        with contextlib.ExitStack() as files:
+            # Renamed in the opposite order, offsets last: a table whose values alone were renamed is seen as missing.
+            offsets = files.enter_context(atomic_path(f"{self.stem}.offsets.npy"))
+            values = files.enter_context(atomic_path(f"{self.stem}.values.npy"))
+            self._offsets = files.enter_context(contextlib.closing(_NpyWriter(offsets, np.dtype(np.int64))))
+            self._values = files.enter_context(contextlib.closing(_NpyWriter(values, self.dtype)))
+            self._offsets.append(np.zeros(1, np.int64))
+            self._files = files.pop_all()
         return self
 
     def append(self, values: np.ndarray, offsets: np.ndarray) -> None:
@@ -105,11 +123,7 @@ class TableWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._values.close()
-        self._offsets.close()
-        # Offsets last: a table whose values alone were renamed is seen as missing.
-        self._values_path.__exit__(kind, error, trace)
-        self._offsets_path.__exit__(kind, error, trace)
+        self._files.__exit__(kind, error, trace)
 
 
 def positions_of(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -127,7 +127,7 @@ def index_with_an_escaping_shard(place: Place) -> list[Any]:
     return _finetune(place, data)
 
 
-@case("train/index.json", "candidates")
+@case("train/index.json", "a block of shard-000000.tar lacks", "candidates")
 def index_of_blocks_without_counts(place: Place) -> list[Any]:
     data = place.data()
     edit_json(data / "train" / "index.json", lambda index: index["shards"][0]["blocks"][0].pop("candidates"))

@@ -221,7 +221,7 @@ _EVALUATE, _STAGE2 = ("evaluate", "CONFIG"), ("stage2", "CONFIG")
 _EXPORT = ("export", "STUDENT", "--to", "hf", "--output", "OUT")
 for _name, _file, _content, _command, _says in (
     ("complete_not_json", "stage2-1/complete.json", "{", _EVALUATE, "complete.json: not a JSON"),
-    ("complete_is_a_list", "stage2-1/complete.json", "[]", _EVALUATE, "complete.json: holds a list"),
+    ("complete_is_a_list", "stage2-1/complete.json", "[]", _EVALUATE, "complete.json: not a completion mark"),
     ("complete_is_a_list_again", "stage2-1/complete.json", "[]", _STAGE2, "complete.json: holds a list"),
     ("complete_without_settings", "stage2-1/complete.json", '{"id": "x", "settings": 3}', _STAGE2, "complete.json"),
     ("results_not_json", "stage2-1/results.json", "NaN,", _EVALUATE, "results.json: not a JSON"),
@@ -251,7 +251,7 @@ for _name, _edit, _says in (
     ("of_nan", lambda weights, _: weights["news_encoder.dense.weight"].fill_(float("nan")), "not finite"),
     ("without_a_key", lambda weights, _: weights.pop("news_encoder.dense.weight"), "dense.weight is missing"),
     ("without_architecture", lambda _, metadata: metadata.pop("architecture"), "no architecture"),
-    ("with_architecture_of_a_list", lambda _, metadata: metadata.update(architecture="[]"), "model description"),
+    ("with_architecture_of_a_list", lambda _, metadata: metadata.update(architecture="[]"), "architecture is no object"),
     ("with_architecture_of_text", lambda _, metadata: metadata.update(architecture="bert"), "architecture"),
     (
         "of_negative_size",

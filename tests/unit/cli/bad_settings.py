@@ -33,7 +33,7 @@ _BAD_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "alias_of_nothing": ("seed: *x\n", ["c.yaml, line 1", "not valid YAML"]),
     "two_documents": ("seed: 1\n---\nseed: 2\n", ["c.yaml", "not valid YAML"]),
     "date_for_text": ("output: 2019-11-15\n", ["c.yaml", "output=", "expected text"]),
-    "date_of_no_day": ("output: 2019-02-31\n", ["c.yaml", "output"]),
+    "date_of_no_day": ("output: 2019-02-31\n", ["c.yaml", "day is out of range"]),
     "number_for_a_list": ("stage2: {betas: 0.9}\n", ["c.yaml", "stage2.betas=0.9", "a list"]),
     "yes_for_a_number": ("seed: yes\n", ["c.yaml", "seed=True", "a whole number"]),
 }
@@ -168,6 +168,7 @@ _BAD_ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {
     "study_partly_unknown": (["reproduce", "table2,fig99", "CONFIG"], ["fig99"]),
     "task_of_text": (["reproduce", "fig5", "CONFIG", "--task", "first"], ["--task 'first'"]),
     "task_beyond": (["reproduce", "fig5", "CONFIG", "--task", "9.9"], ["no task 9 of level 9"]),
+    "study_of_a_student_too_large": (["reproduce", "fig6", "CONFIG", "reproduce.size=9"], ["9 layers"]),
     "jobs_negative": (["reproduce", "fig5", "CONFIG", "--jobs", "-3"], ["--jobs", "-3"]),
     "predict_without_anything": (["predict"], ["--check FILE"]),
     "bench_unknown": (["bench", "everything"], ["everything", "one of"]),

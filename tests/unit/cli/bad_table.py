@@ -83,6 +83,7 @@ def settings(output: Path, data: Path, raw: Path, plm: Path) -> str:
             "student: {layers: 1}",
             "rows: [{name: FT-1, method: finetune, layers: 1}]",
             "log: {every: 1}",
+            "reproduce: {sizes: [1], size: 1}",
             "",
         ]
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.bad_table import settings
+from tests.unit.cli.bad_table import Place, settings
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +25,13 @@ def sound_runs(raw_mind: Path, tiny_plm: Path, tmp_path_factory: pytest.TempPath
     for stage in (post_train, finetune, cache, stage1, stage2):
         stage.run(config, DDPEngine("cpu", 1))
     return folder / "data", folder / "runs"
+
+
+@pytest.fixture
+def place(tmp_path, raw_mind, tiny_plm, sound_runs, monkeypatch) -> Place:
+    data, runs = sound_runs
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "RANK", "WORLD_SIZE", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.chdir(tmp_path)
+    return Place(tmp_path, raw_mind, data, tiny_plm, runs)

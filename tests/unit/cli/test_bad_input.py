@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli import bad_data, bad_raw, bad_runs, bad_settings
-from tests.unit.cli.bad_table import CASES, Case, Place, snapshot
+from tests.unit.cli.bad_table import CASES, Case, snapshot
 from tnr_dist.cli import main
 
 LONGEST = 1100  # characters of a clear line
@@ -16,16 +16,6 @@ LONGEST = 1100  # characters of a clear line
 BEGUN = {"begun.json", "config.yaml", "environment.json", "metrics.jsonl", "wandb_id"}
 # A stage's own progress, such as `tokenise titles: 300 texts in 0.1 s`.
 PROGRESS = re.compile(r"[\w\-:, ]+: [\d,]+ \w+ in [\d.]+ s")
-
-
-@pytest.fixture
-def place(tmp_path, raw_mind, tiny_plm, sound_runs, monkeypatch) -> Place:
-    data, runs = sound_runs
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "RANK", "WORLD_SIZE", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.chdir(tmp_path)
-    return Place(tmp_path, raw_mind, data, tiny_plm, runs)
 
 
 def run(arguments, monkeypatch, capsys) -> tuple[int, str, str]:

@@ -1,5 +1,6 @@
 """Runs of a study in worker processes: made once, a failed one stops only what needs it, a stop leaves checkpoints."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -63,8 +64,9 @@ def test_a_worker_that_is_killed_is_one_failed_run(study):
         while not (victim.key / "begun.json").exists() and time.monotonic() < until:
             time.sleep(0.005)
         for child in psutil.Process().children():
-            if "spawn_main" in " ".join(child.cmdline()):
-                child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a child of an earlier test that nobody has waited for
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
