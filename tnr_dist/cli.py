@@ -6,6 +6,7 @@ import contextlib
 import enum
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,8 +49,12 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Before the command: show the traceback of an error.")
+    ] = False,
 ) -> None:
-    pass
+    if verbose:
+        os.environ["TNR_TRACEBACK"] = "1"  # of the ranks that this process starts too
 
 
 # Data -----------------------------------------------------------------------------------------------------------------
@@ -615,14 +620,14 @@ def main() -> None:
         # Typer brings its own copy of click, so usage errors are known by what they offer, not by their class.
         if hasattr(error, "format_message"):
             _fail(f"{error.format_message()} (see tnr --help)", 2)
-        if os.environ.get("TNR_TRACEBACK"):
-            raise
         if message := mendable(error):
             _fail(message, 2)
-        _fail(f"{type(error).__name__}: {error} (set TNR_TRACEBACK=1 for the traceback)", 1)
+        _fail(f"{type(error).__name__}: {error} (tnr -v … shows the traceback)", 1)
 
 
 def _fail(message: str, code: int) -> None:
+    if os.environ.get("TNR_TRACEBACK"):
+        traceback.print_exc()
     say(one_line(f"tnr: {message}"))
     sys.exit(code)
 

@@ -167,9 +167,10 @@ def test_traceback_on_request(tnr, monkeypatch):
     monkeypatch.setattr(cli, "_configure", lambda *a: 1 / 0)
     code, _, err = tnr("stage2", "c.yaml")
     assert code == 1 and "ZeroDivisionError" in err and one_line(err)
-    monkeypatch.setenv("TNR_TRACEBACK", "1")
-    with pytest.raises(ZeroDivisionError):
-        tnr("stage2", "c.yaml")
+    monkeypatch.setenv("TNR_TRACEBACK", "")  # so that what -v sets is undone after the test
+    code, _, err = tnr("-v", "stage2", "c.yaml")
+    assert code == 1 and "Traceback (most recent call last)" in err
+    assert err.splitlines()[-1].startswith("tnr: ZeroDivisionError: division by zero")
 
 
 def test_data_commands(tnr, tmp_path, prepared):
