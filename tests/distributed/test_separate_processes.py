@@ -11,6 +11,25 @@ from tests.lanes import missing, reason_against
 ROOT = Path(__file__).parents[2]
 # Seeds of Python's hashes with which the set {exp_avg, exp_avg_sq} has one order on rank 0 and the other on rank 1.
 SEEDS = (0, 1)
+TIMEOUTS = """
+import os
+import torch
+import torch.distributed as dist
+from tests import engine_task as task
+from tnr_dist.config import DeepSpeedConfig
+from tnr_dist.engines import core
+from tnr_dist.engines.base import make_engine
+
+core.TIMEOUT_SECONDS = 77.0
+engine = make_engine("deepspeed", "cpu", 1, DeepSpeedConfig(zero_stage=1))
+task.setup(engine)
+task.steps(engine, 0, 1)
+groups = list(dist.distributed_c10d._world.pg_map)
+waits = {group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in groups}
+engine.close()
+if os.environ["RANK"] == "0":
+    print(len(groups), "groups wait", sorted(waits))
+"""
 PROGRAM = """
 import os, sys
 from tests import engine_task as task
@@ -39,3 +58,14 @@ def test_moments_of_a_sharded_optimizer_are_not_mixed_up(stage: int) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "negative: 0 of " in done.stdout
+
+
+@pytest.mark.slow
+def test_every_group_of_deepspeed_waits_as_long_as_ours() -> None:
+    if reason_against("deepspeed"):
+        missing(reason_against("deepspeed"))
+    command = [sys.executable, "-m", "tnr_dist.engines.local", "2", "--", sys.executable, "-c", TIMEOUTS]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    count, _, waits = done.stdout.strip().splitlines()[-1].partition(" groups wait ")
+    assert int(count) > 1 and waits == "[77.0]"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tnr_dist.config import DeepSpeedConfig
 from tnr_dist.engines.base import OptimizerFactory
 from tnr_dist.engines.deepspeed_config import Ours, read_ds_config, resolve, zero_stage
-from tnr_dist.engines.process_group import ProcessGroupEngine
+from tnr_dist.engines.process_group import ProcessGroupEngine, groups_with_our_timeout
 from tnr_dist.errors import InputError
 
 
@@ -56,7 +56,8 @@ class DeepSpeedEngine(ProcessGroupEngine):
         inner = self._factory(self.module) if self.stage else self.optimizer
         computed = _Computed(self.module, self.autocast)
         try:
-            self._engine, *_ = self._deepspeed.initialize(model=computed, optimizer=inner, config=self._config)
+            with groups_with_our_timeout():
+                self._engine, *_ = self._deepspeed.initialize(model=computed, optimizer=inner, config=self._config)
         except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
             if not self.settings.config:
                 raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import functools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -75,6 +77,17 @@ class ProcessGroupEngine(EngineCore):
             return bool(vote.item())
 
         return answer
+
+
+@contextlib.contextmanager
+def groups_with_our_timeout() -> Iterator[None]:
+    """Groups that a library makes inside wait as long as `timeout`; left alone they would wait for half an hour."""
+    new_group = dist.new_group
+    dist.new_group = functools.partial(new_group, timeout=timeout())
+    try:
+        yield
+    finally:
+        dist.new_group = new_group
 
 
 def timeout() -> datetime.timedelta:
