@@ -26,6 +26,7 @@ class Bar:
     def __init__(self, title: str, total: int, unit: str = "it", enabled: bool = True, every: float = 15.0) -> None:
         self.title, self.total, self.unit, self.enabled, self.every = title, total, unit, enabled, every
         self.done = 0
+        self._note = ""
         self._rich: Progress | None = None
         self._task: TaskID | None = None
 
@@ -46,16 +47,17 @@ class Bar:
         return self
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """Count `n` more units done; `note` (for example the loss) stands at the end of the line."""
+        """Count `n` more units done; the last `note` given (for example the loss) stands at the end of the line."""
         self.done += n
+        self._note = note or self._note
         if not self.enabled:
             return
         if self._rich is not None and self._task is not None:
-            self._rich.update(self._task, advance=n, rate=self._rate(), note=note)
+            self._rich.update(self._task, advance=n, rate=self._rate(), note=self._note)
         elif time.monotonic() - self._last >= self.every:
             self._last = time.monotonic()
             left = (self.total - self.done) / max(self.rate(), 1e-9)
-            say(f"{self.title}: {self.done:,}/{self.total:,} {self._rate()}, {left:,.0f} s left {note}")
+            say(f"{self.title}: {self.done:,}/{self.total:,} {self._rate()}, {left:,.0f} s left {self._note}".rstrip())
 
     def rate(self) -> float:
         """Units per second since the bar was opened."""

@@ -25,7 +25,7 @@ from tnr_dist.train.heartbeat import watched
 from tnr_dist.train.peak import device_peak
 from tnr_dist.train.prefetch import prefetch
 from tnr_dist.train.runfolder import RunFolder
-from tnr_dist.train.throughput import Throughput
+from tnr_dist.train.throughput import Throughput, status
 from tnr_dist.train.tracking import Tracker
 
 _DUE = "checkpoint_due"
@@ -200,7 +200,7 @@ def _train(
                 record = _record(engine, parts, norm, step, task.loader.steps, samples, throughput)
                 due = record.pop(f"train/{_DUE}") > 0
                 _check_finite(record, task.title)
-                note = f"loss {record['train/loss']:.4f}"
+                note = status(record, world)
                 tracker.write(record)
                 throughput.restart()
             bar.advance(1, note)

@@ -126,6 +126,24 @@ class Throughput:
         return max(time.monotonic() - self._start, 1e-9)
 
 
+def status(record: dict[str, Any], world: int) -> str:
+    """A logged record in a few words for the progress line, all ranks in one.
+
+    Of waiting for data and of memory the worst rank stands there, by its number where there are several and they are
+    recorded one by one.
+    """
+
+    def worst(total: str, each: str, text: str) -> str:
+        ranks = {rank: record[key] for rank in range(world) if (key := f"ranks/{each}_{rank}") in record}
+        return text.format(record[total]) + (f" (rank {max(ranks, key=ranks.__getitem__)})" if ranks else "")
+
+    parts = [f"loss {record['train/loss']:.4f}", f"{record['perf/samples_per_s']:,.0f} samples/s"]
+    parts += [f"{world} ranks"] * (world > 1)
+    parts.append(worst("perf/data_wait_pct", "data_wait_pct", "waits {:.0f} %"))
+    parts.append(worst("memory/max_gib", "max_gib", "{:.1f} GiB"))
+    return ", ".join(parts)
+
+
 def peak_gib(device: torch.device) -> float:
     """The most memory this rank has held so far: of its GPU, or of its process."""
     if device.type == "cuda":
