@@ -85,7 +85,8 @@ class StepGraphs:
                 self._step(kept)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # thread_local: the next batch is being pinned and copied by another thread, which must not end the recording.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             outputs = self._step(kept)
         self._pool = self._pool or graph.pool()
         # As if nothing had happened: what comes next is the first replay.
