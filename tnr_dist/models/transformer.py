@@ -206,17 +206,24 @@ class Encoder(nn.Module):
         """`forward` without the way back: states [T, d] in the order of `order.batch` (hidden in the caller's)."""
         return self._states(order, first, last, hidden)
 
-    def forward_all(self, batch: Packed, scores: bool = False) -> tuple[list[Tensor], list[Tensor]]:
-        """Embedding output and every layer's states, for losses between layers (TinyBERT).
+    def forward_all(
+        self, batch: Packed, scores: bool = False, first: int = 0, hidden: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The states below layer `first` and after each layer from there on, for losses between layers (TinyBERT).
+
+        Args:
+            batch, first, hidden: as for `forward`; with `first` = 0 the states below are the embeddings' output.
+            scores: whether attention scores are wanted.
 
         Returns:
-            layers + 1 tensors [T, d] in the order of `batch.tokens`; and, if `scores`, per layer the attention scores
-            [P, heads] of `attention_scores`, else an empty list.
+            layers - first + 1 tensors [T, d] in the order of `batch.tokens`; and, if `scores`, per layer from `first` on
+            the attention scores [P, heads] of `attention_scores`, else an empty list.
         """
         order = batch.by_length
-        x = self._states(order, 0, 0, None)
+        x = self._states(order, first, first, hidden)
         states, all_scores = [order.leave(x)], []
-        for i, layer in enumerate(self.layers):
+        for i in range(first, len(self.layers)):
+            layer = self.layers[i]
             if scores:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and i >= self.frozen_layers):
                     q, k, _ = layer.heads_of(x)  # type: ignore[operator]

@@ -19,6 +19,7 @@ from tnr_dist.kernels.dispatch import power_of_two, use_triton
 from tnr_dist.kernels.tiles import block_rows
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender
+from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages.common import plm_parameters
 from tnr_dist.stages.frozen import FrozenStates, compute_dtype, frozen_states, to_device
 from tnr_dist.stages.static_shapes import StaticTables, fill
@@ -41,6 +42,7 @@ class ClickInputs:
     weights: Tensor  # [B]
     count: float
     columns: dict[str, Tensor]
+    teacher_frozen: Tensor | None = None  # [T, hidden] the same of the teacher that runs beside (`prepare_teacher`)
     static: StaticTables | None = None  # where the titles were filled up to a size that repeats
     real_lengths: np.ndarray | None = None  # [E] of those that were not added to fill up
 
@@ -82,6 +84,7 @@ class ClickTitles:
         self.encoder, self.engine, self.settings, self.place = encoder, engine, settings, place
         self.shared = settings.dedupe == "global" and engine.environment.world_size > 1
         self.frozen: FrozenStates | None = None
+        self.teacher_frozen: FrozenStates | None = None
         self.longest = int(self.lengths.max(initial=0))
         self.repeats = False  # whether batches are filled up to sizes that repeat
         self._tokens = torch.from_numpy(np.asarray(titles.values).astype(np.int32)).to(engine.device)
@@ -90,6 +93,10 @@ class ClickTitles:
         """Run the frozen layers once over every title (they see no dropout, so it is the same in every step)."""
         self.frozen = frozen_states(self.encoder.encoder, self.titles, self.settings, self.engine, self.place, title)
         self.repeats = self.settings.cuda_graphs and self._recordable()
+
+    def prepare_teacher(self, encoder: Encoder, title: str) -> None:
+        """Run the layers below `encoder.frozen_layers` of a teacher once, of which the others run in the step."""
+        self.teacher_frozen = frozen_states(encoder, self.titles, self.settings, self.engine, self.place, title)
 
     def _recordable(self) -> bool:
         """Whether a step can be a CUDA graph: all that it does follows from the shapes of its inputs."""
@@ -153,6 +160,7 @@ class ClickTitles:
                 for name, values in batch.items()
                 if name.startswith("teacher_")
             },
+            None if self.teacher_frozen is None else self.teacher_frozen.rows(tokens),
             static,
             self.lengths[mine] if self.repeats else None,
         )

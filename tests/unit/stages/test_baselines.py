@@ -70,7 +70,7 @@ def scene(prepared, tiny_plm, tmp_path):
         freeze(student.news_encoder, train, engine)
         titles = ClickTitles(cut(data.news_tokens(config.data)), 24, student.news_encoder, train, engine, tmp_path)
         batch = next(click_loader(config, data, 12, 0, engine).epoch(0))
-        return student, teacher, train, titles, titles.inputs(batch), engine
+        return student, teacher, train, titles, titles.inputs(batch), engine, batch
 
     return build
 
@@ -108,7 +108,7 @@ def layer_losses(student, teacher, titles, news, mapping, first):
 
 @pytest.mark.parametrize(("layers", "trainable", "mapping"), [(2, -1, [(1, 1), (2, 3)]), (2, 1, [(1, 1), (2, 3)])])
 def test_tinybert_between_layers(scene, layers, trainable, mapping):
-    student, teacher, _, titles, inputs, _ = scene("tinybert.intermediate", layers, trainable)
+    student, teacher, _, titles, inputs, *_ = scene("tinybert.intermediate", layers, trainable)
     encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
     found = IntermediateModule(encoder, other, 0, titles)(inputs)
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_tinybert_between_layers(scene, layers, trainable, mapping):
 
 
 def test_tinybert_learns_projections_where_widths_differ(scene):
-    _, teacher, _, titles, inputs, _ = scene("tinybert.intermediate", 2, -1)
+    _, teacher, _, titles, inputs, *_ = scene("tinybert.intermediate", 2, -1)
     other = teacher.news_encoder.encoder
     narrow = EncoderConfig(
         other.config.vocab_size, 16, 2, other.config.heads, 32, 64, dropout=0.0, attention_dropout=0.0
@@ -145,7 +145,7 @@ def test_tinybert_learns_projections_where_widths_differ(scene):
 
 
 def test_tinybert_general_counts_a_news_once(scene):
-    student, teacher, _, titles, inputs, _ = scene("tinybert.intermediate", 1, -1)
+    student, teacher, _, titles, inputs, *_ = scene("tinybert.intermediate", 1, -1)
     module = GeneralModule(student.news_encoder.encoder, teacher.news_encoder.encoder, 0)
     texts, weights = inputs.titles, torch.tensor([1.0, 1.0, 0.0])
     texts = Packed.gather(titles.titles.values, titles.titles.offsets, np.arange(6))  # 3 bodies, 3 titles
@@ -158,8 +158,9 @@ def test_tinybert_general_counts_a_news_once(scene):
 
 
 def test_tinybert_prediction_is_the_teachers_soft_labels(scene):
-    student, teacher, _, titles, inputs, _ = scene("tinybert.prediction", 2, 1)
+    student, teacher, _, titles, inputs, *_ = scene("tinybert.prediction", 2, 1)
     module = PredictionModule(student, teacher, titles, 2.0)
+    module.prepare("teacher")
     found = module(inputs)["loss"]
     expected = 0.0
     with torch.no_grad():
@@ -185,7 +186,7 @@ def test_tinybert_prediction_is_the_teachers_soft_labels(scene):
 )
 def test_newsbert(scene, layers, trainable, blocks):
     """Its losses by plain means over single titles, and its gradients mixed by hand."""
-    student, teacher, train, titles, inputs, engine = scene("newsbert", layers, trainable, "newsbert.beta=0.3", "newsbert.target_weight=0.5")  # fmt: skip
+    student, teacher, train, titles, inputs, engine, _ = scene("newsbert", layers, trainable, "newsbert.beta=0.3", "newsbert.target_weight=0.5")  # fmt: skip
     freeze(teacher.news_encoder, train, engine)
     encoder, other, top = student.news_encoder.encoder, teacher.news_encoder.encoder, student.news_encoder
     module = NewsBERTModule(student, other, titles, train)
@@ -229,7 +230,7 @@ def test_newsbert(scene, layers, trainable, blocks):
 
 
 def test_newsberts_teacher_learns_from_labels_alone(scene):
-    student, teacher, train, titles, inputs, engine = scene("newsbert", 1, 2)
+    student, teacher, train, titles, inputs, engine, _ = scene("newsbert", 1, 2)
     freeze(teacher.news_encoder, train, engine)
     module = NewsBERTModule(student, teacher.news_encoder.encoder, titles, train)
     parts = module(inputs)
@@ -243,7 +244,7 @@ def test_newsberts_teacher_learns_from_labels_alone(scene):
 @pytest.mark.parametrize("which", ["mlm", "intermediate", "newsbert"])
 def test_a_token_budget_changes_nothing(scene, which):
     section = "newsbert" if which == "newsbert" else "tinybert.intermediate"
-    student, teacher, train, titles, inputs, engine = scene(section, 2, -1)
+    student, teacher, train, titles, inputs, engine, _ = scene(section, 2, -1)
     freeze(teacher.news_encoder, train, engine)
     encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
 
@@ -266,6 +267,32 @@ def test_a_token_budget_changes_nothing(scene, which):
     assert plain.keys() == parts.keys() and plain
     for name in plain:
         torch.testing.assert_close(plain[name], parts[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("section", ["tinybert.intermediate", "newsbert"])
+def test_frozen_states_known_beforehand_change_nothing(scene, section, layers):
+    student, teacher, train, titles, inputs, engine, batch = scene(section, layers, 1)
+    freeze(teacher.news_encoder, train, engine)
+    encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
+    if section == "newsbert":
+        module = NewsBERTModule(student, other, titles, train)
+    else:
+        module = IntermediateModule(encoder, other, 0, titles)
+    found = []
+    for known in (False, True):
+        if known:
+            titles.prepare("student")
+            module.prepare("teacher")
+            inputs = titles.inputs(batch)
+            assert (inputs.frozen is not None) == (layers == 2) and inputs.teacher_frozen is not None
+        module.zero_grad()
+        torch.manual_seed(0)
+        loss = module(inputs)["loss"]
+        loss.backward()
+        found.append((loss.detach(), [p.grad.clone() for p in module.parameters() if p.grad is not None]))
+    for one, other in zip([found[0][0], *found[0][1]], [found[1][0], *found[1][1]], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
 
 
 def mlm_batch(titles):
@@ -293,7 +320,7 @@ def test_mlm_head_is_berts(scene):
 
 
 def test_mlm_loss_is_of_masked_tokens_in_their_text(scene):
-    student, _, _, titles, _, _ = scene("newsbert", 2, -1)
+    student, _, _, titles, *_ = scene("newsbert", 2, -1)
     module = MLMModule(student.news_encoder.encoder, 0)
     batch = mlm_batch(titles)
     found = module(batch)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -64,20 +64,22 @@ class CorpusTask:
         return {}
 
 
+class BesideTeacher(Protocol):
+    """A module of a click stage that learns from a teacher whose frozen part is computed once."""
+
+    def prepare(self, title: str) -> None:
+        """Compute it, with teacher and module on the engine's device; `title` is for the progress bar."""
+
+
 class TeacherClickTask(ClickTask):
-    """A click stage whose teacher runs in the step, which is then no CUDA graph: its batches are not filled up."""
+    """A click stage with a teacher in its `BesideTeacher` module; no CUDA graph, so its batches are not filled up."""
 
     def begin(self, engine: Engine) -> None:
         """See `Task`."""
         super().begin(engine)
         self.titles.repeats = False
-
-
-class LiveClickTask(ClickTask):
-    """A click stage that needs the states of all layers: what the frozen ones make of a title is not kept."""
-
-    def begin(self, engine: Engine) -> None:
-        """See `Task`."""
+        module: BesideTeacher = self.module  # type: ignore[assignment]
+        module.prepare(f"{self.title}: teacher")
 
 
 def corpus_texts(batch: Batch, loader: MatchingLoader, title_tokens: int, body_tokens: int) -> Packed:

@@ -71,6 +71,10 @@ class NewsBERTModule(nn.Module):
             for block in blocks(len(encoder.layers) - first, len(teacher.layers) - above)
         ]
 
+    def prepare(self, title: str) -> None:
+        """See `BesideTeacher`."""
+        self.titles.prepare_teacher(self.teacher, title)
+
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss and of its parts."""
         settings, student = self.settings, self.student
@@ -101,15 +105,16 @@ class NewsBERTModule(nn.Module):
     def _rows(self, inputs: ClickInputs) -> Tensor:
         """[E, 2 D + 2]: the student's vector of each title, the teacher's, L_hidden^l and L_hidden^p."""
         order = inputs.titles.by_length
-        frozen = None if inputs.frozen is None else order.enter(inputs.frozen)
+        known = [None if x is None else order.enter(x) for x in (inputs.frozen, inputs.teacher_frozen)]
         of_student, of_teacher = self._mixed_parameters()
 
         def compute(part: Packed, rows: slice) -> Tensor:
             encoder, top = self.student.news_encoder.encoder, self.student.news_encoder
-            below = None if frozen is None else frozen[rows]
+            below, teacher_below = (None if x is None else x[rows] for x in known)
             stops = range(encoder.frozen_layers + 1, len(encoder.layers) + 1)
             states = states_at(encoder, of_student, part, list(stops), below)
-            teacher_states = states_at(self.teacher, of_teacher, part, [block.stop for block in self.blocks])
+            teacher_stops = [block.stop for block in self.blocks]
+            teacher_states = states_at(self.teacher, of_teacher, part, teacher_stops, teacher_below)
             if encoder.frozen_embeddings:  # and so the layers' input: nothing in it learns
                 del states[0], teacher_states[0]
             lengths = to_device(part.lengths, part.tokens.device)

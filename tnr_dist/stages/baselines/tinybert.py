@@ -6,8 +6,9 @@
 - prediction: the finetuned teacher's soft labels of a sample's candidates.
 
 Of the task-specific trainings only the last `trainable_layers` learn (Tiny-NewsRec, "Experiment Settings": 2), so only
-their losses are computed; with -1 it is all, the embeddings' too, as in TinyBERT's paper. The teacher runs in the step,
-without gradients. TinyBERT's data augmentation has no counterpart for click data and is left out.
+their losses are computed; with -1 it is all, the embeddings' too, as in TinyBERT's paper. What of the teacher is the
+same in every step is computed once: its states below the first layer that is asked for, and its news vectors. TinyBERT's
+data augmentation has no counterpart for click data and is left out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tnr_dist.config import ClickTrainConfig, Config, GeneralConfig
 from tnr_dist.data.loader import Batch
 from tnr_dist.data.matching import MatchingLoader
 from tnr_dist.engines.base import Engine
+from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.losses.newsbert import mean_over_slots
 from tnr_dist.losses.reduction import mean_over_batch
 from tnr_dist.losses.tinybert import attention_loss, prediction_loss, state_loss, uniform_mapping
@@ -33,7 +35,6 @@ from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages import finetune, post_train
 from tnr_dist.stages.baselines.common import (
     CorpusTask,
-    LiveClickTask,
     TeacherClickTask,
     WithTeacher,
     corpus_texts,
@@ -69,6 +70,9 @@ class LayerDistillation(WithTeacher):
         super().__init__(teacher)
         self.student, self.budget = student, token_budget
         self.mapping = uniform_mapping(len(student.layers), len(teacher.layers))
+        if student.frozen_embeddings:
+            # The teacher's layers below give nothing that a loss wants.
+            teacher.frozen_layers = min(self.mapping[student.frozen_layers :], default=1) - 1
         narrow, wide = student.config.hidden, teacher.config.hidden
         self.project_states: nn.Parameter | None = None
         self.project_embeddings: nn.Parameter | None = None
@@ -77,14 +81,26 @@ class LayerDistillation(WithTeacher):
             if not student.frozen_embeddings:
                 self.project_embeddings = nn.Parameter(torch.randn(narrow, wide) * narrow**-0.5)
 
-    def losses(self, texts: Packed) -> Tensor:
-        """[U, 3] of each text in the caller's order: the embeddings' loss, the states', the attention scores'."""
-        return texts.by_length.leave_rows(in_parts(texts, self.budget, lambda part, _: self._losses(part)))
+    def losses(self, texts: Packed, below: Tensor | None = None, teacher_below: Tensor | None = None) -> Tensor:
+        """[U, 3] of each text in the caller's order: the embeddings' loss, the states', the attention scores'.
 
-    def _losses(self, texts: Packed) -> Tensor:
-        states, scores = self.student.forward_all(texts, scores=True)
+        Args:
+            texts: U texts, T tokens.
+            below, teacher_below: [T, hidden] what the frozen layers of each make of them, where it is known.
+        """
+        order = texts.by_length
+        known = [None if states is None else order.enter(states) for states in (below, teacher_below)]
+
+        def compute(part: Packed, rows: slice) -> Tensor:
+            return self._losses(part, *(None if states is None else states[rows] for states in known))
+
+        return order.leave_rows(in_parts(texts, self.budget, compute))
+
+    def _losses(self, texts: Packed, below: Tensor | None, teacher_below: Tensor | None) -> Tensor:
+        first, teacher_first = self.student.frozen_layers, self._encoder.frozen_layers
+        states, scores = states_and_scores(self.student, texts, below)
         with torch.no_grad():
-            teacher_states, teacher_scores = self._teacher[0].forward_all(texts, scores=True)  # type: ignore[operator]
+            teacher_states, teacher_scores = states_and_scores(self._encoder, texts, teacher_below)
         lengths = to_device(texts.lengths, texts.tokens.device)
         owners = texts.sequences
         pairs = to_device(np.repeat(np.arange(len(texts)), texts.lengths**2), texts.tokens.device)
@@ -92,13 +108,25 @@ class LayerDistillation(WithTeacher):
         embedding = hidden = attention = nothing
         if not self.student.frozen_embeddings:
             embedding = state_loss(states[0], teacher_states[0], owners, lengths, self.project_embeddings)
-        for layer in range(self.student.frozen_layers, len(self.mapping)):
-            teacher = self.mapping[layer]
-            hidden = hidden + state_loss(
-                states[layer + 1], teacher_states[teacher], owners, lengths, self.project_states
-            )
-            attention = attention + attention_loss(scores[layer], teacher_scores[teacher - 1], pairs, lengths**2)
+        for layer, teacher in enumerate(self.mapping[first:]):
+            above = teacher - teacher_first
+            hidden = hidden + state_loss(states[layer + 1], teacher_states[above], owners, lengths, self.project_states)
+            attention = attention + attention_loss(scores[layer], teacher_scores[above - 1], pairs, lengths**2)
         return torch.stack([embedding, hidden, attention], 1)
+
+    @property
+    def _encoder(self) -> Encoder:
+        teacher = self._teacher[0]
+        assert isinstance(teacher, Encoder)
+        return teacher
+
+
+def states_and_scores(encoder: Encoder, texts: Packed, below: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    """`Encoder.forward_all` from the first layer that is not frozen on; `below` [T, hidden]: its input, where known."""
+    first = encoder.frozen_layers
+    if first and below is None:
+        below = encoder(texts, 0, first)
+    return encoder.forward_all(texts, True, first, below)
 
 
 @dataclass
@@ -127,9 +155,14 @@ class IntermediateModule(LayerDistillation):
         super().__init__(student, teacher, token_budget)
         self.titles = titles
 
+    def prepare(self, title: str) -> None:
+        """See `BesideTeacher`."""
+        self.titles.prepare_teacher(self._encoder, title)
+
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss and of its parts."""
-        per_text = self.titles.spread(self.losses(inputs.titles), inputs).unbind(1)
+        losses = self.losses(inputs.titles, inputs.frozen, inputs.teacher_frozen)
+        per_text = self.titles.spread(losses, inputs).unbind(1)
         slots = torch.cat([inputs.history, inputs.candidates], 1)
         mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
         parts = [mean_over_slots(loss, slots, mask, inputs.weights, inputs.count) for loss in per_text]
@@ -137,26 +170,35 @@ class IntermediateModule(LayerDistillation):
 
 
 class PredictionModule(WithTeacher):
-    """Task-specific distillation of the prediction layer: L_pred on the scores of a sample's candidates."""
+    """Task-specific distillation of the prediction layer: L_pred on the scores of a sample's candidates.
+
+    The teacher's news vectors come from a table; `prepare` fills it.
+    """
 
     def __init__(self, student: Recommender, teacher: Recommender, titles: ClickTitles, temperature: float) -> None:
         super().__init__(teacher)
         self.student, self.titles, self.temperature = student, titles, temperature
+        self._table: Tensor | None = None
+
+    def prepare(self, title: str) -> None:
+        """See `BesideTeacher`."""
+        titles, teacher = self.titles, self._teacher[0]
+        assert isinstance(teacher, Recommender)
+        self._table = encode_table(teacher.news_encoder, titles.titles, titles.longest, titles.engine, title)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss."""
-        scores = self._scores(self.student, inputs, inputs.frozen)
+        assert self._table is not None
+        scores = self._scores(self.student, self.titles.encode(self.student.news_encoder, inputs), inputs)
         with torch.no_grad():
-            teacher_scores = self._scores(self._teacher[0], inputs, None)  # type: ignore[arg-type]
+            teacher_scores = self._scores(self._teacher[0], F.embedding(inputs.news, self._table), inputs)  # type: ignore[arg-type]
         loss = prediction_loss(
             teacher_scores, scores, self.temperature, inputs.weights, inputs.count, inputs.candidate_mask
         )
         return {"loss": loss}
 
-    def _scores(self, model: Recommender, inputs: ClickInputs, frozen: Tensor | None) -> Tensor:
-        encoder = model.news_encoder
-        rows = encoder(inputs.titles, encoder.encoder.frozen_layers if frozen is not None else 0, frozen)
-        news = self.titles.spread(rows.float(), inputs)
+    @staticmethod
+    def _scores(model: Recommender, news: Tensor, inputs: ClickInputs) -> Tensor:
         users = model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
         return model.score(users, F.embedding(inputs.candidates, news))
 
@@ -241,7 +283,7 @@ def make_intermediate(place: RunFolder, engine: Engine, *, redo: bool = False) -
         encoders = student.news_encoder.encoder, teacher.news_encoder.encoder
         module = IntermediateModule(*encoders, student.news_encoder.token_budget, titles)
         loader = click_loader(config, data, train.batch_size, config.seed, engine)
-        return LiveClickTask(student, module, titles, loader, train, config.seed, place.name)
+        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name)
 
     train_model(engine, place, task, redo)
 
