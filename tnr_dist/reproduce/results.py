@@ -35,7 +35,7 @@ class RowResult:
         seeds: the seeds that are complete, all if the study is.
         values: metric -> one value a seed, fractions.
         impressions: metric -> [I] mean over the seeds of every impression's value; NaN where skipped.
-        news_per_s: titles encoded a second, see `speeds`; NaN before it is measured.
+        news_per_s: titles encoded a second, see `with_speeds`; NaN before it is measured.
     """
 
     row: RowConfig

@@ -1,0 +1,146 @@
+"""Does the fast path make the models that the plain path makes? Both on the same data, over the same seeds.
+
+    python benchmarks/plain_path.py [key=value ...]     # train what is missing, then benchmarks/results/plain-path.{md,json}
+
+Fast: the configuration as it is (bf16 where the hardware has it, fused kernels where they win, cached frozen layers, bounded
+activations). Plain: `PLAIN` on top. Both encode each distinct title once: the training code has no other form, and
+tests/unit/losses hold it against the paper's per-slot form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tnr_dist.bench.common import surroundings
+from tnr_dist.config import Config, RowConfig
+from tnr_dist.config_file import load_config, with_overrides
+from tnr_dist.errors import InputError, Preempted
+from tnr_dist.evaluation.metrics import NAMES
+from tnr_dist.evaluation.statistics import mean_and_deviation, paired_t_test
+from tnr_dist.files import write_json, write_text
+from tnr_dist.reproduce.command import Prepared, default_jobs, run_here
+from tnr_dist.reproduce.plan import plan
+from tnr_dist.reproduce.results import RowResult, collect
+from tnr_dist.reproduce.studies import Study
+from tnr_dist.reproduce.tables import METRIC_NAMES
+from tnr_dist.stages import pipeline
+from tnr_dist.stages.common import DataSet
+
+HERE = Path(__file__).parent
+PLAIN = [
+    "precision=fp32",
+    "kernels=torch",
+    *(
+        f"{stage}.{setting}"
+        for stage in ("finetune", "stage2")
+        for setting in ("frozen_cache=none", "dedupe=local", "token_budget=-1")
+    ),
+]
+STUDY = Study(
+    name="plain-path",
+    title="The fast path against the plain path",
+    kind="table",
+    rows=[
+        RowConfig("teacher", "teacher"),
+        *(RowConfig(f"Tiny-NewsRec-{n}", "tiny-newsrec", n) for n in (2, 1)),
+    ],
+    pairs=[],
+    finding="",
+)
+
+
+def trained(config: Config, jobs: int) -> dict[str, RowResult]:
+    """The rows of one path; raises InputError when a run failed."""
+    data = DataSet.open(config)
+    prepared = Prepared(STUDY, config, data, plan(config, data, STUDY))
+    outcome = run_here(prepared, jobs or default_jobs(config))
+    if outcome.failed:
+        path, error = next(iter(outcome.failed.items()))
+        raise InputError(f"{path}: {error}")
+    return collect(config, data, STUDY)
+
+
+def compared(fast: dict[str, RowResult], plain: dict[str, RowResult]) -> list[dict[str, Any]]:
+    """One record for each row and metric. Within noise: the paths differ by less than the plain path's seeds do."""
+    out = []
+    for name, row in fast.items():
+        for metric in NAMES:
+            ours, theirs = row.values[metric], plain[name].values[metric]
+            noise = mean_and_deviation(theirs)[1] or 0.0
+            difference = float(np.mean(np.subtract(ours, theirs)))
+            test = paired_t_test(np.array(ours), np.array(theirs)) if len(ours) > 1 else None
+            out.append(
+                {
+                    "model": name,
+                    "metric": metric,
+                    "fast": ours,
+                    "plain": theirs,
+                    "difference": difference,
+                    "deviation_over_seeds": noise,
+                    "p": None if test is None else test.p_value,
+                    "within_noise": abs(difference) <= noise,
+                }
+            )
+    return out
+
+
+def page(records: list[dict[str, Any]], facts: dict[str, Any], config: Path) -> str:
+    """The comparison as Markdown, percent."""
+    lines = [
+        f"# {STUDY.title}",
+        "",
+        f"{facts['date']}, commit {facts['commit']}, {facts['cpu']}; `python benchmarks/plain_path.py --config {config}`. Percent; means "
+        "over the seeds, which both paths share. Plain: "
+        + " ".join(f"`{one}`" for one in PLAIN)
+        + ". *Noise*: the standard "
+        "deviation over the plain path's seeds.",
+        "",
+        "| Model | Metric | Fast | Plain | Difference | Noise | p (seeds) | Within noise |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for one in records:
+        p = "-" if one["p"] is None else f"{one['p']:.2f}"
+        lines.append(
+            f"| {one['model']} | {METRIC_NAMES[one['metric']]} | {100 * np.mean(one['fast']):.2f} | {100 * np.mean(one['plain']):.2f} | "
+            f"{100 * one['difference']:+.2f} | {100 * one['deviation_over_seeds']:.2f} | {p} | "
+            f"{'yes' if one['within_noise'] else 'no'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of both paths, as for tnr")
+    parser.add_argument("--config", type=Path, default=Path("configs/demo_table2.yaml"))
+    parser.add_argument("--jobs", type=int, default=0, help="runs side by side; 0: one a GPU, or one a core")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results", help="folder of plain-path.md and plain-path.json"
+    )
+    arguments = parser.parse_args()
+    config = load_config(arguments.config, arguments.overrides)
+    pipeline.ensure_data(config)
+    fast = trained(config, arguments.jobs)
+    plain = trained(with_overrides(config, [f"output={config.output}-plain", *PLAIN]), arguments.jobs)
+    records, facts = compared(fast, plain), surroundings()
+    write_json(arguments.out / "plain-path.json", {**facts, "rows": records})
+    text = page(records, facts, arguments.config)
+    write_text(arguments.out / "plain-path.md", text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"plain_path.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Preempted as error:
+        print(f"plain_path.py: {error}", file=sys.stderr)
+        sys.exit(75)
