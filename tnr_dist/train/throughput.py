@@ -7,10 +7,11 @@ the loss, on logging steps only.
 from __future__ import annotations
 
 import contextlib
-import resource
+import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import psutil
@@ -31,11 +32,20 @@ _OF_A_RANK = ("data_wait_pct", "max_gib", "cpu_pct")
 _RANKS_SHOWN = 64
 
 
+@runtime_checkable
+class CountsItself(Protocol):
+    """A module that does not run its texts through a `NewsEncoder`."""
+
+    def encoded(self, inputs: Any) -> tuple[np.ndarray, float]:
+        """Lengths [U] of the texts that a forward pass on `inputs` encodes; operations of the step (`models.flops`)."""
+
+
 class Throughput:
     """Counts from construction, or the last `restart`, on; `close` takes its hooks off the module.
 
     Args:
-        engine: set up. The texts that its module's news encoders run on are what is counted.
+        engine: set up. Counted are the texts that its module's news encoders run on, or what a part of it that
+            `CountsItself` says. The peak of memory is measured anew.
         peak: of this rank's device; None: without `perf/mfu`.
     """
 
@@ -44,7 +54,9 @@ class Throughput:
         self.rank, self.world = engine.environment.rank, engine.environment.world_size
         self._encoders = [module for module in engine.module.modules() if isinstance(module, NewsEncoder)]
         self._hooks = [one.register_forward_pre_hook(self._encodes, with_kwargs=True) for one in self._encoders]
+        self._counts_itself = [one for one in engine.module.modules() if isinstance(one, CountsItself)]
         self._process = psutil.Process()
+        forget_peak(self.device)
         self.restart()
 
     def restart(self) -> None:
@@ -63,12 +75,13 @@ class Throughput:
     def _encodes(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         assert isinstance(encoder, NewsEncoder)
         batch: Packed = args[0]
-        self._count(encoder, batch.lengths, args[1] if len(args) > 1 else kwargs.get("first", 0))
+        first = args[1] if len(args) > 1 else kwargs.get("first", 0)
+        self._count(batch.lengths, news_encoder_flops(encoder, batch.lengths, first))
 
-    def _count(self, encoder: NewsEncoder, lengths: np.ndarray, first: int) -> None:
+    def _count(self, lengths: np.ndarray, flops: float) -> None:
         self._counts["news"] += len(lengths)
         self._counts["tokens"] += float(lengths.sum())
-        self._counts["flops"] += news_encoder_flops(encoder, lengths, first)
+        self._counts["flops"] += flops
 
     @contextlib.contextmanager
     def forward(self, inputs: Any) -> Iterator[None]:
@@ -79,7 +92,10 @@ class Throughput:
         if lengths is not None:
             # Inputs of a recorded step: its hooks ran while it was recorded, several times, and never since.
             self._counts = before
-            self._count(self._encoders[0], lengths, self._encoders[0].encoder.frozen_layers)
+            encoder = self._encoders[0]
+            self._count(lengths, news_encoder_flops(encoder, lengths, encoder.encoder.frozen_layers))
+        for module in self._counts_itself:
+            self._count(*module.encoded(inputs))
 
     def step(self, batch: Batch, waited: float) -> None:
         """A step on this rank's `batch`, for which it waited so many seconds."""
@@ -145,7 +161,17 @@ def status(record: dict[str, Any], world: int) -> str:
 
 
 def peak_gib(device: torch.device) -> float:
-    """The most memory this rank has held so far: of its GPU, or of its process."""
+    """The most memory this rank has held since `forget_peak`: of its GPU, or of its process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii", errors="replace"))
+    return int(found[1]) / 2**20 if found else 0.0
+
+
+def forget_peak(device: torch.device) -> None:
+    """Measure the peak of memory from here on: a process may train one model after another."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):  # some containers forbid it: then it is the process's peak
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from tnr_dist.config import RowConfig
 from tnr_dist.config_file import load_config
@@ -293,6 +294,27 @@ def test_frozen_states_known_beforehand_change_nothing(scene, section, layers):
         found.append((loss.detach(), [p.grad.clone() for p in module.parameters() if p.grad is not None]))
     for one, other in zip([found[0][0], *found[0][1]], [found[1][0], *found[1][1]], strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("which", ["mlm", "intermediate", "newsbert"])
+def test_operations_are_about_those_that_torch_counts(scene, which):
+    """To within what is left out: losses, the user encoder, and that queries and keys are computed again for their scores."""
+    section = "newsbert" if which == "newsbert" else "tinybert.intermediate"
+    student, teacher, train, titles, _, engine, batch = scene(section, 2, 1)
+    freeze(teacher.news_encoder, train, engine)
+    encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
+    module, texts = MLMModule(encoder, 0), mlm_batch(titles)
+    if which != "mlm":
+        newsbert = which == "newsbert"
+        module = NewsBERTModule(student, other, titles, train) if newsbert else IntermediateModule(encoder, other, 0, titles)  # fmt: skip
+        titles.prepare("student")
+        module.prepare("teacher")
+        texts = titles.inputs(batch)
+    lengths, flops = module.encoded(texts)
+    assert lengths is (texts.texts if which == "mlm" else texts.titles).lengths
+    with FlopCounterMode(display=False) as counter:
+        module(texts)["loss"].backward()
+    assert flops == pytest.approx(counter.get_total_flops(), rel=0.3 if which == "intermediate" else 0.1)
 
 
 def mlm_batch(titles):

@@ -1,6 +1,7 @@
 """metrics.jsonl, and the counts of texts, tokens, operations and ranks that stand in it."""
 
 import json
+import mmap
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from tnr_dist.models.recommender import NewsEncoder
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.train import peak
 from tnr_dist.train.peak import Peak
-from tnr_dist.train.throughput import Throughput
+from tnr_dist.train.throughput import Throughput, peak_gib
 from tnr_dist.train.tracking import MetricsFile, read_metrics
 
 
@@ -111,6 +112,26 @@ def test_counts_of_a_window():
     throughput.close()
     module["news_encoder"](texts())
     assert throughput.record(throughput.shares().tolist())["perf/news_per_s"] == 0
+
+
+def test_a_module_that_counts_itself():
+    class Own(torch.nn.Module):
+        def encoded(self, inputs):
+            return inputs, 7.0
+
+    throughput = Throughput(engine_of(torch.nn.ModuleList([Own()])), None)
+    with throughput.forward(LENGTHS):
+        pass
+    assert throughput.shares()[:3].tolist() == [len(LENGTHS), LENGTHS.sum(), 7.0]
+
+
+def test_memory_is_the_peak_since_the_training_began():
+    with mmap.mmap(-1, 300 * 2**20) as block:  # goes back to the system at once, whatever the allocator keeps
+        for page in range(0, len(block), mmap.PAGESIZE):
+            block[page] = 1
+        high = peak_gib(torch.device("cpu"))
+    Throughput(engine_of(torch.nn.ModuleList()), None)
+    assert peak_gib(torch.device("cpu")) < high - 0.2
 
 
 def test_a_recorded_step_counts_what_its_inputs_say():

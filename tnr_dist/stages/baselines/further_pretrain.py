@@ -22,6 +22,7 @@ from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
 from tnr_dist.losses.mlm import mlm_loss
 from tnr_dist.losses.reduction import mean_over_batch
+from tnr_dist.models.flops import plm_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.models.transformer import ACTIVATIONS, Encoder
@@ -92,6 +93,13 @@ class MLMModule(nn.Module):
             right = (logits.argmax(1) == inputs.labels).float()
             accuracy = mean_over_batch(right, inputs.weights, max(inputs.count, 1.0))
         return {"loss": mlm_loss(logits, inputs.labels, inputs.weights, inputs.count), "accuracy": accuracy}
+
+    def encoded(self, inputs: MLMInputs) -> tuple[np.ndarray, float]:
+        """See `CountsItself`; with the decoder, which is as large as some PLMs."""
+        config, lengths = self.encoder.config, inputs.texts.lengths
+        decoder = (6 if self.encoder.words.weight.requires_grad else 4) * config.vocab_size
+        head = len(inputs.positions) * config.hidden * (6 * config.hidden + decoder)
+        return lengths, plm_flops(self.encoder, lengths) + head
 
 
 def run_folder(config: Config, data: DataSet, layers: int = 0) -> RunFolder:

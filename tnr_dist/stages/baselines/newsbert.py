@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from tnr_dist.losses.newsbert import (
     pooled_loss,
     state_loss,
 )
+from tnr_dist.models.flops import plm_flops, top_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
@@ -97,6 +99,14 @@ class NewsBERTModule(nn.Module):
             "loss_target": target,
             "loss_teacher": teacher,
         }
+
+    def encoded(self, inputs: ClickInputs) -> tuple[np.ndarray, float]:
+        """See `CountsItself`."""
+        lengths, encoder = inputs.titles.lengths, self.student.news_encoder
+        first = 0 if inputs.frozen is None else encoder.encoder.frozen_layers
+        teacher_first = 0 if inputs.teacher_frozen is None else self.teacher.frozen_layers
+        plms = plm_flops(encoder.encoder, lengths, first) + plm_flops(self.teacher, lengths, teacher_first)
+        return lengths, plms + 2 * top_flops(encoder, lengths)
 
     def _scores(self, news: Tensor, inputs: ClickInputs) -> Tensor:
         users = self.student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)

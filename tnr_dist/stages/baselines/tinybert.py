@@ -29,6 +29,7 @@ from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.losses.newsbert import mean_over_slots
 from tnr_dist.losses.reduction import mean_over_batch
 from tnr_dist.losses.tinybert import attention_loss, prediction_loss, state_loss, uniform_mapping
+from tnr_dist.models.flops import plm_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
@@ -114,6 +115,11 @@ class LayerDistillation(WithTeacher):
             attention = attention + attention_loss(scores[layer], teacher_scores[above - 1], pairs, lengths**2)
         return torch.stack([embedding, hidden, attention], 1)
 
+    def encoded_texts(self, texts: Packed, first: int, teacher_first: int) -> tuple[np.ndarray, float]:
+        """What `CountsItself` asks for, of a step that starts with these layers."""
+        flops = plm_flops(self.student, texts.lengths, first)
+        return texts.lengths, flops + plm_flops(self._encoder, texts.lengths, teacher_first, trains=False)
+
     @property
     def _encoder(self) -> Encoder:
         teacher = self._teacher[0]
@@ -147,6 +153,10 @@ class GeneralModule(LayerDistillation):
         parts = [mean_over_batch(loss, inputs.weights / 2, inputs.count) for loss in per_text]
         return {"loss": sum(parts[1:], parts[0]), **dict(zip(PARTS, parts, strict=True))}
 
+    def encoded(self, inputs: CorpusInputs) -> tuple[np.ndarray, float]:
+        """See `CountsItself`."""
+        return self.encoded_texts(inputs.texts, 0, 0)
+
 
 class IntermediateModule(LayerDistillation):
     """Task-specific distillation between layers: the mean of the losses over a click sample's news."""
@@ -167,6 +177,12 @@ class IntermediateModule(LayerDistillation):
         mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
         parts = [mean_over_slots(loss, slots, mask, inputs.weights, inputs.count) for loss in per_text]
         return {"loss": sum(parts[1:], parts[0]), **dict(zip(PARTS, parts, strict=True))}
+
+    def encoded(self, inputs: ClickInputs) -> tuple[np.ndarray, float]:
+        """See `CountsItself`."""
+        first = 0 if inputs.frozen is None else self.student.frozen_layers
+        teacher_first = 0 if inputs.teacher_frozen is None else self._encoder.frozen_layers
+        return self.encoded_texts(inputs.titles, first, teacher_first)
 
 
 class PredictionModule(WithTeacher):
