@@ -3,6 +3,8 @@ the further pre-trained one, and the student of stage 1 without stage 2 (Fig. 4)
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import Any
 
 import torch.nn.functional as F
@@ -58,19 +60,28 @@ def _settings(config: Config) -> tuple[str, ...]:
     )
 
 
+def _told(config: Config, **finetune: Any) -> Config:
+    """The configuration as `tnr finetune` would have to be told to make this one model: what its config.yaml says."""
+    one = copy.copy(config)
+    one.finetune = dataclasses.replace(config.finetune, **finetune)
+    return one
+
+
 def teacher_folder(config: Config, data: DataSet, teacher: int) -> RunFolder:
     """Where teacher `teacher` lies and what it depends on; M itself does not matter to one teacher."""
     inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
     extra = {"teacher": teacher}
     if config.finetune.teachers_by == "checkpoints" and teacher:  # both forms have the same first teacher
         extra["before_end"] = teacher
-    return RunFolder(f"teacher-{teacher}", "finetune", config, _settings(config), inputs, extra)
+    told = _told(config, init="post-train", layers=0, teacher=teacher)
+    return RunFolder(f"teacher-{teacher}", "finetune", told, _settings(config), inputs, extra)
 
 
 def plain_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
     """Where PLM-NR-n (FT) lies: the plain PLM's first `layers` layers, finetuned."""
     name = f"finetune-{layers or 'all'}"
-    return RunFolder(name, "finetune", config, _settings(config), {"data": data.id}, {"layers": layers})
+    told = _told(config, init="plm", layers=layers, teacher=-1)
+    return RunFolder(name, "finetune", told, _settings(config), {"data": data.id}, {"layers": layers})
 
 
 def further_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
@@ -78,14 +89,16 @@ def further_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
     source = further_pretrain.run_folder(config, data, layers)
     inputs: dict[str, str | RunFolder] = {"data": data.id, source.stage: source}
     name = f"further-finetune-{layers or 'all'}"
-    return RunFolder(name, "finetune", config, _settings(config), inputs, {"further": layers})
+    told = _told(config, init="further-pretrain", layers=layers, teacher=-1)
+    return RunFolder(name, "finetune", told, _settings(config), inputs, {"further": layers})
 
 
 def student_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the stage-1 student of `student.layers` layers lies that is finetuned instead of distilled a second time."""
     inputs: dict[str, str | RunFolder] = {"data": data.id, "stage1": stage1.run_folder(config, data)}
     name = f"stage1-finetune-{config.student.layers}"
-    return RunFolder(name, "finetune", config, _settings(config), inputs, {"student": config.student.layers})
+    told = _told(config, init="stage1", layers=0, teacher=-1)
+    return RunFolder(name, "finetune", told, _settings(config), inputs, {"student": config.student.layers})
 
 
 def run(config: Config, engine: Engine) -> None:

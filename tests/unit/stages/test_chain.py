@@ -15,7 +15,7 @@ from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages import cache, pipeline, stage2
+from tnr_dist.stages import cache, finetune, pipeline, stage2
 from tnr_dist.stages.common import DataSet
 
 
@@ -52,6 +52,14 @@ def test_run_folders_keep_the_contract(finished):
         records[0]["train/omega"] == pytest.approx(1, abs=1e-5)
         and records[-1]["train/omega"] != records[0]["train/omega"]
     )
+
+
+@pytest.mark.parametrize("name", ["teacher-1", "finetune-1"])
+def test_a_finetuned_model_s_configuration_is_its_own(finished, name, capsys):
+    config = load_config(finished / "seed-0" / name / "config.yaml")
+    finetune.run(config, DDPEngine("cpu", 1))
+    said = capsys.readouterr().err
+    assert f"{name}: complete, skipped" in said and said.count("complete") == 1
 
 
 def test_only_the_last_layers_train(finished):
