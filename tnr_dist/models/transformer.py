@@ -7,7 +7,7 @@ without activation memory together; `plm.py` fills it with published weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -111,9 +111,15 @@ class Layer(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
         return q, k, v
 
-    def forward(self, x: Tensor, batch: Packed, bias: Tensor | None, train: bool) -> Tensor:
-        """States [T, d] -> [T, d]; `batch` ordered by length, `bias` [heads, S, S], dropout only if `train`."""
-        attended = ragged_attention(*self.heads_of(x), batch.plan, bias, self.attention_dropout if train else 0.0)
+    def forward(
+        self, x: Tensor, batch: Packed, bias: Tensor | None, train: bool, heads: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """States [T, d] -> [T, d]; `batch` ordered by length, `bias` [heads, S, S], dropout only if `train`.
+
+        `heads`: what `heads_of` gives for x, where it is known.
+        """
+        q, k, v = self.heads_of(x) if heads is None else heads
+        attended = ragged_attention(q, k, v, batch.plan, bias, self.attention_dropout if train else 0.0)
         x = self._add(x, self.attention_out(attended.flatten(1)), self.attention_norm, train)
         if self.activation is F.gelu and fuses(x, self.ffn_in.weight):
             inner = linear_gelu(x, self.ffn_in.weight, self.ffn_in.bias)
@@ -221,14 +227,15 @@ class Encoder(nn.Module):
         """
         order = batch.by_length
         x = self._states(order, first, first, hidden)
-        states, all_scores = [order.leave(x)], []
-        for i in range(first, len(self.layers)):
-            layer = self.layers[i]
-            if scores:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and i >= self.frozen_layers):
-                    q, k, _ = layer.heads_of(x)  # type: ignore[operator]
-                    all_scores.append(attention_scores(q, k, order.batch.plan, self._bias(order.batch, x.dtype)))
-            x = self._advance(order.batch, x, i, i + 1)
+        states, all_scores, bias = [order.leave(x)], [], self._bias(order.batch, x.dtype)
+        for number, layer in enumerate(self.layers[first:], first):
+            learns = number >= self.frozen_layers
+            with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+                heads = layer.heads_of(x)  # type: ignore[operator]
+                if scores:
+                    q, k, _ = heads
+                    all_scores.append(attention_scores(q, k, order.batch.plan, bias))
+                x = layer(x, order.batch, bias, self.training and learns, heads)
             states.append(order.leave(x))
         return states, all_scores
 

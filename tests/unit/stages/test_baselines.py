@@ -298,7 +298,7 @@ def test_frozen_states_known_beforehand_change_nothing(scene, section, layers):
 
 @pytest.mark.parametrize("which", ["mlm", "intermediate", "newsbert"])
 def test_operations_are_about_those_that_torch_counts(scene, which):
-    """To within what is left out: losses, the user encoder, and that queries and keys are computed again for their scores."""
+    """To within what is left out: losses, attention scores on their own, the user encoder."""
     section = "newsbert" if which == "newsbert" else "tinybert.intermediate"
     student, teacher, train, titles, _, engine, batch = scene(section, 2, 1)
     freeze(teacher.news_encoder, train, engine)
@@ -314,7 +314,7 @@ def test_operations_are_about_those_that_torch_counts(scene, which):
     assert lengths is (texts.texts if which == "mlm" else texts.titles).lengths
     with FlopCounterMode(display=False) as counter:
         module(texts)["loss"].backward()
-    assert flops == pytest.approx(counter.get_total_flops(), rel=0.3 if which == "intermediate" else 0.1)
+    assert flops == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
 def mlm_batch(titles):
