@@ -74,11 +74,18 @@ def words(text):
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("stage", ["post-train", "stage1", "finetune", "cache", "stage2", "baseline", "run", "reproduce"])
+@pytest.mark.parametrize(
+    "stage", ["post-train", "stage1", "finetune", "cache", "stage2", "baseline", "run", "reproduce"]
+)
 def test_the_help_of_a_stage_says_where_to_read_on(tnr, stage):
     code, out, _ = tnr(stage, "--help")
     assert code == 0
-    for says in ("docs/configuration.md", "--print-config", "launch/local.sh, torchrun, srun or mpirun", "75 told to stop"):
+    for says in (
+        "docs/configuration.md",
+        "--print-config",
+        "launch/local.sh, torchrun, srun or mpirun",
+        "75 told to stop",
+    ):
         assert says in words(out)
     assert stage in ("run", "reproduce") or "Reads the sections plm, model, data" in words(out)
 

@@ -114,8 +114,16 @@ ROW = "\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3-0\n"
         ("behaviors.tsv", "1" + ROW + "-5" + ROW, "line 2: impression id '-5' is not a whole number, 0 or more"),
         ("behaviors.tsv", "1" + ROW * 700 + "-5" + ROW, "line 2: impression id ''"),
         ("behaviors.tsv", ("1" + ROW) * 700 + "-5" + ROW, "line 701: impression id '-5'"),
-        ("behaviors.tsv", ("1" + ROW) * 700 + "1" + ROW.replace("11/15", "13/45"), "line 701: time '13/45/2019 8:55:22"),
-        ("behaviors.tsv", "1" + ROW.replace("11/15/2019 8:55", "2/3/2019 25:48"), "line 1: time '2/3/2019 25:48:22 AM'"),
+        (
+            "behaviors.tsv",
+            ("1" + ROW) * 700 + "1" + ROW.replace("11/15", "13/45"),
+            "line 701: time '13/45/2019 8:55:22",
+        ),
+        (
+            "behaviors.tsv",
+            "1" + ROW.replace("11/15/2019 8:55", "2/3/2019 25:48"),
+            "line 1: time '2/3/2019 25:48:22 AM'",
+        ),
         ("behaviors.tsv", "1" + ROW.replace("11/15", "2/30"), "line 1: time '2/30/2019 8:55:22 AM'"),
         ("behaviors.tsv", "1" + ROW + "1" + ROW.replace("\tU1", "\t"), "line 2: empty user id"),
         ("behaviors.tsv", "1\tU1\t11/15/2019 8:55:22 AM\tN0\t\n", "line 1: no candidates"),

@@ -1,6 +1,5 @@
 """The launcher of local ranks: an input error that all ranks meet is one line, one that a single rank meets is said."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -23,8 +22,8 @@ def test_what_all_ranks_say_is_said_once(capfd: pytest.CaptureFixture[str], tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_every_rank_says_its_crash(capfd: pytest.CaptureFixture[str]) -> None:
-    assert lines(capfd, "'ValueError: 3'", 75) == ["tnr: ValueError: 3"] * 2  # with 1 the other rank may be ended first
+def test_only_input_errors_are_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    assert lines(capfd, "'preempted'", 75) == ["tnr: preempted"] * 2
 
 
 def test_without_the_launcher_everything_is_said(monkeypatch, tmp_path: Path) -> None:
@@ -32,4 +31,3 @@ def test_without_the_launcher_everything_is_said(monkeypatch, tmp_path: Path) ->
     assert first_to_say("x") and first_to_say("x")
     monkeypatch.setenv("TNR_SAID", str(tmp_path / "gone"))
     assert first_to_say("x") and first_to_say("x")
-    assert not os.path.exists(tmp_path / "gone")
