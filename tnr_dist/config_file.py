@@ -315,9 +315,10 @@ def _check(config: Config) -> None:
         )
     if not -1 <= config.deepspeed.zero_stage <= 3:
         raise InputError(f"deepspeed.zero_stage={config.deepspeed.zero_stage}: 0 to 3, or -1 (as in deepspeed.config)")
-    for split in [config.evaluate.split, *config.cache.splits]:
-        if split not in ("train", "dev", "test"):
-            raise InputError(f"split {split!r}: one of train, dev, test")
+    for key, splits in {"evaluate.split": [config.evaluate.split], "cache.splits": config.cache.splits}.items():
+        for split in splits:
+            if split not in ("train", "dev", "test"):
+                raise InputError(f"{key}={get(config, key)}: {split!r} is no split; one of train, dev, test")
     _check_rows(config)
 
 
