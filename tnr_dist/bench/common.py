@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import math
 import os
 import platform
 import subprocess
@@ -23,28 +25,56 @@ from tnr_dist.hardware import cpu_name
 NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step", "kernels", "engines", "serve")
 
 
-def run_benchmark(name: str, settings: Sequence[str]) -> dict[str, Any]:
-    """Run `tnr_dist.bench.NAME.run(**settings)`; its figures and the surroundings they were measured in.
+# Settings of which 0 means something though it is not the default.
+_MAY_BE_ZERO = ("corpus_articles",)
+_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
-    Raises InputError for an unknown benchmark, an unknown setting or a value of the wrong type.
+
+def run_of(name: str) -> Any:
+    """The function `tnr_dist.bench.NAME.run`; its parameters are the benchmark's settings.
+
+    Raises InputError for an unknown benchmark.
     """
     if name not in NAMES:
         raise InputError(f"tnr bench {name}: unknown; one of {', '.join(NAMES)}")
-    run = importlib.import_module(f"tnr_dist.bench.{name.replace('-', '_')}").run
-    parameters = typing.get_type_hints(run)
+    return importlib.import_module(f"tnr_dist.bench.{name.replace('-', '_')}").run
+
+
+def described_settings(name: str) -> str:
+    """A benchmark's settings with their defaults, as on the command line; in brackets what has none."""
+    parameters = inspect.signature(run_of(name)).parameters.values()
+    return " ".join(f"[{one.name}=...]" if one.default is None else f"{one.name}={one.default}" for one in parameters)
+
+
+def read_settings(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """The values of `key=value` settings.
+
+    Raises InputError for an unknown benchmark, an unknown setting, a value of the wrong type or out of range.
+    """
+    run = run_of(name)
+    hints = typing.get_type_hints(run)
+    parameters = inspect.signature(run).parameters
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or key not in parameters or key == "return":
-            known = ", ".join(k for k in parameters if k != "return")
+        if not equals or key not in parameters:
+            known = ", ".join(parameters)
             raise InputError(f"tnr bench {name}: unknown setting {setting!r}; {known} can be set as key=value")
-        kinds = [kind for kind in typing.get_args(parameters[key]) or (parameters[key],) if kind is not type(None)]
+        kind = next(one for one in typing.get_args(hints[key]) or (hints[key],) if one is not type(None))
         try:
-            values[key] = text.lower() in ("1", "true", "yes") if kinds[0] is bool else kinds[0](text)
-        except ValueError:
-            raise InputError(f"tnr bench {name}: {key}={text!r} is not {kinds[0].__name__}") from None
-        if kinds[0] in (int, float) and not values[key] >= 0:
-            raise InputError(f"tnr bench {name}: {key}={text}: must not be negative")
+            value = values[key] = _TRUTH[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            raise InputError(f"tnr bench {name}: {key}={text!r} is not {kind.__name__}") from None
+        if kind in (int, float):
+            zero = parameters[key].default == 0 or key in _MAY_BE_ZERO
+            if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+                raise InputError(f"tnr bench {name}: {key}={text}: must be {'0 or more' if zero else 'greater than 0'}")
+    return values
+
+
+def run_benchmark(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A benchmark's figures and the surroundings they were measured in; `values` are of `read_settings`."""
+    run = run_of(name)
     where = surroundings()
     keep_freed_memory()  # for all that is compared alike
     return {**run(**values), **where}

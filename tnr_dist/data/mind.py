@@ -376,12 +376,7 @@ def parse_behaviours(data: bytes, rows: np.ndarray, where: str) -> pa.Table:
     """
     lines = rows + 1
     table = parse_tsv(data, BEHAVIOUR_COLUMNS, where, lines)
-    try:
-        ids = pc.cast(table["impression_id"], pa.int64())
-    except pa.ArrowInvalid:
-        values = table["impression_id"].to_pylist()
-        at = next(i for i, value in enumerate(values) if not re.fullmatch(r"-?\d{1,18}", value, re.ASCII))
-        raise InputError(f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number") from None
+    ids = _impression_ids(table["impression_id"], lines, where)
     nobody = np.flatnonzero(pc.equal(table["user"], "").to_numpy())
     if len(nobody):
         raise InputError(f"{where}, line {lines[nobody[0]]}: empty user id")
@@ -393,10 +388,24 @@ def parse_behaviours(data: bytes, rows: np.ndarray, where: str) -> pa.Table:
     return pa.table(columns)
 
 
+def _impression_ids(column: pa.ChunkedArray, lines: np.ndarray, where: str) -> pa.ChunkedArray:
+    try:
+        ids = pc.cast(column, pa.int64())
+        if not pc.any(pc.less(ids, 0)).as_py():
+            return ids
+    except pa.ArrowInvalid:
+        pass
+    values = column.to_pylist()
+    at = next(i for i, value in enumerate(values) if not re.fullmatch(r"\d{1,18}", value, re.ASCII))
+    raise InputError(f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more")
+
+
 def parse_times(values: pa.Array, lines: np.ndarray, where: str) -> np.ndarray:
     """MIND's `11/15/2019 8:55:22 AM` as seconds since 1970 (UTC assumed), int64 [I]."""
     parsed = pc.strptime(values, format="%m/%d/%Y %I:%M:%S %p", unit="s", error_is_null=True)
-    bad = np.flatnonzero(parsed.is_null().to_numpy(zero_copy_only=False))
+    # The 30th of February is taken for the 2nd of March.
+    beyond = pc.and_(pc.less_equal(pc.day(parsed), 3), pc.match_substring_regex(values, r"^\s*\d+/(29|30|31)/"))
+    bad = np.flatnonzero(pc.fill_null(pc.or_(parsed.is_null(), beyond), True).to_numpy(zero_copy_only=False))
     if len(bad):
         text = values[int(bad[0])].as_py()
         raise InputError(f"{where}, line {lines[bad[0]]}: time {text!r}; expected the form 11/15/2019 8:55:22 AM")

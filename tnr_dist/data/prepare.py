@@ -143,7 +143,7 @@ class _Preparation:
             manifest["max_lengths"]["news"] = sum(lengths.values())
         if accounts:
             counts["splits"] = {name: asdict(account) for name, account in accounts.items()}
-        self._check_unknown(manifest, accounts)
+        self._check_unknown(manifest, accounts, {split: source for split, (source, _, _) in plan.items()})
         self.tokenizer.save(self.output / "tokenizer")
         write_json(self.output / "manifest.json", manifest)
         shutil.rmtree(self.work)
@@ -152,8 +152,15 @@ class _Preparation:
             _remove(path)
         return manifest
 
-    def _check_unknown(self, manifest: dict[str, Any], accounts: dict[str, Account]) -> None:
+    def _check_unknown(
+        self, manifest: dict[str, Any], accounts: dict[str, Account], sources: dict[str, Source]
+    ) -> None:
         for name, account in accounts.items():
+            if not account.candidates:
+                raise InputError(
+                    f"{sources[name]}: no candidates in any row of the {name} split; the fifth column lists them, such as "
+                    "N1-0 N2-1"
+                )
             none = not account.impressions_kept
             if none or account.unknown_share > self.options.max_unknown:
                 print_counts(manifest)

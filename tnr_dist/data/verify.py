@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tnr_dist.data.mind import chunks_of, parse_behaviours, scan_chunk
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, describe, read_index, read_shard
 from tnr_dist.data.tokens import read_table
 from tnr_dist.errors import InputError
@@ -44,8 +45,8 @@ _ROWS = {
 }
 _FILES = ("behaviors.tsv", "news.tsv")
 _NAME = re.compile(r"(MIND(?:large|small)_(?:train|dev|test))", re.IGNORECASE)
-_TIME = re.compile(r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d\d:\d\d [AP]M")
 _FIRST_ROWS = 500
+_CHUNK_BYTES = 32 << 20
 _DEPTH = 4
 _MAX_UNZIPPED = 32 << 30
 
@@ -61,7 +62,7 @@ class Finding:
 
 
 def verify_download(folder: Path | str) -> list[Finding]:
-    """Look at MIND's zips (size, md5) and extracted folders (rows, format of the first rows) in `folder`.
+    """Look at MIND's zips (size, md5) and extracted folders (rows and their format) in `folder`.
 
     Folders are searched a few levels deep; data in MIND's format under other names is checked for format alone.
 
@@ -227,25 +228,27 @@ def _first_rows(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _behaviours_fault(path: Path) -> str | None:
-    """The first row among the first that is no behaviour; MIND's test split has candidates without -0 and -1."""
-    empty = True
+    """The first row that `tnr data prepare` would refuse; of candidates only the first rows' are looked at.
+
+    MIND's test split has candidates without -0 and -1.
+    """
+    if not path.stat().st_size:
+        return "empty"
+    where = str(path)
+    try:
+        for chunk in chunks_of(path, _CHUNK_BYTES, where):
+            scan_chunk(chunk, where)
+            parse_behaviours(chunk.read(), np.arange(chunk.lines) + chunk.first_line - 1, where)
+    except InputError as error:
+        return str(error).removeprefix(where).lstrip(", :")
     for number, line in _first_rows(path):
-        empty = False
-        columns = line.split(b"\t")
-        if len(columns) != 5:
-            return f"line {number}: {len(columns)} tab-separated columns, expected 5"
-        identity, _, time, _, impressions = (column.decode("utf-8", "replace") for column in columns)
-        if not identity.isdecimal():
-            return f"line {number}: impression id {identity[:40]!r} is not a whole number"
-        if not _TIME.fullmatch(time):
-            return f"line {number}: time {time[:40]!r}, expected the form 11/15/2019 8:55:22 AM"
-        candidates = impressions.split()
+        candidates = line.split(b"\t")[4].decode("utf-8").split()
         labelled = [re.fullmatch(r"\S+-[01]", candidate) is not None for candidate in candidates]
         if not candidates:
             return f"line {number}: no candidates"
         if any(labelled) and not all(labelled):
             return f"line {number}: candidate {candidates[labelled.index(False)][:40]!r} lacks its -0 or -1"
-    return "empty" if empty else None
+    return None
 
 
 def _news_fault(path: Path) -> str | None:

@@ -7,18 +7,22 @@ it gives each node n ranks, all of one group.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 
 from tnr_dist.engines.environment import LAUNCHER_MARK, Environment, detect
 from tnr_dist.errors import InputError
 
+_SAID = "TNR_SAID"  # the folder in which ranks of one launcher mark what one of them has said
 _PR_SET_PDEATHSIG = 1
 _GRACE = 30.0  # seconds the others get to end after one rank has failed or all were told to stop
 
@@ -34,6 +38,7 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
             probe.bind(("127.0.0.1", 0))
             node = Environment(0, 1, 0, 1, "127.0.0.1", probe.getsockname()[1], "none")
     processes: list[subprocess.Popen[bytes]] = []
+    said = tempfile.TemporaryDirectory(prefix="tnr-said-", ignore_cleanup_errors=True)
 
     def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
@@ -52,6 +57,7 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
                 "LOCAL_WORLD_SIZE": ranks,
                 "MASTER_ADDR": node.master_addr,
                 "MASTER_PORT": node.master_port,
+                _SAID: said.name,
             }
             environment = os.environ | {key: str(value) for key, value in place.items()}
             processes.append(subprocess.Popen(command, env=environment, preexec_fn=die_with(os.getpid())))
@@ -61,8 +67,26 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
         return 130
     finally:
         _end(processes)
+        said.cleanup()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def first_to_say(message: str) -> bool:
+    """Whether no other rank of this rank's launcher has said `message` before: most input errors meet all of them alike.
+
+    True where no launcher of ours has started this process.
+    """
+    folder = os.environ.get(_SAID)
+    if not folder:
+        return True
+    try:
+        Path(folder, hashlib.sha256(message.encode(errors="replace")).hexdigest()).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # rather twice than never
+        return True
+    return True
 
 
 def die_with(launcher: int) -> Callable[[], None] | None:

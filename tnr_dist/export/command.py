@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tnr_dist.errors import InputError
+from tnr_dist.errors import InputError, mendable
 from tnr_dist.export.description import FORMATS, Description
 from tnr_dist.files import atomic_path
 from tnr_dist.progress import say
@@ -69,6 +69,8 @@ def export(
             raise InputError(
                 f"{place}: exists and is not this export of {run}; --force replaces it, --output takes another folder"
             )
+    if wanted:
+        _make_folder(out)
     for place, description in wanted.items():
         _make(source, description, data, place, speed)
     return [out / form for form in dict.fromkeys(to)]
@@ -86,6 +88,14 @@ def _check(to: Sequence[str]) -> None:
                 f"export: --to {form} needs {', '.join(missing)}; run: pip install {' '.join(missing)} "
                 "(or pip install 'tnr_dist[export]')"
             )
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # in /proc it is a file that is not found
+        message = mendable(error) or f"{out}: this folder cannot be made ({error.strerror})"
+        raise InputError(f"{message}; --output takes another folder") from None
 
 
 def _is_there(place: Path, description: Description) -> bool:

@@ -48,7 +48,10 @@ def report(arguments: Sequence[str], output: Path | None = None) -> Path:
             raise InputError(f"{path}: no such folder or configuration file")
         config = load_config(path, overrides)
         if not Path(config.output).is_dir():
-            raise InputError(f"{config.output}: no run there yet; run `tnr run {path}` first")
+            empty = "" if path.read_text(encoding="utf-8").strip() else "an empty file, so all settings are defaults; "
+            raise InputError(
+                f"{path}: {empty}its `output`, {config.output}, is not there yet; run `tnr run {path}` first"
+            )
         folders.append(Path(config.output))
         if pipeline.is_complete(config):
             pipeline.report(config)

@@ -40,15 +40,17 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file; a line cut off by a crash is left out."""
+    """The records of a metrics file; a line that is none, such as one cut off by a crash, is left out."""
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # no JSON, a number of 5,000 digits; nested without end
             continue
+        if isinstance(record, dict):
+            records.append(record)
     return records
 
 

@@ -28,6 +28,8 @@ _BAD_ROWS = {
     "carriage_return": (f"3\tU3\t{TIME}\tN1\rN2\tN1-0\n", "carriage return"),
     "empty_line": ("\n", "an empty line"),
     "impression_id_is_text": (f"three\tU3\t{TIME}\tN1\tN1-0\n", "impression id 'three'"),
+    "impression_id_negative": (f"-5\tU3\t{TIME}\tN1\tN1-0\n", "impression id '-5'"),
+    "time_of_a_day_too_many": ("3\tU3\t2/30/2019 8:55:22 AM\tN1\tN1-0\n", "time '2/30/2019"),
     "impression_id_is_missing": (f"\tU3\t{TIME}\tN1\tN1-0\n", "impression id ''"),
     "impression_id_of_thirty_digits": (f"{'7' * 30}\tU3\t{TIME}\tN1\tN1-0\n", "impression id '7777"),
     "impression_id_of_a_million_letters": (f"{'x' * 10**6}\tU3\t{TIME}\tN1\tN1-0\n", "impression id 'xxxx"),
@@ -78,6 +80,11 @@ def behaviors_line_of_100_mb(place: Place) -> list[Any]:
 @case("in no news.tsv", working=True)
 def behaviors_of_other_news(place: Place) -> list[Any]:
     return place.prepare(input=place.raw(behaviors=ROWS.replace("N1", "N8").replace("N2", "N9")))
+
+
+@case("behaviors.tsv: no candidates in any row", working=True)
+def behaviors_without_candidates(place: Place) -> list[Any]:
+    return place.prepare(input=place.raw(behaviors=f"1\tU1\t{TIME}\tN1\t\n2\tU2\t{TIME}\t\t\n"))
 
 
 # news.tsv -------------------------------------------------------------------------------------------------------------

@@ -284,6 +284,17 @@ def export_of_a_seed(place: Place) -> list[Any]:
     return ["export", place.finished(), "--to", "hf"]
 
 
+@case("/proc/ex: this folder cannot be made", "--output takes another folder")
+def export_into_proc(place: Place) -> list[Any]:
+    return ["export", place.finished() / "stage2-1", "--to", "hf", "--output", "/proc/ex"]
+
+
+@case("mine/x: lies under a file", "--output takes another folder")
+def export_under_a_file(place: Place) -> list[Any]:
+    (place.path / "mine").write_text("mine")
+    return ["export", place.finished() / "stage2-1", "--to", "hf", "--output", place.path / "mine" / "x"]
+
+
 @case("hf", "exists and is not this export")
 def export_over_others(place: Place) -> list[Any]:
     run = place.finished() / "stage2-1"

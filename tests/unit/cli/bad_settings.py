@@ -41,13 +41,13 @@ for _name, (_text, _says) in _BAD_FILES.items():
     add(f"config_{_name}", lambda place, text=_text: ["stage2", place.config(text)], *_says)
 
 add("config_missing", lambda place: ["stage1", place.path / "none.yaml"], "none.yaml: no such configuration file")
-add("config_is_a_folder", lambda place: ["cache", place.path], "no such configuration file")
+add("config_is_a_folder", lambda place: ["cache", place.path], "a folder; give a configuration file")
 
 # Values, given on the command line ------------------------------------------------------------------------------------
 
 _BAD_VALUES: dict[str, list[str]] = {
     "stage2.lr=.nan": ["stage2.lr=nan", "finite"],
-    "stage2.lr=nan": ["stage2.lr='nan'", "a number"],
+    "stage2.lr=nan": ["stage2.lr=nan", "a finite number"],
     "stage2.lr=.inf": ["stage2.lr=inf", "finite"],
     "stage2.lr=-1": ["stage2", "lr", "greater than 0"],
     "stage2.batch_size=0": ["stage2", "batch_size"],
@@ -84,15 +84,25 @@ _BAD_VALUES: dict[str, list[str]] = {
     "model.dropout=1": ["model.dropout=1"],
     "model.news_dim=0": ["model.news_dim=0"],
     "student.layers=0": ["student.layers=0"],
-    "evaluate.split=valid": ["split 'valid'"],
-    "cache.splits=[valid]": ["split 'valid'"],
+    "evaluate.split=valid": ["tnr: evaluate.split=valid: 'valid' is no split"],
+    "post_train.title_tokens=-5": ["post_train.title_tokens=-5", "at least 3"],
+    "stage1.body_tokens=-1": ["stage1.body_tokens=-1", "at least 3"],
+    "stage1.title_tokens=0": ["stage1.title_tokens=0", "at least 3"],
+    "further_pretrain.body_tokens=2": ["further_pretrain.body_tokens=2", "at least 3"],
+    "tinybert.general.body_tokens=-1": ["tinybert.general.body_tokens=-1", "at least 3"],
+    "data.title_tokens=2": ["data.title_tokens=2", "at least 3"],
+    "reproduce.sizes=[]": ["reproduce.sizes=[]", "one value or more"],
+    "reproduce.teachers=[]": ["reproduce.teachers=[]", "one value or more"],
+    "reproduce.beta1=[]": ["reproduce.beta1=[]", "one value or more"],
+    "reproduce.beta2=[]": ["reproduce.beta2=[]", "one value or more"],
+    "cache.splits=[valid]": ["cache.splits=['valid']: 'valid' is no split"],
     "log.every=0": ["log.every=0"],
     "log.keep=0": ["log.keep=0"],
     "deepspeed.zero_stage=4": ["deepspeed.zero_stage=4"],
     "stage1.teachers=4": ["stage1.teachers=4", "post_train.keep_models=1"],
     "rows=[{name: a}, {name: a}]": ["rows", "a name of its own"],
     "rows=[{name: a, set: [seed=3]}]": ["'a'", "'seed=3'"],
-    "rows=[{name: a, set: [stage2.ler=3]}]": ["'a'", "stage2.ler"],
+    "rows=[{name: a, set: [stage2.ler=3]}]": ["row 'a': its set: unknown key 'stage2.ler'"],
     "rows=[{name: a, layers: -1}]": ["'a'", "layers=-1"],
 }
 for _setting, _says in _BAD_VALUES.items():
@@ -174,6 +184,10 @@ _BAD_ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {
     "bench_unknown": (["bench", "everything"], ["everything", "one of"]),
     "bench_setting_unknown": (["bench", "metrics", "size=3"], ["'size=3'"]),
     "bench_setting_of_text": (["bench", "metrics", "impressions=many"], ["impressions='many'"]),
+    "bench_setting_of_none": (["bench", "metrics", "sample=0"], ["sample=0", "greater than 0"]),
+    "bench_setting_nan": (["bench", "prepare", "scale=nan"], ["scale=nan", "greater than 0"]),
+    "bench_setting_of_no_truth": (["bench", "step", "compile=maybe"], ["compile='maybe'", "bool"]),
+    "bench_saved_into_proc": (["bench", "metrics", "--save", "/proc/x.json"], ["/proc/x.json: cannot be written"]),
     "bench_setting_negative": (["bench", "metrics", "impressions=-5"], ["impressions=-5"]),
     "dashboard_without_login": (["dashboard"], ["tnr dashboard"]),
     "doctor_of_no_config": (["doctor", "none.yaml"], ["none.yaml"]),
@@ -194,6 +208,12 @@ for _name, (_arguments, _says) in _BAD_ARGUMENTS.items():
         *_says,
         working=_arguments[0] == "reproduce",  # it looks at the data first
     )
+
+
+@case("file1: an empty file", "runs/run, is not there yet")
+def report_of_an_empty_file(place: Place) -> list[Any]:
+    (place.path / "file1").touch()
+    return ["report", "file1"]
 
 
 @case("1 fault", working=True)

@@ -63,6 +63,72 @@ def test_help_names_every_command(tnr):
         assert name in out
 
 
+@pytest.mark.parametrize(("arguments", "names"), [([], "stage2"), (["data"], "verify"), (["plm"], "convert")])
+def test_without_a_command_the_help_is_shown_in_lines(tnr, arguments, names):
+    code, out, err = tnr(*arguments)
+    assert code == 2 and not out and "tnr:" not in err
+    assert any(line.startswith(f"  {names}") for line in err.splitlines())
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "stage", ["post-train", "stage1", "finetune", "cache", "stage2", "baseline", "run", "reproduce"]
+)
+def test_the_help_of_a_stage_says_where_to_read_on(tnr, stage):
+    code, out, _ = tnr(stage, "--help")
+    assert code == 0
+    for says in (
+        "docs/configuration.md",
+        "--print-config",
+        "launch/local.sh, torchrun, srun or mpirun",
+        "75 told to stop",
+    ):
+        assert says in words(out)
+    assert stage in ("run", "reproduce") or "Reads the sections plm, model, data" in words(out)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_the_help_says_which_model_is_scored(tnr, command):
+    _, out, _ = tnr(command, "--help")
+    assert "the stage-2 student of student.layers layers" in words(out) and "evaluate.run=" in words(out)
+    assert "75" not in out
+
+
+def test_the_help_of_bench_lists_all_settings(tnr):
+    _, out, _ = tnr("bench", "--help")
+    for says in ("prepare scale=0.0625 [input=...]", "metrics impressions=376471 sample=4000", "serve layers=6,4,2,1"):
+        assert says in words(out)
+
+
+def test_bench_prints_before_it_saves_and_looks_first_whether_it_can(tnr, tmp_path, monkeypatch):
+    from tnr_dist.bench import common
+
+    measured = []
+    monkeypatch.setattr(common, "run_benchmark", lambda name, values: measured.append(values) or {"x": 1.5})
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file" / "x.json"):
+        code, out, err = tnr("bench", "metrics", "sample=2", "--save", place)
+        assert code == 2 and one_line(err) and not out and str(place) in err
+    assert not measured
+    code, out, _ = tnr("bench", "metrics", "sample=2", "--save", tmp_path / "new" / "x.json", "--json")
+    assert code == 0 and json.loads(out) == {"x": 1.5} == json.loads((tmp_path / "new" / "x.json").read_text())
+    assert measured == [{"sample": 2}]
+    monkeypatch.setattr("tnr_dist.files.write_json", lambda *a: 1 / 0)
+    code, out, _ = tnr("bench", "metrics", "--save", tmp_path / "y.json", "--json")
+    assert code == 1 and json.loads(out) == {"x": 1.5}
+
+
+@pytest.mark.parametrize("command", ["finetune", "run", "evaluate"])
+def test_a_bad_wandb_mode_is_found_before_anything_is_written(tnr, command, config, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "foo")
+    code, out, err = tnr(command, config)
+    assert code == 2 and one_line(err) and "WANDB_MODE=foo" in err and not out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml"]
+
+
 def test_print_config_is_the_resolved_tree(tnr, config):
     code, out, _ = tnr("stage2", config, "stage2.lr=0.5", "--print-config")
     assert code == 0 and yaml.safe_load(out)["stage2"]["lr"] == 0.5

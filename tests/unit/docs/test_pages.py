@@ -153,6 +153,10 @@ def test_the_configuration_page_has_every_key_with_its_default() -> None:
     assert "| `log.keep` | whole number | `2` | rolling checkpoints kept" in page
 
 
+def test_every_key_has_a_meaning() -> None:
+    assert not [key.name for key in GENERATE.all_keys() if not key.meaning.strip()]
+
+
 def test_comments_above_and_behind_a_key_are_its_meaning() -> None:
     meanings = {key.name: key.meaning for key in GENERATE.all_keys()}
     assert "the last L clicked news" in meanings["data.history"]

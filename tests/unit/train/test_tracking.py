@@ -35,6 +35,16 @@ def test_records_of_later_steps_are_taken_back(tmp_path):
     assert [one["step"] for one in lines] == [1, 2, 3] and lines[-1]["again"]
 
 
+def test_lines_that_are_no_records_are_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(
+        b'{"step": 1}\n\xff\xfe\x00\n{"step": 2, "note": "K\xf6ln"}\n[1]\n3\nnull\n' + b"9" * 5000 + b'\n{"step": 3}\n'
+    )
+    assert [one["step"] for one in read_metrics(path)] == [1, 2, 3]
+    MetricsFile(path, resume_step=2).close()
+    assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == [1, 2]
+
+
 LENGTHS = np.array([7, 3, 5, 5])
 
 
