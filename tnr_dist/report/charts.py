@@ -320,7 +320,9 @@ def _placed(text: str, x: float, y: float, taken: list[tuple[float, float, float
     assert best is not None
     _, label, box = best
     end = (min(max(x, box[0]), box[0] + box[2]), min(max(y, box[1]), box[1] + box[3]))
-    near = any(_overlap((one[0] - 8, one[1] - 8, one[2] + 16, one[3] + 16), box) for one in taken if not _holds(one, x, y))
+    near = any(
+        _overlap((one[0] - 8, one[1] - 8, one[2] + 16, one[3] + 16), box) for one in taken if not _holds(one, x, y)
+    )
     taken.append(box)
     leader = [Line([(x, y), end], "reference", 0.8)] if near or math.dist((x, y), end) > 14 else []
     return [*leader, label]

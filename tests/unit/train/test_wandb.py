@@ -220,7 +220,9 @@ def test_the_given_id_is_the_first_run_folders(environment, settings, monkeypatc
     """The stages of `tnr run`, made by one process, stay runs of their own; so do those of the process after a stop."""
     asked = []
     fake = SimpleNamespace(id="", url="", define_metric=lambda *a, **n: None)
-    monkeypatch.setattr(WandbRun, "_init", lambda mode, arguments: asked.append(arguments["id"]) or WandbRun(fake, mode))
+    monkeypatch.setattr(
+        WandbRun, "_init", lambda mode, arguments: asked.append(arguments["id"]) or WandbRun(fake, mode)
+    )
     environment.setenv("WANDB_MODE", "online")
     environment.setenv("WANDB_RUN_ID", "abc")
     folders = [tmp_path / f"seed-{seed}" / name for seed in (0, 1) for name in ("post-train", "stage1")]
