@@ -119,7 +119,7 @@ def point_chart(
     low, high = min([*ys, *(level for level, _ in near)]), max([*ys, *(level for level, _ in near)])
     room = 0.18 * max(high - low, 0.5)
     xs = [math.log10(one.x) for one in points]
-    margin = 0.3 * max(max(xs) - min(xs), 0.3)
+    margin = 0.45 * max(max(xs) - min(xs), 0.3)  # names stand beside their points
     height = 300.0
     frame = _Frame(
         (min(xs) - margin, max(xs) + margin), (low - room, high + room), log_x=True, height=height, top=_TOP + 14
@@ -135,8 +135,8 @@ def point_chart(
         taken.append((frame.right - text_width(text), y - 14, text_width(text), 12.0))
     for one in sorted(points, key=lambda one: (-one.y, one.name)):
         x, y = frame.x(one.x), frame.y(one.y)
+        items += _placed(_cut(one.name, _WIDTH / 2), x, y, taken, frame)
         items.append(Dot(x, y, one.colour, 5.0, f"{one.name}: {one.x:,.0f}, {one.y:.2f}{unit}"))
-        items.append(_placed(_cut(one.name, _WIDTH / 2), x, y, taken, frame))
     said = "; ".join(f"{one.name}: {one.y:.2f}{unit} at {figure(one.x)}" for one in points)
     return Drawing(title, f"Points: {y_label} over {x_label} (log scale). {said}.", items, height=height)
 
@@ -299,8 +299,11 @@ def _cut(text: str, width: float) -> str:
     return text[: max(1, math.floor(len(text) * width / text_width(text)) - 1)] + "…"
 
 
-def _placed(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]], frame: _Frame) -> Label:
-    """The name beside its point, at the first spot around it that covers nothing; where there is none, the least bad."""
+def _placed(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]], frame: _Frame) -> list[Item]:
+    """The name beside its point, at the nearest spot around it that covers nothing; where there is none, the least bad.
+
+    A line leads to a name that could as well be a neighbour's.
+    """
     width, height = text_width(text), 12.0
     best: tuple[float, Label, tuple[float, float, float, float]] | None = None
     for far in (9.0, 20.0, 34.0, 48.0):
@@ -315,8 +318,18 @@ def _placed(text: str, x: float, y: float, taken: list[tuple[float, float, float
             if best is None or cost < best[0] - 1e-9:
                 best = (cost, Label(at_x, at_y, text, anchor, "text"), box)
     assert best is not None
-    taken.append(best[2])
-    return best[1]
+    _, label, box = best
+    end = (min(max(x, box[0]), box[0] + box[2]), min(max(y, box[1]), box[1] + box[3]))
+    near = any(
+        _overlap((one[0] - 8, one[1] - 8, one[2] + 16, one[3] + 16), box) for one in taken if not _holds(one, x, y)
+    )
+    taken.append(box)
+    leader = [Line([(x, y), end], "reference", 0.8)] if near or math.dist((x, y), end) > 14 else []
+    return [*leader, label]
+
+
+def _holds(box: tuple[float, float, float, float], x: float, y: float) -> bool:
+    return box[0] <= x <= box[0] + box[2] and box[1] <= y <= box[1] + box[3]
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from tnr_dist.evaluation.statistics import mean_and_deviation
 from tnr_dist.report.charts import Series, figure, line_chart
 from tnr_dist.report.drawing import Legend
-from tnr_dist.report.found import Run
+from tnr_dist.report.found import Run, number
 from tnr_dist.report.groups import STAGES, Group
 from tnr_dist.report.page import Block, Cell, Figure, Heading, Section, Table
 from tnr_dist.report.palette import SERIES
@@ -21,6 +21,11 @@ _NAMES = {
     "train/loss_emb_news": "Embedding loss, news",
     "train/loss_emb_user": "Embedding loss, user",
     "train/loss_target": "Target loss",
+    "train/loss_embedding": "Loss of the embeddings",
+    "train/loss_hidden": "Loss of the hidden states",
+    "train/loss_attention": "Loss of the attention scores",
+    "train/loss_pooled": "Loss of the pooled vectors",
+    "train/loss_teacher": "Teacher's click loss",
     "train/accuracy": "Matching accuracy",
     "optim/lr": "Learning rate",
     "optim/grad_norm": "Gradient norm",
@@ -61,10 +66,8 @@ def curves_section(groups: Sequence[Group]) -> Section | None:
         if not found:
             continue
         blocks.append(Heading(stage))
-        several = (
-            "; paler lines of one colour are further seeds" if any(len(group.runs) > 1 for group in members) else ""
-        )
-        blocks.append(Figure(f"curves-{stage}", f"Training of {stage}{several}.", found, _legend(members)))
+        caption = f"Training of {stage}{_paler(members)}."
+        blocks.append(Figure(f"curves-{stage}", caption, found, _legend(members)))
         matching = _matching(members)
         if matching is not None:
             blocks.append(matching)
@@ -129,32 +132,21 @@ def speed_section(groups: Sequence[Group]) -> Section | None:
         ]
     )
     blocks: list[Block] = [Table(f"{caption}.", ["Run", "Stage", *(_SHORT[key] for key in keys)], rows, words=2)]
-    stages = _stages(members)
     shown = [key for key in ("perf/samples_per_s", "perf/data_wait_pct", "memory/max_gib", "perf/mfu") if key in keys]
     panels = [
         line_chart(
             _NAMES[key],
             "% of the training",
-            [
-                Series(
-                    group.label + _seed(run, group),
-                    _progress(run),
-                    run.column(key),
-                    stages.index(group.stage) % SERIES,
-                    stages.index(group.stage) // SERIES,
-                )
-                for group in members
-                for run in group.runs
-            ],
+            _lines(members, lambda run, key=key: run.column(key), _progress),  # type: ignore[misc]
             from_zero=True,
             log=None if key == "perf/samples_per_s" else False,
         )
         for key in shown
     ]
     found = [panel for panel in panels if panel is not None]
-    legend = [Legend(stage, i % SERIES, i // SERIES) for i, stage in enumerate(stages)]
     if found:
-        blocks.append(Figure("speed", "Speed, waiting and memory while training, a colour a stage.", found, legend))
+        several = _paler(members)
+        blocks.append(Figure("speed", f"Speed, waiting and memory while training{several}.", found, _legend(members)))
     ranks = _ranks(members)
     if ranks is not None:
         blocks.append(ranks)
@@ -178,13 +170,23 @@ def _title(key: str) -> str:
     return _NAMES.get(key) or key.partition("/")[2].replace("_", " ")
 
 
-def _lines(groups: Sequence[Group], values: Callable[[Run], list[float | None]]) -> list[Series]:
-    """A line a run, coloured by its group."""
+def _lines(
+    groups: Sequence[Group],
+    values: Callable[[Run], list[float | None]],
+    places: Callable[[Run], list[float]] | None = None,
+) -> list[Series]:
+    """A line a run over its samples, or over `places`; a group has a colour and a dash of its own."""
+    at = places or _samples
     return [
-        Series(group.label + _seed(run, group), _samples(run), values(run), i % SERIES, i // SERIES, place > 0)
+        Series(group.label + _seed(run, group), at(run), values(run), i % SERIES, i // SERIES, place > 0)
         for i, group in enumerate(groups)
         for place, run in enumerate(group.runs)
     ]
+
+
+def _paler(groups: Sequence[Group]) -> str:
+    several = any(len(group.runs) > 1 for group in groups)
+    return "; paler lines of one colour are further seeds" if several else ""
 
 
 def _legend(groups: Sequence[Group]) -> list[Legend]:
@@ -192,12 +194,18 @@ def _legend(groups: Sequence[Group]) -> list[Legend]:
 
 
 def _samples(run: Run) -> list[float]:
-    return [float(record.get("samples", record.get("step", place))) for place, record in enumerate(run.records)]
+    """Samples seen at each record; where a record does not say, its step or its place."""
+    found = []
+    for place, record in enumerate(run.records):
+        said = (number(record.get(key)) for key in ("samples", "step"))
+        found.append(next((value for value in said if value is not None), float(place)))
+    return found
 
 
 def _progress(run: Run) -> list[float]:
-    last = run.total_steps or max((record.get("step", 0) for record in run.records), default=1) or 1
-    return [100 * record.get("step", 0) / last for record in run.records]
+    steps = [step or 0.0 for step in run.column("step")]
+    last = run.total_steps or max(steps, default=0.0) or 1.0
+    return [100 * step / last for step in steps]
 
 
 def _seed(run: Run, group: Group) -> str:
@@ -266,8 +274,8 @@ def _ranks(groups: Sequence[Group]) -> Table | None:
                     found.setdefault(key.partition("/")[2].rpartition("_")[0], []).append(mean)
             if found:
                 cells = [found.get(name, []) for name in ("data_wait_pct", "cpu_pct", "max_gib")]
-                number = str(max(map(len, found.values())))
-                rows.append([group.label + _seed(run, group), number, *(_least_and_most(one) for one in cells)])
+                ranks = str(max(map(len, found.values())))
+                rows.append([group.label + _seed(run, group), ranks, *(_least_and_most(one) for one in cells)])
     columns = ["Run", "Ranks", "Waiting for data, %", "CPU, %", "Peak memory, GiB"]
     return Table("The least and the most of the ranks' means.", columns, rows) if rows else None
 

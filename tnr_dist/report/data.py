@@ -18,7 +18,7 @@ from tnr_dist.report.drawing import Legend
 from tnr_dist.report.found import Run
 from tnr_dist.report.page import Block, Cell, Figure, Heading, Paragraph, Section, Table
 from tnr_dist.report.palette import SERIES
-from tnr_dist.report.results import Model, impression_means
+from tnr_dist.report.results import Model
 
 _READ_BYTES = 256 << 20  # a split of more is not read for a report
 _HISTORIES = ((0, 0), (1, 5), (6, 10), (11, 20), (21, 50), (51, None))
@@ -65,7 +65,7 @@ def data_section(runs: Sequence[Run]) -> Section | None:
 
 def impressions_section(models: Sequence[Model]) -> Section | None:
     """How the AUC of single impressions is spread, and how it depends on the history and on the candidates."""
-    found = [(one, means) for one in models if (means := impression_means(one)) is not None]
+    found = [(one, means) for one in models if (means := one.impressions) is not None]
     found = [(one, means) for one, means in found if np.isfinite(means[1]).any()]
     if not found:
         return None
@@ -85,7 +85,7 @@ def impressions_section(models: Sequence[Model]) -> Section | None:
         ],
         log=False,
     )
-    panels = [spread]
+    panels = []
     facts = {key: read_impression_facts(*key) for key in {_source(one) for one, _ in found} if key is not None}
     for title, axis, name, bins in (
         ("AUC by length of the history, %", "clicked news before the impression", "history", _HISTORIES),
@@ -100,11 +100,13 @@ def impressions_section(models: Sequence[Model]) -> Section | None:
                 series.append(Series(one.name, list(range(len(bins))), values, i % SERIES, i // SERIES))
         panels.append(line_chart(title, axis, series, x_ticks=list(enumerate(labels)), log=False))
     legend = [Legend(one.name, i % SERIES, i // SERIES) for i, (one, _) in enumerate(found)]
-    caption = (
-        "AUC of single impressions, means over the seeds. In the first panel the lower line is the better model; in the "
-        f"others groups of fewer than {_FEW} impressions are left out."
-    )
-    shown = [panel for panel in panels if panel is not None]
+    groups = [panel for panel in panels if panel is not None]
+    shown = [spread, *groups] if spread is not None else groups
+    caption = "AUC of single impressions, means over the seeds."
+    if spread is not None:
+        caption += f" {'In the first panel the' if groups else 'The'} lower line is the better model."
+    if groups:
+        caption += f" By history and candidates: groups of fewer than {_FEW} impressions are left out."
     return Section("impressions", "Impressions", [_quantiles(found), Figure("impressions", caption, shown, legend)])
 
 

@@ -18,7 +18,7 @@ from tnr_dist.report.palette import LIGHT, SERIES
 # A colour is a number (a series, taken modulo) or one of these words; the page's style says what each looks like.
 Colour = int | str
 
-DASHES = ((), (6, 3), (1.5, 2.5))
+DASHES = ((), (6, 3), (1.5, 2.5), (8, 2.5, 1.5, 2.5))
 _FONT = 11.0  # units; a character is about half as wide
 _CHARACTER = 0.55
 _TITLE = 13.0

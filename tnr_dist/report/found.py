@@ -75,14 +75,16 @@ class Run:
     def total_steps(self) -> int | None:
         """Steps of the whole training; None where the records do not say."""
         if self.complete is not None:
-            return self.complete.get("steps")
+            steps = number(self.complete.get("steps"))
+            return None if steps is None else int(steps)
         settings = self.made_from["settings"]
         epochs = [value for key, value in settings.items() if key.endswith(".epochs")]
         most = [value for key, value in settings.items() if key.endswith(".max_steps")]
         last = self.records[-1] if self.records else {}
-        if not last.get("epoch") or len(epochs) != 1:
+        step, epoch = number(last.get("step")), number(last.get("epoch"))
+        if not step or not epoch or len(epochs) != 1:
             return None
-        total = epochs[0] * round(last["step"] / last["epoch"])
+        total = epochs[0] * round(step / epoch)
         return min(total, most[0]) if most and most[0] else total
 
     def column(self, key: str) -> list[float | None]:
@@ -137,7 +139,7 @@ def read_run(path: Path) -> Run:
     results = read_json(path / "results.json") if (path / "results.json").is_file() else None
     if results is not None and (complete is None or results.get("made_from", {}).get("run") != complete.get("id")):
         results = None  # of a model that was here before
-    records = read_metrics(path / "metrics.jsonl")
+    records = [one for one in read_metrics(path / "metrics.jsonl") if isinstance(one, dict)]
     signs = [path / name for name in ("begun.json", "metrics.jsonl", "complete.json", "config.yaml")]
     return Run(
         path=path,

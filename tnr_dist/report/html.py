@@ -7,6 +7,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from tnr_dist.report.drawing import DASHES
 from tnr_dist.report.page import Document
 from tnr_dist.report.palette import DARK, LIGHT, declarations, rules
 
@@ -24,6 +25,7 @@ def to_html(document: Document) -> str:
     )
     return template.render(
         document=document,
+        dashes=len(DASHES),
         style=Markup(colours + style),
         chart=lambda drawing, ident: Markup(drawing.svg(ident)),
     )

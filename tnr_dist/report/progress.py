@@ -89,7 +89,7 @@ def _seconds(run: Run) -> float | None:
 
 def _state(run: Run, now: float) -> list[Cell | str]:
     last = run.records[-1] if run.records else {}
-    step, total = int(last.get("step", 0)), run.total_steps
+    step, total = int(number(last.get("step")) or 0), run.total_steps
     share = min(1.0, step / total) if total else None
     progress = (
         Cell("nothing logged yet", quiet=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,25 @@ import numpy as np
 
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.report import count, percent
-from tnr_dist.evaluation.statistics import holm, mean_and_deviation, paired_t_test
+from tnr_dist.evaluation.statistics import Comparison, holm, mean_and_deviation, paired_t_test
 from tnr_dist.files import read_json
 from tnr_dist.report.charts import Point, point_chart
-from tnr_dist.report.found import number
+from tnr_dist.report.found import Run, number
 from tnr_dist.report.groups import Group
 from tnr_dist.report.page import Block, Cell, Figure, Section, Table, Tile
 from tnr_dist.stages.evaluate import read_impressions
 
 HEADERS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 _YARDSTICKS = {"random": 0, "most popular": 1, "oracle": 2}
+_LEVEL = 0.05  # of significance
 
 
 @dataclass(frozen=True)
 class Model:
-    """An evaluated group as a row of the table: one value of each metric a seed, fractions."""
+    """An evaluated group as a row of the table: one value of each metric a seed, fractions.
+
+    `news_per_s` is the best that was measured of a model of this shape, see `_speeds`.
+    """
 
     group: Group
     split: str
@@ -50,10 +55,24 @@ class Model:
         values = self.values[metric]
         return mean_and_deviation(values)[0] if values else None
 
+    @cached_property
+    def impressions(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Rows of the raw file and every impression's AUC, averaged over the seeds; None where not all have kept it."""
+        files = [run.path / "impressions.parquet" for run in self.group.scored]
+        if not files or not all(file.is_file() for file in files):
+            return None
+        parts = [read_impressions(file) for file in files]
+        order = [np.argsort(part["row"], kind="stable") for part in parts]
+        rows = parts[0]["row"][order[0]]
+        if not all(np.array_equal(part["row"][one], rows) for part, one in zip(parts, order, strict=True)):
+            return None
+        return rows, np.mean([part["auc"][one] for part, one in zip(parts, order, strict=True)], axis=0)
+
 
 def models_of(groups: Sequence[Group]) -> list[Model]:
     """The evaluated groups, rows first, then by size; seeds of another split than the first are left out."""
     out = []
+    speeds = _speeds(groups)
     for group in groups:
         found = [run.results for run in group.scored if run.results is not None]
         if not found:
@@ -62,8 +81,7 @@ def models_of(groups: Sequence[Group]) -> list[Model]:
         found = [one for one in found if one.get("split", "") == split]
         values = {name: [v for one in found if (v := number(one.get(name))) is not None] for name in NAMES}
         size = found[0].get("model") or {}
-        speeds = [v for one in found if (v := number(one.get("news_per_s"))) is not None]
-        speed = mean_and_deviation(speeds)[0] if speeds else None
+        speed = speeds.get(_shape(group.scored[0]))
         out.append(Model(group, split, values, size.get("layers"), number(size.get("parameters")), speed))
     by_row = [one.group.row is None for one in out]
     order = sorted(
@@ -71,6 +89,22 @@ def models_of(groups: Sequence[Group]) -> list[Model]:
         key=lambda i: (str(out[i].group.first.base), by_row[i], out[i].group.row or 0, -(out[i].parameters or 0)),
     )
     return [out[i] for i in order]
+
+
+def _shape(run: Run) -> tuple[Any, ...]:
+    """Runs that are alike in this encode at one speed: layers, parameters and what they ran on."""
+    size = (run.results or {}).get("model") or {}
+    return size.get("layers"), number(size.get("parameters")), run.environment.get("device")
+
+
+def _speeds(groups: Sequence[Group]) -> dict[tuple[Any, ...], float]:
+    """The best speed measured of each shape: runs of a study share the machine, which can only slow a measurement."""
+    out: dict[tuple[Any, ...], float] = {}
+    for run in (run for group in groups for run in group.scored):
+        speed = number((run.results or {}).get("news_per_s"))
+        if speed is not None:
+            out[_shape(run)] = max(speed, out.get(_shape(run), 0.0))
+    return out
 
 
 def reference_of(models: Sequence[Model]) -> Model | None:
@@ -101,13 +135,18 @@ def tiles(models: Sequence[Model]) -> list[Tile]:
     fast = [one for one in scored if one.news_per_s and (one.parameters or 0) < reference.parameters]
     if not fast:
         return out
-    fastest = max(fast, key=lambda one: one.news_per_s or 0)
-    lost = 100 * ((fastest.mean("auc") or 0) - (reference.mean("auc") or 0))
+    # Models of one shape are equally fast: of these the best.
+    fastest = max(fast, key=lambda one: (one.news_per_s or 0, one.mean("auc") or 0))
+    against = f"{fastest.name} against {reference.name}"
     times = (fastest.news_per_s or 0) / reference.news_per_s
-    out.append(Tile(f"{times:.1f} ×", f"news a second: {fastest.name} against {reference.name}"))
-    out.append(Tile(_signed(lost), f"AUC points: {fastest.name} against {reference.name}"))
+    out.append(Tile(f"{times:.1f} ×", f"news a second: {against}"))
+    lost = 100 * ((fastest.mean("auc") or 0) - (reference.mean("auc") or 0))
+    p = next((p for one, _, p in _compared(scored) if one is fastest), None)
+    doubt = f", not significant (p = {p:.3f})" if p is not None and p >= _LEVEL else ""
+    out.append(Tile(_signed(lost), f"AUC points{doubt}: {against}"))
     share = 100 * (fastest.parameters or 0) / reference.parameters
-    out.append(Tile(f"{share:.0f} %", f"of its parameters: {count(fastest.parameters)}"))
+    sizes = f"{fastest.name} has {count(fastest.parameters)} of {count(reference.parameters)}"
+    out.append(Tile(f"{share:.0f} %", f"of the parameters of {reference.name}: {sizes}"))
     return out
 
 
@@ -138,7 +177,8 @@ def results_section(models: Sequence[Model], bases: Sequence[Path]) -> Section |
         )
         if key != "parameters" or len(_sizes(models)) > 1
     ]
-    caption = "Quality against speed and size: better is up, faster is right, smaller is left."
+    speed = " Speed is the best measured of the models of one shape." if any(one.news_per_s for one in models) else ""
+    caption = f"Quality against speed and size: better is up, faster is right, smaller is left.{speed}"
     shown = [panel for panel in panels if panel is not None]
     if shown:
         blocks.append(Figure("quality", caption, shown))
@@ -207,7 +247,13 @@ def _table(models: Sequence[Model], levels: Sequence[tuple[str, dict[str, Any]]]
     spread = "mean ± standard deviation over seeds, " if seeds > 1 else ""
     over = f"; speed-up over {reference.name}" if compared and reference is not None else ""
     end = "The best is marked." if comparable(models) else "Not all were scored on the same data: they do not compare."
-    caption = f"Metrics in percent, {spread}{' and '.join(sorted(splits))} split{size}{over}. {end}"
+    speed = ""
+    if any(one.news_per_s for one in models):
+        speed = (
+            " News/s is the best of all runs with as many layers and parameters on the same device: "
+            "runs that share a machine slow each other down."
+        )
+    caption = f"Metrics in percent, {spread}{' and '.join(sorted(splits))} split{size}{over}. {end}{speed}"
     columns = ["Model", *HEADERS.values(), "Layers", "Parameters", "News/s", "Speed-up", "Seeds"]
     return Table(caption, columns, rows)
 
@@ -217,25 +263,29 @@ def _metric(model: Model, metric: str, best: float | None) -> Cell:
     return Cell(percent(model.values[metric]), best=mean is not None and best is not None and round(mean, 4) >= best)
 
 
-def _tests(models: Sequence[Model]) -> Table | None:
-    """Every model against the largest, by a paired t test over the impressions of dev (means over the seeds)."""
+def _compared(models: Sequence[Model]) -> list[tuple[Model, Comparison, float]]:
+    """Every model against the largest, where both have kept their impressions: the test and its corrected p."""
     reference = reference_of(models)
-    if reference is None:
-        return None
-    theirs = impression_means(reference)
-    if theirs is None:
-        return None
-    compared = []
+    theirs = reference.impressions if reference is not None else None
+    if reference is None or theirs is None:
+        return []
+    found = []
     for one in models:
-        ours = impression_means(one) if one is not reference and one.split == reference.split else None
+        ours = one.impressions if one is not reference and one.split == reference.split else None
         if ours is None or not np.array_equal(ours[0], theirs[0]):
             continue
         valid = np.isfinite(ours[1]) & np.isfinite(theirs[1])
         if valid.sum() > 1:
-            compared.append((one, paired_t_test(ours[1][valid], theirs[1][valid])))
-    if not compared:
+            found.append((one, paired_t_test(ours[1][valid], theirs[1][valid])))
+    corrected = holm([test.p_value for _, test in found])
+    return [(one, test, float(p)) for (one, test), p in zip(found, corrected, strict=True)]
+
+
+def _tests(models: Sequence[Model]) -> Table | None:
+    """Every model against the largest, by a paired t test over the impressions of dev (means over the seeds)."""
+    reference, compared = reference_of(models), _compared(models)
+    if reference is None or not compared:
         return None
-    corrected = holm([test.p_value for _, test in compared])
     rows = [
         [
             one.name,
@@ -243,7 +293,7 @@ def _tests(models: Sequence[Model]) -> Table | None:
             f"{_signed(100 * test.low)} to {_signed(100 * test.high)}",
             "<0.001" if p < 0.001 else f"{p:.3f}",
         ]
-        for (one, test), p in zip(compared, corrected, strict=True)
+        for one, test, p in compared
     ]
     caption = (
         f"Difference of AUC to {reference.name}, in points: paired t test over {compared[0][1].pairs:,} impressions, "
@@ -251,19 +301,6 @@ def _tests(models: Sequence[Model]) -> Table | None:
         "of how a training with another seed would come out."
     )
     return Table(caption, ["Model", "Difference", "95 % interval", "p"], rows)
-
-
-def impression_means(model: Model) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows of the raw file and every impression's AUC, averaged over the seeds; None where it is not kept for all."""
-    files = [run.path / "impressions.parquet" for run in model.group.scored]
-    if not files or not all(file.is_file() for file in files):
-        return None
-    parts = [read_impressions(file) for file in files]
-    order = [np.argsort(part["row"], kind="stable") for part in parts]
-    rows = parts[0]["row"][order[0]]
-    if not all(np.array_equal(part["row"][one], rows) for part, one in zip(parts, order, strict=True)):
-        return None
-    return rows, np.mean([part["auc"][one] for part, one in zip(parts, order, strict=True)], axis=0)
 
 
 def _signed(points: float) -> str:

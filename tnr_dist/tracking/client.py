@@ -94,6 +94,14 @@ def stored_id(path: Path) -> str:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
 
+def _ids_beside(path: Path) -> set[str]:
+    """Ids of the experiment's other run folders, of all its seeds."""
+    folder = path.absolute().parent
+    seeds = re.fullmatch(r"seed-\d+", folder.name)
+    files = folder.parent.glob("seed-*/*/wandb_id") if seeds else folder.glob("*/wandb_id")
+    return {stored_id(file.parent) for file in files if file.parent != path.absolute()}
+
+
 def without_secrets(value: Any) -> Any:
     """A configuration's values without what a URL may carry beside its place: user, password, signature."""
     if isinstance(value, dict):
@@ -118,6 +126,7 @@ class WandbRun:
     """
 
     unreachable = False  # the server, to this process: its further runs do not wait for it again
+    first: Path | None = None  # the run folder that this process opened first: the one that WANDB_RUN_ID speaks of
 
     def __init__(self, run: Any, mode: str, arguments: dict[str, Any] | None = None) -> None:
         self._run, self.mode, self._arguments = run, mode, arguments or {}
@@ -140,13 +149,15 @@ class WandbRun:
             config: resolved; goes to the run's configuration, with `facts` as its `run`.
             path: the run folder.
             stage: the job type.
-            run_id: of the checkpoint that is gone on from; else RUN/wandb_id, else WANDB_RUN_ID, else a new one.
+            run_id: of the checkpoint that is gone on from; else RUN/wandb_id, else, for the first run folder of the
+                process, WANDB_RUN_ID, else a new one.
             shared: other nodes will `join`, when it is online.
         """
         mode = chosen_mode(config.wandb)
         if mode == "disabled":
             return cls(None, "disabled")
-        chosen = run_id or stored_id(path) or os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
+        chosen = run_id or stored_id(path) or cls._given_id(path) or uuid.uuid4().hex[:8]
+        cls.first = cls.first or path.absolute()
         if stored_id(path) != chosen:
             write_text(path / "wandb_id", chosen + "\n")
         arguments = {
@@ -169,6 +180,15 @@ class WandbRun:
         return out
 
     @classmethod
+    def _given_id(cls, path: Path) -> str:
+        """WANDB_RUN_ID, unless it is another run folder's: the stages of one `tnr run` are runs of their own."""
+        given = os.environ.get("WANDB_RUN_ID", "")
+        if given and (cls.first not in (None, path.absolute()) or given in _ids_beside(path)):
+            _say_once(f"wandb: WANDB_RUN_ID={given} is one run folder's; the others get ids of their own")
+            return ""
+        return given
+
+    @classmethod
     def join(cls, config: Config, path: Path, run_id: str, label: str) -> WandbRun:
         """A further node's part in a run that is open with `shared`: its system metrics, under `label`."""
         names = {
@@ -183,13 +203,17 @@ class WandbRun:
         if mode == "offline":
             # The client reports its own faults over the network, also when it is told to stay offline.
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        ours = {name: value for name, value in _OURS.items() if f"WANDB_{name.upper()}" not in os.environ}
         try:
             import wandb
-        except ImportError as error:
-            _say_once(f"wandb: not logged to ({error}); metrics are in metrics.jsonl. `pip install wandb` adds it")
+
+            known = {name: value for name, value in ours.items() if name in wandb.Settings.model_fields}
+        except Exception as error:
+            # Not only ImportError: a client that does not fit its protobuf fails with TypeError, and an old one has other
+            # settings.
+            wrong = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {_one_line(error)}"
+            _say_once(f"wandb: not logged to ({wrong}); metrics are in metrics.jsonl. `pip install -U wandb` adds it")
             return cls(None, "absent")
-        ours = {name: value for name, value in _OURS.items() if f"WANDB_{name.upper()}" not in os.environ}
-        known = {name: value for name, value in ours.items() if name in wandb.Settings.model_fields}
         try:
             run = wandb.init(
                 mode=mode,  # type: ignore[arg-type]

@@ -1,10 +1,12 @@
 """Drawings: what is drawn lies where it belongs, escapes what it says, and is seen by day and by night."""
 
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tnr_dist.report.charts import Point, Series, bar_chart, column_chart, figure, line_chart, point_chart, thinned
@@ -133,6 +135,29 @@ def contrast(a: str, b: str) -> float:
     """WCAG 2.2's contrast ratio."""
     high, low = sorted((luminance(a), luminance(b)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+# From linear RGB to the cube of OKLab's cone responses and on, Ottosson 2020; the colour vision deficiencies (red, green,
+# blue blindness) as Machado et al. 2009 simulate them.
+TO_CONES = [[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.63]]
+TO_LAB = [[0.2105, 0.7936, -0.0041], [1.978, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
+VISION = {
+    "full": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.052]],
+    "deuteranopia": [[0.3673, 0.8606, -0.228], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+}
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+def test_series_are_told_apart(colours, vision):
+    parts = np.array([[int(colours[f"c{n}"][i : i + 2], 16) / 255 for i in (1, 3, 5)] for n in range(SERIES)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(VISION[vision]), 0, 1)
+    lab = np.cbrt(seen @ np.transpose(TO_CONES)) @ np.transpose(TO_LAB)
+    for a, b in itertools.combinations(range(SERIES), 2):
+        assert np.linalg.norm(lab[a] - lab[b]) > (0.15 if vision == "full" else 0.08), (a, b)
 
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.unit.report.run_folders import BEGUN, make_config, unfinish, write_experiment
@@ -141,6 +142,50 @@ def test_data_and_impressions_come_from_the_data_set(page, prepared):
     assert tests[0] == "Tiny-NewsRec-1"
     titles = {facts["id"] for tag, facts in page.tags if tag == "desc"}
     assert {"impressions-1-d", "impressions-2-d", "impressions-3-d", "data-1-d", "data-2-d"} <= titles
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_models_of_one_shape_have_the_best_speed_of_all(tmp_path):
+    rows = [
+        RowConfig("a", "teacher"),
+        RowConfig("b", "tiny-newsrec", 1),
+        RowConfig("c", "tiny-newsrec", 1, ["stage2.lr=0.01"]),
+    ]
+    write_experiment(make_config(tmp_path / "run", rows))
+    students = sorted(tmp_path.glob("run/*/stage2-1*/results.json"))
+    for speed, file in zip((100.0, 300.0, 500.0, 200.0), students, strict=True):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"news_per_s": speed}))
+    path, models = write_report([tmp_path / "run"], tmp_path / "out", now=BEGUN)
+    assert [(one.name, one.news_per_s) for one in models] == [("a", 400.0), ("b", 500.0), ("c", 500.0)]
+    rows = Page(path.read_text()).table("best of all runs with as many layers and parameters")
+    assert [row[rows[0].index("Speed-up")] for row in rows[1:4]] == ["1.00 ×", "1.25 ×", "1.25 ×"]
+    assert "1.2 ×</strong>" in path.read_text()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_headline_that_may_be_chance_says_so(tmp_path):
+    """20 impressions prove little; 4,000 show the difference that is in the made-up figures."""
+    for name, impressions, doubt in (("few", 20, True), ("many", 4000, False)):
+        write_experiment(make_config(tmp_path / name), np.arange(impressions))
+        path, _ = write_report([tmp_path / name], tmp_path / "out", now=BEGUN)
+        text = path.read_text()
+        (label,) = re.findall(r"<span>(AUC points[^<]*)</span>", text)
+        (row,) = Page(text).table("Difference of AUC")[1:]
+        assert (f"not significant (p = {row[-1]})" in label) == doubt
+        assert label.endswith(": Tiny-NewsRec-1 against PLM-NR-3 (DP)")
+        assert "of the parameters of PLM-NR-3 (DP): Tiny-NewsRec-1 has 13.9 M of 17.5 M" in text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_record_that_is_no_record_is_left_out(tmp_path):
+    """metrics.jsonl is not read as if it had to be ours."""
+    write_experiment(make_config(tmp_path / "run"))
+    file = tmp_path / "run/seed-0/stage2-1/metrics.jsonl"
+    odd = [{"step": "q", "samples": "q", "epoch": "q", "train/loss": 1.0}, {"train/loss": "q"}, {"train/loss": None}]
+    file.write_text("".join(json.dumps(one) + "\n" for one in [5, [1], "train/loss", *odd]))
+    (file.parent / "complete.json").unlink()
+    path, _ = write_report([tmp_path / "run"], tmp_path / "out", now=BEGUN)
+    assert 'id="training"' in path.read_text()
 
 
 def test_settings_that_are_not_the_default(page, prepared, written):

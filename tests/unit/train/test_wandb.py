@@ -31,6 +31,7 @@ def environment(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_SERVICE"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr(WandbRun, "first", None)
     client._say_once.cache_clear()
     return monkeypatch
 
@@ -178,6 +179,61 @@ def test_without_the_client(environment, settings, monkeypatch, capsys):
     assert capsys.readouterr().err.count("wandb: not logged to") == 1
     assert len(read_metrics(folder(settings) / "metrics.jsonl")) == STEPS
     assert not (folder(settings) / "wandb").exists()
+
+
+class NoFields:
+    """A client whose settings are not what they were."""
+
+    Settings = SimpleNamespace()
+
+
+class Broken:
+    """A finder: importing wandb fails as it does beside a protobuf that does not fit."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "wandb":
+            raise TypeError("Descriptors cannot be created directly.\nIf this call came from a _pb2.py file")
+
+
+@pytest.mark.parametrize("broken", [Broken, NoFields])
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_broken_client_is_said_once_and_does_not_stop_the_training(
+    environment, settings, monkeypatch, capsys, broken, mode
+):
+    environment.setenv("WANDB_MODE", mode)
+    if broken is NoFields:
+        monkeypatch.setitem(sys.modules, "wandb", NoFields)
+    else:
+        monkeypatch.delitem(sys.modules, "wandb", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    settings.finetune.max_steps = 2
+    train(settings)
+    WandbRun.open(settings, folder(settings), "evaluate", {})  # a second stage of the process
+    err = capsys.readouterr().err
+    said = "TypeError: Descriptors cannot" if broken is Broken else "AttributeError"
+    assert err.count("wandb: not logged to") == err.count("wandb:") == 1 and said in err
+    assert len(read_metrics(folder(settings) / "metrics.jsonl")) == 2
+    assert not WandbRun.unreachable
+
+
+def test_the_given_id_is_the_first_run_folders(environment, settings, monkeypatch, tmp_path, capsys):
+    """The stages of `tnr run`, made by one process, stay runs of their own; so do those of the process after a stop."""
+    asked = []
+    fake = SimpleNamespace(id="", url="", define_metric=lambda *a, **n: None)
+    monkeypatch.setattr(
+        WandbRun, "_init", lambda mode, arguments: asked.append(arguments["id"]) or WandbRun(fake, mode)
+    )
+    environment.setenv("WANDB_MODE", "online")
+    environment.setenv("WANDB_RUN_ID", "abc")
+    folders = [tmp_path / f"seed-{seed}" / name for seed in (0, 1) for name in ("post-train", "stage1")]
+    for one in (folders[0], folders[0], *folders[1:3]):
+        WandbRun.open(settings, one, "a-stage", {})
+    monkeypatch.setattr(WandbRun, "first", None)
+    for one in (folders[3], folders[1]):
+        WandbRun.open(settings, one, "a-stage", {})
+    assert asked[:2] == ["abc", "abc"] and "abc" not in asked[2:]
+    assert len(set(asked[2:5])) == 3 and asked[5] == asked[2]
+    assert capsys.readouterr().err.count("WANDB_RUN_ID=abc is one run folder's") == 1
 
 
 def test_disabled_neither_imports_nor_says(environment, settings, monkeypatch, capsys):
