@@ -167,8 +167,9 @@ def test_bf16_keeps_float32_weights_and_state(engine_name, ranks):
     seen = results(engine_name, ranks)[0]
     assert seen["dtypes"] == {"torch.float32"}
     assert seen["bf16_adam_steps"] == {4.0}
-    np.testing.assert_allclose(seen["bf16"][:2], results("ddp", ranks)[0]["bf16"][:2], atol=1e-4)
-    np.testing.assert_allclose(seen["bf16"], GOLDEN["losses"][:4], atol=2e-2)  # one rounding the other way is 1e-3
+    # A score rounded the other way is 1e-3 of a loss.
+    np.testing.assert_allclose(seen["bf16"][:2], results("ddp", ranks)[0]["bf16"][:2], atol=3e-3)
+    np.testing.assert_allclose(seen["bf16"], GOLDEN["losses"][:4], atol=2e-2)
     assert not np.allclose(seen["bf16"], GOLDEN["losses"][:4], atol=1e-6)
 
 

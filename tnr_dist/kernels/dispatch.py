@@ -60,6 +60,11 @@ def _known(choice: Choice) -> Choice:
     return choice
 
 
+def chosen(kernels: Choice | None) -> Choice:
+    """A call's own choice, or for None what `use_kernels` has set."""
+    return _chosen if kernels is None else _known(kernels)
+
+
 class Kernel:
     """A Triton kernel that is handed to `triton.jit` when first used; `kernel[grid](...)` launches it.
 
@@ -110,7 +115,7 @@ def use_triton(kernels: Choice | None, tensor: Tensor, name: str) -> bool:
 
     Args:
         kernels: 'torch' for the plain form, 'triton' for the kernel, 'auto' for the kernel where it is known to win
-            (`AUTO`) and can run; None for what `use_kernels` has set ('auto' outside of it).
+            (`AUTO`) and can run; None as for `chosen`.
         tensor: one of the operation's inputs; tells device and dtype.
         name: the operation.
 
@@ -118,7 +123,7 @@ def use_triton(kernels: Choice | None, tensor: Tensor, name: str) -> bool:
         InputError: for an unknown choice; for 'triton' where Triton is missing, on CPU tensors without the interpreter,
             or on float64, in which no kernel computes.
     """
-    choice = _chosen if kernels is None else _known(kernels)
+    choice = chosen(kernels)
     if choice == "torch":
         return False
     if choice == "auto":

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tnr_dist.errors import InputError
 from tnr_dist.kernels.dispatch import use_triton
-from tnr_dist.kernels.linear_gelu import fuses, linear_gelu
+from tnr_dist.kernels.linear import lay_out, linear, linear_gelu
 from tnr_dist.kernels.residual_norm import residual_norm
 from tnr_dist.models.attention import attention_scores, ragged_attention, relative_buckets
 from tnr_dist.models.packed import Order, Packed
@@ -90,6 +90,15 @@ class EncoderConfig:
             raise InputError(f"encoder configuration: {error}") from None
 
 
+class Weights(NamedTuple):
+    """The matrices of a layer's linear parts, as `kernels.linear` takes them."""
+
+    qkv: Tensor
+    attention_out: Tensor
+    ffn_in: Tensor
+    ffn_out: Tensor
+
+
 class Layer(nn.Module):
     """One post-LN transformer layer with the query, key and value projections in one matrix."""
 
@@ -106,26 +115,42 @@ class Layer(nn.Module):
         self.ffn_out = nn.Linear(config.intermediate, d)
         self.ffn_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
 
-    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def weights(self) -> Weights:
+        """As they are trained."""
+        return Weights(self.qkv.weight, self.attention_out.weight, self.ffn_in.weight, self.ffn_out.weight)
+
+    def heads_of(self, x: Tensor, weights: Weights | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [T, heads, head_dim] of x [T, d], as views of one tensor."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        weight = self.qkv.weight if weights is None else weights.qkv
+        q, k, v = linear(x, weight, self.qkv.bias).unflatten(-1, (3, self.heads, -1)).unbind(1)
         return q, k, v
 
     def forward(
-        self, x: Tensor, batch: Packed, bias: Tensor | None, train: bool, heads: Sequence[Tensor] | None = None
+        self,
+        x: Tensor,
+        batch: Packed,
+        bias: Tensor | None,
+        train: bool,
+        heads: Sequence[Tensor] | None = None,
+        weights: Weights | None = None,
     ) -> Tensor:
         """States [T, d] -> [T, d]; `batch` ordered by length, `bias` [heads, S, S], dropout only if `train`.
 
-        `heads`: what `heads_of` gives for x, where it is known.
+        Args:
+            heads: what `heads_of` gives for x, where it is known.
+            weights: the layer's own, laid out for many calls without gradients; None: as they are.
         """
-        q, k, v = self.heads_of(x) if heads is None else heads
+        weights = self.weights if weights is None else weights
+        q, k, v = self.heads_of(x, weights) if heads is None else heads
         attended = ragged_attention(q, k, v, batch.plan, bias, self.attention_dropout if train else 0.0)
-        x = self._add(x, self.attention_out(attended.flatten(1)), self.attention_norm, train)
-        if self.activation is F.gelu and fuses(x, self.ffn_in.weight):
-            inner = linear_gelu(x, self.ffn_in.weight, self.ffn_in.bias)
+        attended = linear(attended.flatten(1), weights.attention_out, self.attention_out.bias)
+        x = self._add(x, attended, self.attention_norm, train)
+        if self.activation is F.gelu:
+            inner = linear_gelu(x, weights.ffn_in, self.ffn_in.bias)
         else:
-            inner = self.activation(self.ffn_in(x))
-        return self._add(x, self.ffn_out(inner), self.ffn_norm, train)
+            inner = self.activation(linear(x, weights.ffn_in, self.ffn_in.bias))
+        return self._add(x, linear(inner, weights.ffn_out, self.ffn_out.bias), self.ffn_norm, train)
 
     def _add(self, x: Tensor, y: Tensor, norm: nn.LayerNorm, train: bool) -> Tensor:
         """norm(x + dropout(y)) for x, y [T, d]."""
@@ -262,17 +287,33 @@ class Encoder(nn.Module):
                 x = self._span(batch, x, first, middle, False)
         return self._span(batch, x, middle, last, self.training) if middle < last else x
 
-    def _span(self, batch: Packed, x: Tensor | None, first: int, last: int, train: bool) -> Tensor:
+    def _span(
+        self,
+        batch: Packed,
+        x: Tensor | None,
+        first: int,
+        last: int,
+        train: bool,
+        weights: list[Weights] | None = None,
+    ) -> Tensor:
         cpu = batch.tokens.device.type == "cpu"
         if cpu and not torch.is_grad_enabled() and len(batch.tokens) >= 2 * _CPU_TOKENS:
+            weights = self._laid_out(first, last)
             parts = batch.split(_CPU_TOKENS)
-            return torch.cat([self._span(p, None if x is None else x[r], first, last, train) for p, r in parts])
+            return torch.cat(
+                [self._span(p, None if x is None else x[r], first, last, train, weights) for p, r in parts]
+            )
         if x is None:
             x = self._embed(batch, train)
         bias = self._bias(batch, x.dtype) if first < last else None
-        for layer in self.layers[first:last]:
-            x = layer(x, batch, bias, train)
+        for number, layer in enumerate(self.layers[first:last]):
+            x = layer(x, batch, bias, train, weights=None if weights is None else weights[number])
         return x
+
+    def _laid_out(self, first: int, last: int) -> list[Weights]:
+        """The weights of some layers, cast and laid out once for the many parts of a large batch."""
+        like = self.embedding_norm.weight
+        return [Weights(*(lay_out(w, like) for w in layer.weights)) for layer in self.layers[first:last]]  # type: ignore[union-attr]
 
     def _embed(self, batch: Packed, train: bool) -> Tensor:
         x = self.words(batch.tokens) + self.positions(batch.positions + self.config.position_offset)
