@@ -179,3 +179,22 @@ def test_cuda_form_runs_only_where_it_may(
 
 def test_only_the_exact_gelu_is_replaced() -> None:
     assert [name for name, activation in ACTIVATIONS.items() if activation is F.gelu] == ["gelu"]
+
+
+@pytest.mark.usefixtures("onednn")
+@pytest.mark.parametrize("autocast", [False, True])
+def test_an_encoder_that_serves(autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lays its weights out once for all; what needs a gradient still goes through the weights themselves."""
+    encoder = encoder_from_config(EncoderConfig(50, 32, 3, 4, 64, 40, dropout=0.0, attention_dropout=0.0)).eval()
+    batch = Packed.pack(torch.arange(30) % 50, [7, 11, 12])
+    with torch.autocast("cpu", BF16, enabled=autocast), torch.no_grad():
+        with use_kernels("torch"):
+            wanted = encoder(batch)
+            middle = encoder(batch, last=1)
+        assert encoder.serve() is encoder
+        monkeypatch.setattr(transformer, "lay_out", None)
+        found = [encoder(batch), encoder(batch, first=1, hidden=middle)]
+    for states in found:
+        torch.testing.assert_close(states, wanted, rtol=0.05, atol=0.05 if autocast else 1e-5)
+    encoder(batch).sum().backward()
+    assert encoder.layers[0].qkv.weight.grad is not None  # type: ignore[union-attr]

@@ -80,14 +80,17 @@ class PackedRuntime:
     """
 
     def __init__(self, model: Model, bf16: bool = False) -> None:
-        self.model, self.bf16 = model, bf16
-        if bf16:
-            import torch
+        import torch
 
+        self.model, self.bf16 = model, bf16
+        encoder = model.news_encoder.encoder
+        if bf16:
             # Autocast would cast every weight at every call, which takes longer than encoding a single title.
-            for module in model.news_encoder.encoder.modules():
+            for module in encoder.modules():
                 if isinstance(module, torch.nn.Linear):
                     module.to(torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            encoder.serve()
 
     def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """See `Runtime`."""

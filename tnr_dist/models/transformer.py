@@ -178,6 +178,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.frozen_layers = 0
         self.frozen_embeddings = False
+        self._serving: list[Weights] | None = None
 
     def truncate(self, n: int) -> Encoder:
         """Keep the first `n` layers only; returns itself."""
@@ -210,6 +211,15 @@ class Encoder(nn.Module):
             layer.requires_grad_(True)
         if self.relative_bias is not None:
             self.relative_bias.requires_grad_(self.frozen_layers == 0)
+        return self
+
+    def serve(self) -> Encoder:
+        """Lay the weights out once for all calls without gradients; returns itself.
+
+        Call it under the autocast that the calls will run under. Later changes of the weights are not seen, and they are
+        held in memory twice. Where `kernels.linear` has no such form (on a GPU) nothing changes.
+        """
+        self._serving = self._laid_out(0, len(self.layers))
         return self
 
     def forward(self, batch: Packed, first: int = 0, last: int | None = None, hidden: Tensor | None = None) -> Tensor:
@@ -296,9 +306,11 @@ class Encoder(nn.Module):
         train: bool,
         weights: list[Weights] | None = None,
     ) -> Tensor:
+        if self._serving is not None and not torch.is_grad_enabled():
+            weights = self._serving[first:last]
         cpu = batch.tokens.device.type == "cpu"
         if cpu and not torch.is_grad_enabled() and len(batch.tokens) >= 2 * _CPU_TOKENS:
-            weights = self._laid_out(first, last)
+            weights = self._laid_out(first, last) if weights is None else weights
             parts = batch.split(_CPU_TOKENS)
             return torch.cat(
                 [self._span(p, None if x is None else x[r], first, last, train, weights) for p, r in parts]
