@@ -7,6 +7,10 @@ import os
 import pytest
 import torch
 
+from tests.kernels.replay import recorded
+
+__all__ = ["device", "recorded"]
+
 # Before anything imports Triton: it decides at a kernel's definition whether it is interpreted.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
