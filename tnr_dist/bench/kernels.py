@@ -1,8 +1,8 @@
 """`tnr bench kernels`: each fused kernel beside its plain torch form, and that under torch.compile, at the real sizes.
 
 A row's time is that of a forward and a backward pass. On CUDA all three are captured in a CUDA graph, as in the training
-step, so that it is the device's time and not the host's. Without a GPU only the plain forms are timed: Triton's
-interpreter says nothing about speed.
+step, so that it is the device's time and not the host's. Without a GPU only the plain forms are timed, and oneDNN's where
+there is one: Triton's interpreter says nothing about speed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tnr_dist.kernels.additive_pooling import additive_pooling, additive_pooling
 from tnr_dist.kernels.dispatch import Choice
 from tnr_dist.kernels.distillation import distillation
 from tnr_dist.kernels.gather_cast import gather_cast
+from tnr_dist.kernels.linear import linear, linear_gelu
 from tnr_dist.kernels.projection_mse import projection_mse
 from tnr_dist.kernels.ragged_attention import planned_attention
 from tnr_dist.kernels.residual_norm import residual_norm
@@ -46,6 +47,8 @@ class Case:
     compile_on_cpu: bool = True
     # Each form draws numbers of its own: their outputs are not comparable.
     random: bool = False
+    # The fused form is a library's and runs on a CPU too.
+    fused_on_cpu: bool = False
 
     def step(self, call: Callable[..., Tensor], inputs: tuple[Tensor, ...] | None = None) -> list[Tensor]:
         """Output and gradients of a sum with unequal factors."""
@@ -75,13 +78,13 @@ def run(batch: int = 0, repeats: int = 20) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": rows, "passes": "forward and backward", "batches": batches}
     if device.type == "cpu":
         found["note"] = (
-            "no GPU: ms and max_error are null, and attention's compiled_ms; the other times are of this CPU"
+            "no GPU: Triton's ms and max_error are null, and attention's compiled_ms; the other times are of this CPU"
         )
     return found
 
 
 def _row(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
-    """Times of the three forms, and how far Triton's is from the plain one in float32, as part of the largest element.
+    """Times of the three forms, and how far the fused one is from the plain one in float32, as part of the largest element.
 
     A form that cannot run has no time and leaves an `error`.
     """
@@ -90,14 +93,15 @@ def _row(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
         return case.call("torch", *inputs)
 
     def fused(*inputs: Tensor) -> Tensor:
-        return case.call("triton", *inputs)
+        return case.call("triton" if device.type == "cuda" else "auto", *inputs)
 
     torch.compiler.reset()
     forms = {"ms": fused, "torch_ms": plain, "compiled_ms": torch.compile(plain, dynamic=False)}
     row: dict[str, Any] = {"kernel": case.kernel, "shape": case.shape, "dtype": case.dtype, **dict.fromkeys(forms)}
     row["max_error"] = None
     if device.type == "cpu":
-        del forms["ms"]
+        if not case.fused_on_cpu:
+            del forms["ms"]
         if not case.compile_on_cpu:
             del forms["compiled_ms"]
     for name, form in forms.items():
@@ -165,6 +169,7 @@ def _cases(batch: int, device: torch.device) -> list[Case]:
         *_attention(_TITLES[batch], draw),
         _gather(_TITLES[batch], draw, device, generator),
         *(_residual(_TITLES[batch], width, p, draw) for width in (384, 768) for p in (0.0, 0.1)),
+        *(_linear(_TITLES[batch], width, gelu, draw) for width in (384, 768) for gelu in (False, True)),
     ]
 
 
@@ -267,3 +272,20 @@ def _residual(titles: int, width: int, p: float, draw: Callable[..., Tensor]) ->
     states = (draw(tokens, width, dtype=torch.bfloat16) for _ in range(2))
     inputs = (*states, draw(width), draw(width))
     return Case("residual_norm", f"T={tokens} d={width} dropout={p}", "bfloat16", inputs, call, random=p > 0)
+
+
+def _linear(titles: int, width: int, gelu: bool, draw: Callable[..., Tensor]) -> Case:
+    """The first half of a feed-forward block: in training without the GELU, in encoding (forward only) with it."""
+    tokens = int(_lengths(titles).sum())
+
+    def call(kernels: Choice, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16), torch.set_grad_enabled(not gelu):
+            return linear_gelu(x, weight, bias, kernels) if gelu else linear(x, weight, bias, kernels)
+
+    inputs = (
+        draw(tokens, width, dtype=torch.bfloat16, grad=not gelu),
+        draw(4 * width, width, scale=width**-0.5, grad=not gelu),
+        draw(4 * width, grad=not gelu),
+    )
+    name, what = ("linear_gelu", "forward only") if gelu else ("linear", "bias")
+    return Case(name, f"T={tokens} {width} to {4 * width} {what}", "bfloat16", inputs, call, fused_on_cpu=True)

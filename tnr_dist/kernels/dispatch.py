@@ -29,7 +29,7 @@ AUTO: dict[str, bool] = {
     "additive_pooling_padded": False,  # 1.7 ms against 0.8 at 1,024 histories
     "ragged_attention": True,
     "gather_cast": True,
-    "residual_norm": True,  # not measured yet
+    "residual_norm": True,
     "linear_gelu": True,  # not measured yet; it is cuBLASLt's, not Triton's
 }
 
