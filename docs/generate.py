@@ -6,22 +6,19 @@ written as `$x$` or `$$x$$` (LaTeX) and leave here as MathML, which browsers dra
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import html
 import inspect
-import io
 import re
-import tokenize
 import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tnr_dist.config import ClickTrainConfig, Config, TrainConfig
+from tnr_dist.config_meanings import meaning
 
 ROOT = Path(__file__).parent.parent
-CONFIG = ROOT / "tnr_dist" / "config.py"
 _OUTSIDE = re.compile(r"\[([^\]\n]+)\]\(\.\./[^)\n]*\)")
 _MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 
@@ -139,8 +136,7 @@ def _key(kind: type, prefix: str, field: dataclasses.Field[Any], hint: Any) -> K
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    meaning = next((text for text in _meanings(kind, field.name) if text), "")
-    return Key(f"{prefix}{field.name}", _kind(hint), _value(default), _cell(meaning))
+    return Key(f"{prefix}{field.name}", _kind(hint), _value(default), _cell(meaning(kind, field.name)))
 
 
 def _kind(hint: Any) -> str:
@@ -171,54 +167,6 @@ def _cell(text: str) -> str:
     parts = re.split(r"(`[^`]*`)", text)
     escaped = [re.sub(r"([\[\]<>{}*_|])", r"\\\1", one) if i % 2 == 0 else one for i, one in enumerate(parts)]
     return "".join(escaped)
-
-
-def _meanings(kind: type, name: str) -> Iterator[str]:
-    """The comment of a key where it is declared, the class itself first, then its bases."""
-    for one in kind.__mro__:
-        if one is not object:
-            yield _comments().get(one.__name__, {}).get(name, "")
-
-
-_found: dict[str, dict[str, str]] = {}
-
-
-def _comments() -> dict[str, dict[str, str]]:
-    """Of every class of config.py and every field: the comment lines right above it and the one behind it."""
-    if _found:
-        return _found
-    source = CONFIG.read_text(encoding="utf-8")
-    alone: dict[int, str] = {}
-    behind: dict[int, str] = {}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            text = token.string.lstrip("#: ").strip()
-            place = alone if not token.line[: token.start[1]].strip() else behind
-            place[token.start[0]] = text
-    tree = ast.parse(source)
-    aliases = {
-        node.targets[0].id: _above(node.lineno, alone)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-    for node in tree.body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        fields = _found.setdefault(node.name, {})
-        for line in node.body:
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                after = [behind[n] for n in range(line.lineno, (line.end_lineno or line.lineno) + 1) if n in behind]
-                alias = aliases.get(line.annotation.id, "") if isinstance(line.annotation, ast.Name) else ""
-                texts = filter(None, [_above(line.lineno, alone), *after, alias])
-                fields[line.target.id] = " ".join(one if one[-1] in ".:;," else f"{one}." for one in texts)
-    return _found
-
-
-def _above(line: int, alone: dict[int, str]) -> str:
-    texts: list[str] = []
-    while (line := line - 1) in alone:
-        texts.insert(0, alone[line])
-    return " ".join(texts)
 
 
 # Commands -------------------------------------------------------------------------------------------------------------

@@ -35,13 +35,15 @@ ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML),
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, for example stage2.lr=1e-4.")
 ]
-PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved configuration and end.")]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Print every setting, its value and meaning, and end.")
+]
 
 
 # What stands below the options of every command that trains or scores.
 _KEYS = (
-    "Every key with its meaning: docs/configuration.md; --print-config shows their values. Ranks: ranks=N starts N on this "
-    "machine; the same command also runs under launch/local.sh, torchrun, srun or mpirun (docs/clusters.md)."
+    "Every key with its meaning and value: --print-config. Ranks: ranks=N starts N on this machine; the same "
+    "command also runs under launch/local.sh, torchrun, srun or mpirun (docs/clusters.md)."
 )
 _CODES = "Exit codes: 0 done or complete before; 1 failed; 2 bad input or configuration, one line says what to do"
 _STOPS = f"{_KEYS}\n\n{_CODES}; 75 told to stop, a checkpoint is written and the same command goes on."
@@ -71,13 +73,13 @@ def _root(
 
 
 def _configure(path: Path, overrides: list[str] | None, print_config: bool) -> Any:
-    from tnr_dist.config import to_yaml
     from tnr_dist.config_file import load_config
+    from tnr_dist.config_meanings import explained_yaml
     from tnr_dist.tracking.client import chosen_mode
 
     config = load_config(path, overrides or [])
     if print_config:
-        print(to_yaml(config), end="")
+        print(explained_yaml(config), end="")
         raise typer.Exit
     chosen_mode(config.wandb)  # a bad WANDB_MODE is an error before anything is read or written
     return config

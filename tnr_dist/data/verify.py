@@ -25,7 +25,7 @@ from tnr_dist.progress import Bar
 
 WHERE_TO_GET_MIND = (
     "MIND is on the Hugging Face hub as data set yjw1029/MIND: accept its licence there, make a token, and run "
-    "`hf download yjw1029/MIND --repo-type dataset --local-dir DIR` (older download addresses are dead)"
+    "`hf download yjw1029/MIND --repo-type dataset --local-dir DIR --include '*MINDlarge*'` (older download addresses are dead)"
 )
 
 # Published files: md5 and bytes.

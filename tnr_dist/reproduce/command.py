@@ -115,7 +115,7 @@ def show_plan(prepared: Prepared) -> str:
     total = len(prepared.works)
     seeds = prepared.config.seeds
     rows = len(prepared.study.rows)
-    return "\n".join([f"{prepared.study.name}: {rows} rows, {seeds} seeds, {total} runs", *lines])
+    return "\n".join([f"{prepared.study.name}: {rows} rows, {seeds} seed{'s' * (seeds > 1)}, {total} runs", *lines])
 
 
 def submit(names: Sequence[str], config: Path, overrides: Sequence[str]) -> int:

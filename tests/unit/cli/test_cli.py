@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from tnr_dist.cli import main
+from tnr_dist.config import to_dict
+from tnr_dist.config_file import load_config
 
 
 @pytest.fixture
@@ -81,7 +83,6 @@ def test_the_help_of_a_stage_says_where_to_read_on(tnr, stage):
     code, out, _ = tnr(stage, "--help")
     assert code == 0
     for says in (
-        "docs/configuration.md",
         "--print-config",
         "launch/local.sh, torchrun, srun or mpirun",
         "75 told to stop",
@@ -130,8 +131,20 @@ def test_a_bad_wandb_mode_is_found_before_anything_is_written(tnr, command, conf
 
 
 def test_print_config_is_the_resolved_tree(tnr, config):
-    code, out, _ = tnr("stage2", config, "stage2.lr=0.5", "--print-config")
-    assert code == 0 and yaml.safe_load(out)["stage2"]["lr"] == 0.5
+    rows = "rows=[{name: A, method: finetune, layers: 2, set: ['stage2.lr=1e-3']}]"
+    code, out, _ = tnr("stage2", config, "stage2.lr=0.5", rows, "--print-config")
+    assert code == 0 and yaml.safe_load(out) == to_dict(load_config(config, ["stage2.lr=0.5", rows]))
+
+
+def test_print_config_says_what_each_key_means(tnr, config):
+    """Once for keys that several groups share, and of those that choose, what there is to choose from."""
+    _, out, _ = tnr("stage2", config, "--print-config")
+    lines = out.splitlines()
+    above = lines.index("  history: 10") - 1
+    assert lines[above] == "  # L: the last L clicked news."
+    assert out.count("# passes over the training samples.") == 1
+    assert "One of: attention, nrms." in lines[lines.index("  user_encoder: attention") - 1]
+    assert lines[lines.index("synth:") - 1].startswith("# Generated data for `tnr run`")
 
 
 def test_a_stage_runs_and_runs_again(tnr, config, tmp_path):

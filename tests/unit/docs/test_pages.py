@@ -124,11 +124,8 @@ def test_every_function_named_exists(page: Path) -> None:
 def test_every_file_named_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = re.findall(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w./-]*[\w/])", text)
-    missing = [name for name in named if not (ROOT / name).exists() and not NOT_YET.search(name)]
+    missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
-
-
-NOT_YET = re.compile(r"^benchmarks/results/quality\.md$")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
