@@ -2,18 +2,20 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import engine_task
 from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import finetune
-from tnr_dist.train import loop
-from tnr_dist.train.checkpoint import sorted_steps
+from tnr_dist.train import checkpoint, loop
+from tnr_dist.train.checkpoint import Checkpoints, sorted_steps
 from tnr_dist.train.tracking import read_metrics
 
 STEPS = 7
@@ -101,6 +103,49 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, prepared, tiny
     train(settings)
     assert "is not used" in capsys.readouterr().err
     assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(whole).items())
+
+
+def test_a_damaged_checkpoint_does_not_push_out_the_next_one(tmp_path):
+    """A run that went back before damaged checkpoints is stopped again before it has reached them."""
+    engine = DDPEngine("cpu", 1)
+    engine_task.setup(engine)
+    engine_task.steps(engine, 0, 1)
+    for step in (3, 6, 9):
+        checkpoints = Checkpoints(tmp_path, engine, keep=3)
+        checkpoints.save(step, {"fingerprint": "x"})
+        checkpoints.close()
+    for step in (6, 9):
+        (tmp_path / str(step) / "model.safetensors").write_bytes(b"damaged")
+    checkpoints = Checkpoints(tmp_path, engine, keep=2)
+    assert checkpoints.load_newest("x")["step"] == 3
+    checkpoints.save(5, {"fingerprint": "x"})
+    checkpoints.close()
+    assert sorted_steps(tmp_path) == [3, 5]
+    assert Checkpoints(tmp_path, engine, keep=2).load_newest("x")["step"] == 5
+
+
+def test_only_one_copy_is_held_at_a_time(tmp_path, monkeypatch):
+    engine = DDPEngine("cpu", 1)
+    engine_task.setup(engine)
+    checkpoints = Checkpoints(tmp_path, engine, keep=9)
+    original, written, held = checkpoint.save_file, threading.Event(), []
+
+    def slow(values, file):
+        written.wait(0.3)
+        original(values, file)
+
+    def copy(value):
+        held.append(checkpoints._writing is not None and not checkpoints._writing.done())
+        return value.clone()
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(checkpoint, "_copy", copy)
+    for step in (1, 2):
+        checkpoints.save(step, {"fingerprint": "x"})
+    written.set()
+    checkpoints.close()
+    assert held and not any(held)
+    assert sorted_steps(tmp_path) == [1, 2]
 
 
 def test_other_settings_do_not_continue_a_checkpoint(prepared, tiny_plm, tmp_path, monkeypatch):
