@@ -21,7 +21,7 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import Matcher, load_recommender
 from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
-from tnr_dist.stages.common import DataSet, kept_model
+from tnr_dist.stages.common import DataSet, continued_model, kept_model
 from tnr_dist.stages.evaluate import evaluate, predict
 from tnr_dist.stages.rows import evaluate_run, make, row_folder
 from tnr_dist.train.checkpoint import sorted_steps
@@ -310,6 +310,9 @@ def test_nrms_user_encoder_in_every_stage(chain_yaml, tmp_path):
         if run.stage != "cache":
             assert load_recommender(run.path / "model.safetensors")[1].user_encoder == "nrms"
     assert 0 < evaluate_run(targets[0], engine())["auc"] < 1
+    other = replace(config, model=replace(config.model, user_heads=2))
+    with pytest.raises(InputError, match=r"model\.user_heads=2: .* was made with 4"):
+        continued_model(other, tmp_path / "post-train", "post-train")
     # The cached user vectors are NRMS's, of its own padded and masked histories.
     stored = TeacherCache(tmp_path / "cache", cache.expected(config, data))
     info, histories = first_histories(data, 5)
