@@ -1,6 +1,8 @@
 """Interrupted at any step and resumed equals uninterrupted, bit for bit."""
 
+import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -76,8 +78,8 @@ def test_stopped_by_a_signal(whole, prepared, tiny_plm, tmp_path, stop_at, monke
     assert losses[0] == losses[1] and len(losses[0]) == STEPS
 
 
-def interrupted(prepared, tiny_plm, output, monkeypatch, at=6):
-    settings = config(prepared, tiny_plm, output, "log.keep=5")
+def interrupted(prepared, tiny_plm, output, monkeypatch, at=6, *overrides):
+    settings = config(prepared, tiny_plm, output, "log.keep=5", *overrides)
     original = loop._record
 
     def record(engine, parts, norm, step, *rest):
@@ -185,6 +187,23 @@ def test_a_changed_state_file_counts_as_damage(whole, prepared, tiny_plm, tmp_pa
     train(settings)
     assert "state.json: damaged" in capsys.readouterr().err
     assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(whole).items())
+
+
+def test_skipped_samples_are_counted_through_a_stop(prepared, tiny_plm, tmp_path, monkeypatch):
+    data = Path(shutil.copytree(prepared, tmp_path / "data"))
+    shard = sorted((data / "train").glob("*.tar"))[0]
+    shard.write_bytes(shard.read_bytes()[:-2000])
+    counted = []
+    for name in ("whole", "stopped"):
+        settings = config(data, tiny_plm, tmp_path / name, "data.on_bad_shard=skip")
+        if name == "stopped":
+            settings = interrupted(data, tiny_plm, tmp_path / name, monkeypatch, 6, "data.on_bad_shard=skip")
+        train(settings)
+        done = json.loads((tmp_path / name / "finetune-2" / "complete.json").read_text())
+        logged = [r["train/skipped_samples"] for r in read_metrics(tmp_path / name / "finetune-2" / "metrics.jsonl")]
+        counted.append([*logged, done["skipped_samples"]])
+    assert counted[0] == counted[1]
+    assert len(set(counted[0])) > 3 and counted[0][0] < counted[0][-1]  # of the steps made, not of those laid out ahead
 
 
 def test_checkpoints_kept_for_good_and_by_the_clock(prepared, tiny_plm, tmp_path, monkeypatch):
