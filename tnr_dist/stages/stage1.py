@@ -182,6 +182,7 @@ def first_layers(config: Config, data: DataSet, source: Literal["plm", "post-tra
     if source == "plm":
         return fresh_model(config, data, layers, config.seed)
     student, spec = continued_model(config, post_train.run_folder(config, data).path, "post-train")
+    torch.manual_seed(config.seed)  # for what a stage draws beside the student, as `fresh_model` does
     encoder = student.news_encoder.encoder.truncate(layers)
     return student, replace(spec, encoder=encoder.config)
 

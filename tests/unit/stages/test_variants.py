@@ -207,6 +207,17 @@ def test_stage1s_teachers_are_the_checkpoints(code_runs, matching):
     assert (inputs.teacher_bodies[:, 0] - inputs.teacher_bodies[:, 1]).abs().max() > 1e-3
 
 
+def test_the_seed_alone_draws_the_projections_of_stage1(code_runs, chain_yaml, tmp_path):
+    models = []
+    for drawn_before in (1, 2):  # by the stages that ran in the same process
+        output = Path(shutil.copytree(code_runs, tmp_path / str(drawn_before)))
+        shutil.rmtree(output / "stage1-1")
+        torch.manual_seed(drawn_before)
+        stage1.run(settings(chain_yaml, output, *CODE, "student.init=post-train"), engine())
+        models.append(state(output / "stage1-1" / "model.safetensors"))
+    assert_same(*models)
+
+
 def test_stage1_weighs_several_teachers_on_each_sample(matching):
     settings, student, inputs = matching
     batch = inputs.batch
