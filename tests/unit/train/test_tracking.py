@@ -1,6 +1,7 @@
 """metrics.jsonl, and the counts of texts, tokens, operations and ranks that stand in it."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.errors import mendable
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder
@@ -16,7 +18,7 @@ from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.train import peak
 from tnr_dist.train.peak import Peak
 from tnr_dist.train.throughput import Throughput
-from tnr_dist.train.tracking import MetricsFile, read_metrics
+from tnr_dist.train.tracking import MetricsFile, Tracker, read_metrics
 
 
 def test_records_of_later_steps_are_taken_back(tmp_path):
@@ -32,6 +34,20 @@ def test_records_of_later_steps_are_taken_back(tmp_path):
     file.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [one["step"] for one in lines] == [1, 2, 3] and lines[-1]["again"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full: not Linux")
+def test_a_full_disk_is_named_and_the_run_is_ended_as_failed(tmp_path, monkeypatch):
+    ends = []
+    tracker = Tracker(SimpleNamespace(path=tmp_path), None)  # type: ignore[arg-type]
+    monkeypatch.setattr(tracker, "_wandb", SimpleNamespace(finish=ends.append, log=lambda record, step: None))
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    tracker._file = MetricsFile.__new__(MetricsFile)
+    tracker._file._file = (tmp_path / "metrics.jsonl").open("a")
+    with pytest.raises(OSError, match="No space left") as caught, tracker:
+        tracker.write({"step": 1})
+    assert mendable(caught.value).startswith(f"{tmp_path / 'metrics.jsonl'}: No space left")
+    assert ends == [caught.value]
 
 
 LENGTHS = np.array([7, 3, 5, 5])
