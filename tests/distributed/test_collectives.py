@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 
+from tests import engine_task as task
 from tests.ranks import on_ranks
 from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.models.packed import Packed
 
 
 def _gather_rows(sizes):
@@ -28,6 +30,37 @@ def test_gather_rows_and_its_gradient():
         for rank, (equal, grad, start) in enumerate(on_ranks(len(sizes), _gather_rows, sizes)):
             assert equal
             np.testing.assert_allclose(grad, expected[start : start + sizes[rank]])
+
+
+def _more_ranks_than_titles():
+    engine = DDPEngine("cpu", 1)
+    sizes = [2, 0]  # titles that each rank encodes
+    task.setup(engine)
+    model = engine.module.model
+
+    def forward(titles):
+        news = engine.all_gather_rows(model.encode_news(titles).float(), sizes)
+        users = model.encode_users(news[None], torch.ones(1, 2, dtype=torch.bool))
+        return {"loss": (engine.module.omega() * model.score(users, news[None])).sum() / len(sizes)}
+
+    engine.module.forward = forward
+    lengths = [3, 4] if engine.environment.rank == 0 else []
+    titles = Packed.pack(range(sum(lengths)), lengths)
+    losses = []
+    for _ in range(3):
+        loss = engine.forward(titles)["loss"]
+        engine.backward(loss)
+        engine.step()
+        losses.append(float(loss.detach()))
+    return losses, task.weights(engine)
+
+
+def test_a_rank_without_titles_trains_along():
+    """The last batch of an epoch may hold one sample with five titles, for eight ranks to encode."""
+    (losses, weights), (others, other_weights) = on_ranks(2, _more_ranks_than_titles)
+    assert losses == others and len(set(losses)) == 3
+    for name, value in weights.items():
+        np.testing.assert_array_equal(value, other_weights[name])
 
 
 def _gather_arrays():

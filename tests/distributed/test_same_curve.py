@@ -1,5 +1,7 @@
 """The same configuration gives the same loss curve and model on 1, 2 and 4 ranks, titles shared among ranks or not."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -77,3 +79,18 @@ def test_matching_stages(prepared, tiny_plm, tmp_path):
         (one, records), (two, again) = curve(tmp_path / "one", stage), curve(tmp_path / "two", stage)
         np.testing.assert_allclose(one, two, atol=1e-5)
         assert records[-1]["eval/matching_accuracy"] == pytest.approx(again[-1]["eval/matching_accuracy"], abs=0.05)
+
+
+def _rank_0_looks_first(config):
+    if os.environ["RANK"] == "0":
+        stage1.read_safetensors = lambda file: ({}, {})  # it saw no vectors: another student's job writes them just now
+    run("stage1", config)
+
+
+def test_teacher_vectors_that_appear_between_two_ranks_looks(prepared, tiny_plm, tmp_path):
+    run("post-train", settings(prepared, tiny_plm, tmp_path))
+    run("stage1", settings(prepared, tiny_plm, tmp_path))
+    vectors = (tmp_path / "post-train" / "matching_vectors.safetensors").read_bytes()
+    on_ranks(2, _rank_0_looks_first, settings(prepared, tiny_plm, tmp_path, "student.layers=2"))
+    assert (tmp_path / "stage1-2" / "complete.json").is_file()
+    assert (tmp_path / "post-train" / "matching_vectors.safetensors").read_bytes() == vectors

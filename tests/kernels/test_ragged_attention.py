@@ -228,10 +228,14 @@ def test_tiles_are_kept_with_the_plan(device: torch.device, monkeypatch: pytest.
 
 
 def test_empty_batch_and_large_heads(device: torch.device) -> None:
-    empty = torch.zeros(0, 2, 32, device=device)
+    empty = torch.zeros(3, 0, 2, 32, device=device, requires_grad=True)
+    bias = torch.zeros(2, 4, 4, device=device, requires_grad=True)
     for lengths in (np.zeros(0, np.int64), np.zeros(3, np.int64)):
-        assert ragged_attention(empty, empty, empty, lengths, kernels="triton").shape == (0, 2, 32)
-        assert ragged_attention(empty, empty, empty, lengths, kernels="torch").shape == (0, 2, 32)
+        for kernels in ("triton", "torch"):
+            out = ragged_attention(*empty, lengths, bias, kernels=kernels)
+            assert out.shape == (0, 2, 32)
+            gradients = torch.autograd.grad(out.sum(), (empty, bias))  # of nothing, but there
+            assert not gradients[1].any()
     qkv, _, lengths = _inputs([3, 4], 1, MAX_HEAD_DIM + 1, torch.float32, device)
     expected = ragged_attention_reference(*qkv.unbind(1), lengths)
     assert torch.equal(ragged_attention(*qkv.unbind(1), lengths, kernels="triton"), expected)

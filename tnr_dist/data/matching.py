@@ -55,8 +55,6 @@ class MatchingLoader:
         if len(self.train) <= negatives:
             raise InputError(f"{folder}: {len(self.train)} title-body pairs, too few for {negatives} other titles each")
 
-    skipped_samples = 0  # token tables are read whole: there is nothing to skip
-
     @property
     def steps(self) -> int:
         """Steps of an epoch, the same on all ranks."""

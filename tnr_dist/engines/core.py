@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -55,6 +56,7 @@ class EngineCore:
     ) -> None:
         """See `Engine`."""
         self._let_go()
+        self._forget()
         self.module = module.to(self.device)
         self.use_precision(precision)
         self._clip = clip_norm
@@ -64,6 +66,7 @@ class EngineCore:
     def finish(self) -> None:
         """See `Engine`."""
         self._let_go()
+        self.optimizer.state.clear()
 
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         """Make the module ready to be trained by this engine."""
@@ -72,6 +75,12 @@ class EngineCore:
     def _let_go(self) -> None:
         """Undo `_take`, if there was one; waits for no other rank."""
         raise NotImplementedError
+
+    def _forget(self) -> None:
+        """Hold nothing of an earlier stage's: its tables and states are as large as those that are about to come."""
+        for name in ("module", "optimizer"):
+            vars(self).pop(name, None)
+        gc.collect()  # wrappers of modules refer to themselves
 
     def use_precision(self, precision: str) -> None:
         """See `Engine`."""

@@ -156,6 +156,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
                 for parameter in self.module.parameters():
                     fresh[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
         self._let_go()
+        self.optimizer.state.clear()
         if fresh:
             # ZeRO leaves views of its buffers, partitions and its own attributes on the parameters it had.
             for part in self.module.modules():
@@ -172,6 +173,11 @@ class DeepSpeedEngine(ProcessGroupEngine):
         if getattr(self, "_engine", None) is not None:
             self._engine.destroy()
             self._engine = None
+
+    def _forget(self) -> None:
+        for name in ("_factory", "_inner"):
+            vars(self).pop(name, None)
+        super()._forget()
 
     def _partitions(self, group: int) -> list[Tensor]:
         """This rank's flat float32 partitions of a parameter group."""

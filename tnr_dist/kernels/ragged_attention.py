@@ -63,7 +63,7 @@ def ragged_attention(
     if not use_triton(kernels, q, "ragged_attention") or q.shape[-1] > MAX_HEAD_DIM:
         return ragged_attention_reference(q, k, v, lengths, bias_table, dropout_p)
     if not len(q):
-        return torch.zeros_like(v)
+        return attention_of_nothing(q, k, v, bias_table)
     tiles = Tiles.of(lengths, q.device, q.dtype) if tiles is None else tiles
     # The seed stays on the device: no synchronisation, and it follows the generator's saved state and CUDA graphs.
     seed = torch.randint(2**62, (1,), device=q.device) if dropout_p > 0 else tiles.starts
@@ -96,7 +96,17 @@ def ragged_attention_reference(
             scores = scores + _square(bias_table, length).float()
         weights = torch.dropout(scores.softmax(-1), dropout_p, dropout_p > 0)
         outputs.append((weights @ v_).transpose(1, 2).flatten(0, 1).to(v.dtype))
-    return torch.cat(outputs) if outputs else torch.zeros_like(v)
+    return torch.cat(outputs) if outputs else attention_of_nothing(q, k, v, bias_table)
+
+
+def attention_of_nothing(q: Tensor, k: Tensor, v: Tensor, bias_table: Tensor | None) -> Tensor:
+    """`ragged_attention` of no tokens, [0, heads, head_dim].
+
+    Its gradients are zeros and not missing: a rank that has fewer titles than ranks want one takes part in a step, and
+    data-parallel engines wait for the gradient of every parameter.
+    """
+    out = v + (q + k).to(v.dtype)
+    return out if bias_table is None else out + bias_table.sum().to(v.dtype)
 
 
 def planned_attention(

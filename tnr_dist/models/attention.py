@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnr_dist.kernels.dispatch import use_triton
-from tnr_dist.kernels.ragged_attention import MAX_HEAD_DIM, planned_attention
+from tnr_dist.kernels.ragged_attention import MAX_HEAD_DIM, attention_of_nothing, planned_attention
 
 #: Sequences longer than this share a padded bucket (a body batch has hundreds of distinct lengths) ...
 LONG = 64
@@ -138,7 +138,7 @@ def bucket_attention(
         bias = None if bias_table is None else bias_table[:, : bucket.length, : bucket.length]
         out = _dense(q_, k_, v_, bias, mask, dropout_p).transpose(1, 2).flatten(0, 1)
         outputs.append(out if slots is None else out.index_select(0, slots))
-    return torch.cat(outputs) if outputs else torch.zeros_like(v)
+    return torch.cat(outputs) if outputs else attention_of_nothing(q, k, v, bias_table)
 
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, dropout_p: float) -> Tensor:

@@ -338,7 +338,7 @@ class Encoder(nn.Module):
 
     def _bias(self, batch: Packed, dtype: torch.dtype) -> Tensor | None:
         """[heads, S, S] bias for sequences of up to S tokens."""
-        if self.relative_bias is None or not len(batch.tokens):
+        if self.relative_bias is None:
             return None
         config = self.config
         buckets = relative_buckets(batch.plan.longest, config.relative_buckets, config.relative_max_distance)

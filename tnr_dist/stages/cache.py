@@ -78,14 +78,18 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         index = read_index(data.folder, split)
         chosen = index.shards[shard_slice(config.cache.shard_range, len(index.shards))]
         impressions = sum(info.impressions for info in chosen)
+        left = False
         with Bar(f"cache {split}", impressions, "impressions", enabled=rank == 0) as bar:
             for info in chosen[rank::world]:
                 if preemption.asked():
-                    raise Preempted("cache: told to stop; run it again to go on with the next shard")
+                    left = True
+                    break
                 source = data.folder / split / info.name
                 write_side_shard(teachers, facts["sha256"], config, source, info, place.path / split / info.name)
                 bar.advance(min(info.impressions * world, impressions - bar.done))
-        engine.barrier()
+        # Together: a rank that has made all of its shards would else find the others gone, which is no 75.
+        if engine.all_reduce(torch.tensor([float(left)], device=engine.device)).item():
+            raise Preempted("cache: told to stop; run it again to go on with the next shard")
     if rank == 0:
         _complete(config, data, place, facts, time.monotonic() - began)
     engine.barrier()

@@ -173,7 +173,10 @@ def continued_model(config: Config, run: Path, what: str, before_end: int = 0) -
     Raises InputError when the run is not finished or made a model of another shape than the configuration's.
     """
     model, spec = trained_model(run, what, before_end)
-    for name in ("news_dim", "query_dim", "user_encoder", "history_padding"):
+    names = ["news_dim", "query_dim", "user_encoder", "history_padding"]
+    if spec.user_encoder == "nrms":
+        names.append("user_heads")  # the same weights under any number of heads: loading would not notice
+    for name in names:
         made, wanted = getattr(spec, name), getattr(config.model, name)
         if made != wanted:
             raise InputError(

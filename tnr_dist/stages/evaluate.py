@@ -70,6 +70,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
         "split": split,
         "history": config.data.history,
         "news_inputs": config.data.news_inputs,
+        "tokens": [getattr(config.data, f"{name}_tokens") for name in config.data.news_inputs],
         "precision": config.precision,
     }
     if results.is_file():

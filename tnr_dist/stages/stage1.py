@@ -123,7 +123,9 @@ class TeacherVectors:
         """Titles and bodies [news, D] of one teacher."""
         file = run / (f"matching_vectors-{number}.safetensors" if number else "matching_vectors.safetensors")
         key = "/".join([completed_id(run, "post-train"), data.id, str(train.title_tokens), str(train.body_tokens)])
-        if not file.is_file() or read_safetensors(file)[1].get("key") != key:
+        # Another student's job may write it just now: all ranks of this one must come to the same conclusion.
+        missing = not file.is_file() or read_safetensors(file)[1].get("key") != key
+        if engine.all_reduce(torch.tensor([float(missing)], device=engine.device)).item():
             teacher, _ = trained_model(run, "post-train", number)
             encoder = teacher.news_encoder.to(engine.device)
             name = f"teacher {number}" if train.teachers > 1 else "teacher"
@@ -180,6 +182,7 @@ def first_layers(config: Config, data: DataSet, source: Literal["plm", "post-tra
     if source == "plm":
         return fresh_model(config, data, layers, config.seed)
     student, spec = continued_model(config, post_train.run_folder(config, data).path, "post-train")
+    torch.manual_seed(config.seed)  # for what a stage draws beside the student, as `fresh_model` does
     encoder = student.news_encoder.encoder.truncate(layers)
     return student, replace(spec, encoder=encoder.config)
 

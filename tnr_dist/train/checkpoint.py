@@ -72,13 +72,13 @@ class Checkpoints:
         A save that is still being written is waited for, so that there is never more than one copy. One that fails (a
         full disk) is said and left behind: training goes on, the one before it stays.
         """
+        self.wait()
         optimizer = self.engine.state_dict()
         with self.engine.whole():
             if self.engine.environment.rank != 0:
                 return
             model = {name: _copy(value) for name, value in trained_state(self.engine.module).items()}
         tensors, description = _describe(optimizer, _parameter_names(self.engine))
-        self.wait()
         fields = {**state, "step": step, "frozen": self._frozen, "optimizer": description}
         self._step = step
         self._writing = self._writer.submit(self._write, step, model, tensors, fields)
@@ -116,8 +116,11 @@ class Checkpoints:
             write_json(temporary / "state.json", {**described, "self": _json_digest(described)})
             # A folder of this step can only be one that was found damaged when the run resumed.
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
-        rolling = [old for old in sorted_steps(self.folder) if not (self.keep_every and old % self.keep_every == 0)]
-        for old in rolling[: -self.keep]:
+        steps = sorted_steps(self.folder)
+        # So can those of later steps. Counted among the rolling ones they would push out this one.
+        later = [other for other in steps if other > step]
+        rolling = [old for old in steps if old <= step and not (self.keep_every and old % self.keep_every == 0)]
+        for old in [*later, *rolling[: -self.keep]]:
             shutil.rmtree(self.folder / str(old))
 
     def load_newest(self, fingerprint: str) -> dict[str, Any] | None:

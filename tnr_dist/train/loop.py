@@ -38,10 +38,6 @@ class Loader(Protocol):
     def steps(self) -> int:
         """Steps of an epoch, the same on all ranks."""
 
-    @property
-    def skipped_samples(self) -> int:
-        """Samples of this rank that were skipped so far, because their shard is damaged (data.on_bad_shard=skip)."""
-
     def fingerprint(self) -> str:
         """Identifies the sequence of batches."""
 
@@ -150,6 +146,7 @@ def _train(
     state = checkpoints.load_newest(fingerprint)
     step = int(state["step"]) if state else 0
     samples = float(state["samples"]) if state else 0.0
+    skipped = float(state.get("skipped_samples", 0)) if state and rank == 0 else 0.0  # this rank's
     earlier = float(state["seconds"]) if state else 0.0
     if step and rank == 0:
         say(f"{task.title}: going on at step {step:,} of {total:,}")
@@ -158,11 +155,14 @@ def _train(
         facts |= {"peak_tflops": peak.flops / 1e12, "peak_source": peak.source}
     tracker.start(step, str(state.get("wandb_id", "")) if state else "", facts)
 
+    def lost() -> int:
+        return int(engine.all_reduce(torch.tensor([skipped], device=engine.device)).item())
+
     def save() -> None:
         # Weights that have become NaN between two logged steps must not replace sound ones.
         _check_finite({"step": step, "optim/grad_norm": float(norm)}, task.title)
         seconds = earlier + time.monotonic() - began
-        position = {"fingerprint": fingerprint, "samples": samples, "seconds": seconds}
+        position = {"fingerprint": fingerprint, "samples": samples, "skipped_samples": lost(), "seconds": seconds}
         checkpoints.save(step, {**position, "wandb_id": tracker.wandb_id})
 
     task.begin(engine)
@@ -189,11 +189,12 @@ def _train(
             norm = engine.step()
             step += 1
             samples += float(batch["count"])
+            skipped += _skipped(batch)
             if after_step is not None:
                 after_step(step, total)
             note, due = "", False
             if step % config.log.every == 0 or step == total:
-                parts["skipped_samples"] = torch.tensor(float(task.loader.skipped_samples), device=engine.device)
+                parts["skipped_samples"] = torch.tensor(skipped, device=engine.device)
                 # Rank 0's clock decides for all, on a step where the ranks talk anyway.
                 late = rank == 0 and 0 < config.log.checkpoint_minutes * 60 < time.monotonic() - saved_at
                 parts[_DUE] = torch.tensor(float(late), device=engine.device)
@@ -222,12 +223,12 @@ def _train(
     seconds = earlier + time.monotonic() - began
     if figures:
         tracker.write({"step": step, "samples": int(samples), **figures})
-    skipped = int(engine.all_reduce(torch.tensor([float(task.loader.skipped_samples)], device=engine.device)).item())
-    if skipped and rank == 0:
-        say(f"{task.title}: {skipped:,} samples of damaged shards were skipped")
+    skipped_samples = lost()
+    if skipped_samples and rank == 0:
+        say(f"{task.title}: {skipped_samples:,} samples of damaged shards were skipped")
     return {
         "steps": step,
-        "skipped_samples": skipped,
+        "skipped_samples": skipped_samples,
         "samples": int(samples),
         "seconds": round(seconds, 2),
         "ranks": world,
@@ -282,6 +283,11 @@ def _batches(loader: Loader, step: int, total: int) -> Iterator[Batch]:
         for batch in itertools.islice(loader.epoch(epoch, start), total - step):
             yield batch
             step += 1
+
+
+def _skipped(batch: Batch) -> int:
+    """Samples of a batch that are of a damaged shard (data.on_bad_shard=skip)."""
+    return int((batch["row"] < 0).sum()) if "row" in batch else 0
 
 
 def _record(

@@ -25,6 +25,8 @@ def prefetch(batches: Iterator[B], to_device: Callable[[B], I], device: torch.de
         yield from run_ahead(lambda: ((batch, to_device(batch)) for batch in batches), _AHEAD, "prefetch")
         return
     stream = torch.cuda.Stream(device)
+    # Inputs are gathered from what was computed before the first step, such as the frozen layers' states.
+    stream.wait_stream(torch.cuda.current_stream(device))
 
     def make() -> Iterator[tuple[B, I, torch.cuda.Event]]:
         with torch.cuda.stream(stream):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -31,12 +32,17 @@ class MetricsFile:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record and hand it to the operating system."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            error.filename = self._file.name  # a full disk does not say of itself which one it is
+            raise
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a record that could not be written, which was said then
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +15,9 @@ from tnr_dist.cache.teachers import from_stored, to_stored
 from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError
+from tnr_dist.errors import InputError, Preempted
 from tnr_dist.stages import cache, finetune, post_train
+from tnr_dist.train import preemption
 
 
 def settings(prepared, tiny_plm, output, *overrides):
@@ -92,6 +94,23 @@ def test_killed_at_any_shard_goes_on_without_redoing_one(fresh, whole, prepared,
     blocks = sum(len(info.blocks) for info in read_index(prepared, "train").shards)
     per_shard = max(len(info.blocks) for info in read_index(prepared, "train").shards)
     assert len(made) <= blocks + 2 * per_shard  # at most the interrupted shards were begun again
+
+
+def _told_to_stop(config):
+    if os.environ["RANK"] == "1":
+        preemption._asked.set()
+    try:
+        work(config)
+    except Preempted as error:
+        return str(error)
+
+
+def test_told_to_stop_all_ranks_end_as_preempted(fresh, whole, prepared, tiny_plm):
+    """One that has made all of its shards too: it waits for the others at the end of a split."""
+    config = settings(prepared, tiny_plm, fresh)
+    assert all("run it again" in message for message in on_ranks(2, _told_to_stop, config))
+    work(config)
+    assert digests(fresh) == whole
 
 
 def test_shard_ranges_complete_together(fresh, whole, prepared, tiny_plm, capsys):

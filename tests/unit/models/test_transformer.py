@@ -243,8 +243,14 @@ def test_too_long_a_sequence_is_an_input_error():
         encoder()(ragged([3, 141]))
 
 
-def test_empty_batch():
-    assert encoder()(ragged([])).shape == (0, 24)
+@pytest.mark.parametrize("relative", [0, 32])
+def test_empty_batch(relative):
+    model = encoder(relative_buckets=relative)
+    states = model(ragged([]))
+    assert states.shape == (0, 24)
+    # No gradient at all would stop DistributedDataParallel: it waits for one of every parameter.
+    states.sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or p.grad.any()] == []
 
 
 def test_config_round_trip_and_errors():

@@ -21,7 +21,7 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import Matcher, load_recommender
 from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
-from tnr_dist.stages.common import DataSet, kept_model
+from tnr_dist.stages.common import DataSet, continued_model, kept_model
 from tnr_dist.stages.evaluate import evaluate, predict
 from tnr_dist.stages.rows import evaluate_run, make, row_folder
 from tnr_dist.train.checkpoint import sorted_steps
@@ -207,6 +207,17 @@ def test_stage1s_teachers_are_the_checkpoints(code_runs, matching):
     assert (inputs.teacher_bodies[:, 0] - inputs.teacher_bodies[:, 1]).abs().max() > 1e-3
 
 
+def test_the_seed_alone_draws_the_projections_of_stage1(code_runs, chain_yaml, tmp_path):
+    models = []
+    for drawn_before in (1, 2):  # by the stages that ran in the same process
+        output = Path(shutil.copytree(code_runs, tmp_path / str(drawn_before)))
+        shutil.rmtree(output / "stage1-1")
+        torch.manual_seed(drawn_before)
+        stage1.run(settings(chain_yaml, output, *CODE, "student.init=post-train"), engine())
+        models.append(state(output / "stage1-1" / "model.safetensors"))
+    assert_same(*models)
+
+
 def test_stage1_weighs_several_teachers_on_each_sample(matching):
     settings, student, inputs = matching
     batch = inputs.batch
@@ -310,6 +321,9 @@ def test_nrms_user_encoder_in_every_stage(chain_yaml, tmp_path):
         if run.stage != "cache":
             assert load_recommender(run.path / "model.safetensors")[1].user_encoder == "nrms"
     assert 0 < evaluate_run(targets[0], engine())["auc"] < 1
+    other = replace(config, model=replace(config.model, user_heads=2))
+    with pytest.raises(InputError, match=r"model\.user_heads=2: .* was made with 4"):
+        continued_model(other, tmp_path / "post-train", "post-train")
     # The cached user vectors are NRMS's, of its own padded and masked histories.
     stored = TeacherCache(tmp_path / "cache", cache.expected(config, data))
     info, histories = first_histories(data, 5)

@@ -1,19 +1,23 @@
 """Interrupted at any step and resumed equals uninterrupted, bit for bit."""
 
+import json
 import os
+import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import engine_task
 from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import finetune
-from tnr_dist.train import loop
-from tnr_dist.train.checkpoint import sorted_steps
+from tnr_dist.train import checkpoint, loop
+from tnr_dist.train.checkpoint import Checkpoints, sorted_steps
 from tnr_dist.train.tracking import read_metrics
 
 STEPS = 7
@@ -74,8 +78,8 @@ def test_stopped_by_a_signal(whole, prepared, tiny_plm, tmp_path, stop_at, monke
     assert losses[0] == losses[1] and len(losses[0]) == STEPS
 
 
-def interrupted(prepared, tiny_plm, output, monkeypatch, at=6):
-    settings = config(prepared, tiny_plm, output, "log.keep=5")
+def interrupted(prepared, tiny_plm, output, monkeypatch, at=6, *overrides):
+    settings = config(prepared, tiny_plm, output, "log.keep=5", *overrides)
     original = loop._record
 
     def record(engine, parts, norm, step, *rest):
@@ -101,6 +105,49 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, prepared, tiny
     train(settings)
     assert "is not used" in capsys.readouterr().err
     assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(whole).items())
+
+
+def test_a_damaged_checkpoint_does_not_push_out_the_next_one(tmp_path):
+    """A run that went back before damaged checkpoints is stopped again before it has reached them."""
+    engine = DDPEngine("cpu", 1)
+    engine_task.setup(engine)
+    engine_task.steps(engine, 0, 1)
+    for step in (3, 6, 9):
+        checkpoints = Checkpoints(tmp_path, engine, keep=3)
+        checkpoints.save(step, {"fingerprint": "x"})
+        checkpoints.close()
+    for step in (6, 9):
+        (tmp_path / str(step) / "model.safetensors").write_bytes(b"damaged")
+    checkpoints = Checkpoints(tmp_path, engine, keep=2)
+    assert checkpoints.load_newest("x")["step"] == 3
+    checkpoints.save(5, {"fingerprint": "x"})
+    checkpoints.close()
+    assert sorted_steps(tmp_path) == [3, 5]
+    assert Checkpoints(tmp_path, engine, keep=2).load_newest("x")["step"] == 5
+
+
+def test_only_one_copy_is_held_at_a_time(tmp_path, monkeypatch):
+    engine = DDPEngine("cpu", 1)
+    engine_task.setup(engine)
+    checkpoints = Checkpoints(tmp_path, engine, keep=9)
+    original, written, held = checkpoint.save_file, threading.Event(), []
+
+    def slow(values, file):
+        written.wait(0.3)
+        original(values, file)
+
+    def copy(value):
+        held.append(checkpoints._writing is not None and not checkpoints._writing.done())
+        return value.clone()
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(checkpoint, "_copy", copy)
+    for step in (1, 2):
+        checkpoints.save(step, {"fingerprint": "x"})
+    written.set()
+    checkpoints.close()
+    assert held and not any(held)
+    assert sorted_steps(tmp_path) == [1, 2]
 
 
 def test_other_settings_do_not_continue_a_checkpoint(prepared, tiny_plm, tmp_path, monkeypatch):
@@ -140,6 +187,23 @@ def test_a_changed_state_file_counts_as_damage(whole, prepared, tiny_plm, tmp_pa
     train(settings)
     assert "state.json: damaged" in capsys.readouterr().err
     assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(whole).items())
+
+
+def test_skipped_samples_are_counted_through_a_stop(prepared, tiny_plm, tmp_path, monkeypatch):
+    data = Path(shutil.copytree(prepared, tmp_path / "data"))
+    shard = sorted((data / "train").glob("*.tar"))[0]
+    shard.write_bytes(shard.read_bytes()[:-2000])
+    counted = []
+    for name in ("whole", "stopped"):
+        settings = config(data, tiny_plm, tmp_path / name, "data.on_bad_shard=skip")
+        if name == "stopped":
+            settings = interrupted(data, tiny_plm, tmp_path / name, monkeypatch, 6, "data.on_bad_shard=skip")
+        train(settings)
+        done = json.loads((tmp_path / name / "finetune-2" / "complete.json").read_text())
+        logged = [r["train/skipped_samples"] for r in read_metrics(tmp_path / name / "finetune-2" / "metrics.jsonl")]
+        counted.append([*logged, done["skipped_samples"]])
+    assert counted[0] == counted[1]
+    assert len(set(counted[0])) > 3 and counted[0][0] < counted[0][-1]  # of the steps made, not of those laid out ahead
 
 
 def test_checkpoints_kept_for_good_and_by_the_clock(prepared, tiny_plm, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import mmap
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.errors import mendable
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.packed import Packed
@@ -18,7 +20,7 @@ from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.train import peak
 from tnr_dist.train.peak import Peak
 from tnr_dist.train.throughput import Throughput, peak_gib
-from tnr_dist.train.tracking import MetricsFile, read_metrics
+from tnr_dist.train.tracking import MetricsFile, Tracker, read_metrics
 
 
 def test_records_of_later_steps_are_taken_back(tmp_path):
@@ -44,6 +46,20 @@ def test_lines_that_are_no_records_are_left_out(tmp_path):
     assert [one["step"] for one in read_metrics(path)] == [1, 2, 3]
     MetricsFile(path, resume_step=2).close()
     assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == [1, 2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full: not Linux")
+def test_a_full_disk_is_named_and_the_run_is_ended_as_failed(tmp_path, monkeypatch):
+    ends = []
+    tracker = Tracker(SimpleNamespace(path=tmp_path), None)  # type: ignore[arg-type]
+    monkeypatch.setattr(tracker, "_wandb", SimpleNamespace(finish=ends.append, log=lambda record, step: None))
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    tracker._file = MetricsFile.__new__(MetricsFile)
+    tracker._file._file = (tmp_path / "metrics.jsonl").open("a")
+    with pytest.raises(OSError, match="No space left") as caught, tracker:
+        tracker.write({"step": 1})
+    assert mendable(caught.value).startswith(f"{tmp_path / 'metrics.jsonl'}: No space left")
+    assert ends == [caught.value]
 
 
 LENGTHS = np.array([7, 3, 5, 5])
