@@ -75,6 +75,20 @@ def test_gather_arrays_of_any_length():
         assert [part.shape for part in matrix] == [(0, 2), (1, 2), (2, 2)]
 
 
+def _gather_beside_the_device():
+    engine = DDPEngine("cpu", 1)
+    engine.device = torch.device("meta")  # no value can be brought back from it
+    rank = engine.environment.rank
+    engine.any_rank(rank == 1)  # its vote is on the way meanwhile
+    gathered = engine.gather(np.arange(rank + 1))
+    return [part.tolist() for part in gathered], engine.any_rank(False)
+
+
+def test_arrays_travel_from_host_to_host():
+    for gathered, answer in on_ranks(2, _gather_beside_the_device):
+        assert gathered == [[0], [0, 1]] and answer
+
+
 def _no_meeting():
     import os
 

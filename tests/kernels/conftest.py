@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
 import torch
 
 from tests.kernels.replay import recorded
+from tests.lanes import missing
 
 __all__ = ["device", "recorded"]
 
@@ -19,5 +21,6 @@ if not torch.cuda.is_available():
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """Where the kernels run: the GPU if there is one, else the CPU, interpreted."""
-    pytest.importorskip("triton", reason="Triton is not installed (pip install triton)")
+    if importlib.util.find_spec("triton") is None:
+        missing("Triton is not installed (pip install triton)")
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lanes import missing
 from tnr_dist.errors import InputError
 from tnr_dist.kernels import aot
 
@@ -27,7 +28,7 @@ def _need_tools() -> None:
     try:
         aot.bundled("cuobjdump")
     except InputError as error:
-        pytest.skip(str(error))
+        missing(str(error))
 
 
 def test_every_module_with_kernels_is_compiled() -> None:

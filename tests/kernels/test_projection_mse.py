@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from tnr_dist.kernels.projection_mse import projection_mse, projection_mse_reference
 from tnr_dist.losses.stage2 import news_coefficients, news_embedding_loss, project, user_embedding_loss
@@ -97,6 +99,37 @@ def test_equals_the_embedding_losses(device: torch.device) -> None:
     users["coefficients"] = teacher_weights * weights.unsqueeze(1) / (32 * 6.0)
     wanted = user_embedding_loss(projected[:6], users["student"], teacher_weights, weights, 6.0)
     torch.testing.assert_close(projection_mse(**users, kernels="triton"), wanted)
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        sizes = [part.numel() for part in tree_flatten(out)[0] if isinstance(part, Tensor)]
+        self.elements = max(self.elements, *sizes, 0)
+        return out
+
+
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+def test_memory_does_not_grow_with_teachers_times_slots_times_size(device: torch.device, kernels: str) -> None:
+    """Samples may be many: nothing of [B, S, D] or more is made, forwards or backwards, only a number a slot and teacher."""
+    samples, slots, rows, teachers, size = 400, 55, 21, 3, 64
+    inputs = sample(device, rows, teachers, size, size)
+    g = torch.Generator().manual_seed(6)
+    at = torch.randint(rows, (samples, slots), generator=g).to(device)
+    mask, weights = torch.ones_like(at, dtype=torch.bool), torch.ones(samples, device=device)
+    w = torch.rand(samples, teachers, generator=g).softmax(1).to(device).requires_grad_()
+    for key in ("weight", "bias", "student"):
+        inputs[key].requires_grad_()
+    with Largest() as largest:
+        inputs["coefficients"] = news_coefficients(w, at, mask, weights, float(samples), rows, size)
+        projection_mse(**inputs, kernels=kernels).backward()
+    assert 0 < largest.elements <= samples * slots * teachers < samples * slots * size
 
 
 def test_no_rows(device: torch.device) -> None:

@@ -135,3 +135,18 @@ def test_auto_launches_nothing_unmeasured(
     monkeypatch.setattr(dispatch, "AUTO", dict.fromkeys(dispatch.AUTO, False))
     run(step, "auto", "fp32")
     assert not launches
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: only there is there something to wait for")
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_a_step_waits_for_nothing(step: tuple[Stage2Module, Batch, DDPEngine], kernels: Choice) -> None:
+    """CUDA itself looks, after a step in which everything was compiled."""
+    run(step, kernels, "bf16")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        module, batch, engine = step
+        with use_kernels(kernels), engine.autocast():
+            module(module.titles.inputs(batch))["loss"].backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

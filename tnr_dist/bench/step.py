@@ -195,6 +195,25 @@ def _ours(step: Any, engine: DDPEngine, repeats: int) -> tuple[float, float]:
     return seconds / _STEPS_BETWEEN[engine.device.type], loss
 
 
+def activation_mib(module: Stage2Module, engine: DDPEngine, inputs: Any) -> float:
+    """MiB that a step keeps from its forward pass for its backward pass, parameters and tables left out."""
+    ours = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    ours |= {table.untyped_storage().data_ptr() for table in module._tables}
+    kept: dict[int, int] = {}
+    alive = []  # or another tensor could come to lie where one was
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in ours:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(storage)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), engine.autocast():
+        module(inputs)
+    return sum(kept.values()) / 2**20
+
+
 def _graphs(
     plain: Stage2Module, recorded: Stage2Module, engine: DDPEngine, batch: Batch, samples: int, repeats: int
 ) -> dict[str, Any]:
@@ -215,9 +234,10 @@ def run(
 ) -> dict[str, Any]:
     """Samples a second of the three forms, best of `repeats` steps of one batch; `shares` is each technique's factor.
 
-    On a GPU `graph_samples_per_s` is our step recorded as a CUDA graph (`stage2.cuda_graphs`). A share is the time of our step without the technique over the time with it; what encoding distinct titles saves is
-    `slots` over `distinct_titles`. The paper form runs once (it takes most
-    of the time). `compile` adds the stock form under torch.compile, and the better of the two counts. `flops_utilisation`:
+    On a GPU `graph_samples_per_s` is our step recorded as a CUDA graph (`stage2.cuda_graphs`), and `gpu_peak_gib` the most
+    memory of ours. `activation_mib`: what our step keeps for its backward pass. A share is the time of our step without the
+    technique over the time with it; what encoding distinct titles saves is `slots` over `distinct_titles`. The paper form
+    runs once (it takes most of the time). `compile` adds the stock form under torch.compile, and the better of the two counts. `flops_utilisation`:
     operations of our step (`benchmarks/cost_model.py` counts alike) a second over `matmul_tflops`, measured beside it.
     """
     rng = np.random.default_rng(0)
@@ -249,7 +269,12 @@ def run(
     results: dict[str, Any] = {}
     with PeakMemory() as memory:
         module = ours("bf16", config.stage2)
+        if engine.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         seconds, loss = _ours(_our_step(module, engine, batch), engine, repeats)
+        if engine.device.type == "cuda":
+            results["gpu_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        results["activation_mib"] = activation_mib(module, engine, module.titles.inputs(batch))
         if engine.device.type == "cuda":
             with use_kernels("triton"):
                 fused, fused_loss = _ours(_our_step(ours("bf16", config.stage2), engine, batch), engine, repeats)

@@ -117,11 +117,12 @@ class EngineCore:
         """See `Engine`."""
         if self.environment.world_size == 1:
             return [values]
-        # Bytes: arrays rather than objects, because those would travel as pickles.
-        data = torch.from_numpy(np.ascontiguousarray(values).view(np.uint8).reshape(-1).copy()).to(self.device)
+        # Bytes: arrays rather than objects, because those would travel as pickles. From host to host: a step with shared
+        # titles begins with this, and through the device it would wait for the step before.
+        data = torch.from_numpy(np.ascontiguousarray(values).view(np.uint8).reshape(-1).copy())
         ones = [1] * self.environment.world_size
-        sizes = self._all_gather(torch.tensor([len(data)], device=self.device), ones).tolist()
-        everything = self._all_gather(data, sizes).cpu().numpy()
+        sizes = self._all_gather(torch.tensor([len(data)]), ones).tolist()
+        everything = self._all_gather(data, sizes).numpy()
         ends = np.cumsum(sizes)
         return [
             everything[end - size : end].copy().view(values.dtype).reshape(-1, *values.shape[1:])
@@ -132,15 +133,20 @@ class EngineCore:
         """See `Engine`."""
         if self.environment.world_size == 1:
             return rows
-        return GatherRows.apply(rows, sizes, self.environment.rank, self._all_gather, self.all_reduce)
+        return GatherRows.apply(rows, sizes, self._all_gather, self._reduce_scatter)
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """See `Engine`."""
         raise NotImplementedError
 
     def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:
-        """Every rank's rows [sizes[rank], …], in rank order."""
+        """Every rank's rows [sizes[rank], …], in rank order; on the host if they are there, whatever the device."""
         raise NotImplementedError
+
+    def _reduce_scatter(self, rows: Tensor, sizes: list[int]) -> Tensor:
+        """This rank's rows [sizes[rank], …] of the sum over ranks of `rows` [sum of sizes, …]."""
+        # A copy, because the sum is made in place: a gradient may be somebody else's too.
+        return self.all_reduce(rows.clone()).split(sizes)[self.environment.rank]
 
     def _ask(self, flag: bool) -> Callable[[], bool]:
         """Start asking whether any rank's flag is set; the answer is waited for later."""

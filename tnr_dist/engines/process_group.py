@@ -26,7 +26,7 @@ class ProcessGroupEngine(EngineCore):
 
     def __init__(self, device: str, threads: int, *, alone: bool = False) -> None:
         super().__init__(device, threads)
-        self._votes: dist.ProcessGroup | None = None  # for `any_rank`
+        self._host: dist.ProcessGroup | None = None  # for messages that never touch the device
         env = self.environment
         if (env.world_size > 1 or alone) and not dist.is_initialized():
             store = meet(env)
@@ -54,29 +54,45 @@ class ProcessGroupEngine(EngineCore):
 
     def close(self) -> None:
         """See `Engine`."""
-        self._answer = self._votes = None
+        self._answer = self._host = None
         if dist.is_initialized():
             dist.destroy_process_group()
 
     def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:
         longest = max(sizes)  # gloo gathers equal parts only
-        padded = rows.new_zeros(longest, *rows.shape[1:])
-        padded[: len(rows)] = rows
+        padded = _padded(rows, longest)
         parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
+        on_host = rows.device.type == "cpu" and self.device.type != "cpu"  # NCCL sends from the device only
+        dist.all_gather(parts, padded, group=self._host_group() if on_host else None)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
+    def _reduce_scatter(self, rows: Tensor, sizes: list[int]) -> Tensor:
+        parts = [_padded(part, max(sizes)) for part in rows.split(sizes)]
+        own = torch.empty_like(parts[0])
+        dist.reduce_scatter(own, parts)
+        return own[: sizes[self.environment.rank]]
+
+    def _host_group(self) -> dist.ProcessGroup | None:
+        if self._host is None:
+            self._host = dist.new_group(backend="gloo", timeout=timeout())
+        return self._host
+
     def _ask(self, flag: bool) -> Callable[[], bool]:
-        if self._votes is None:
-            self._votes = dist.new_group(backend="gloo", timeout=timeout())
         vote = torch.tensor([int(flag)])
-        work = dist.all_reduce(vote, group=self._votes, async_op=True)
+        work = dist.all_reduce(vote, group=self._host_group(), async_op=True)
 
         def answer() -> bool:
             work.wait()
             return bool(vote.item())
 
         return answer
+
+
+def _padded(rows: Tensor, longest: int) -> Tensor:
+    """Rows [n, …] and zeros up to [longest, …]."""
+    padded = rows.new_zeros(longest, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    return padded
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
 # mypy: allow-untyped-defs
 """Rows of a cached table by index, cast on the way: one pass, where torch writes the gathered rows twice.
 
-Serves the tables that stay on the device: teachers' news vectors (bfloat16, [V, M, D]), and the frozen layers' states
-of every title's tokens, a ragged table [N, D].
+Serves the tables that stay on the device: teachers' news vectors (bfloat16, [V, M, D]).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
+from tnr_dist.transfer import to_device
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -46,31 +46,22 @@ def gather_cast_reference(table: Tensor, index: Tensor, dtype: torch.dtype) -> T
     return table.index_select(0, index).to(dtype)
 
 
-def gather_cast_ragged(
-    values: Tensor, starts: Tensor, lengths: np.ndarray, dtype: torch.dtype, kernels: Choice | None = None
-) -> Tensor:
-    """Whole sequences of a ragged table, one after another: values[starts[u] : starts[u] + lengths[u]] for every u.
+def ragged_index(starts: np.ndarray, lengths: np.ndarray, device: torch.device) -> Tensor:
+    """Rows of whole sequences of a ragged table, one after another: starts[u] to starts[u] + lengths[u] for every u.
 
     Args:
-        values: [N, ...], the rows of all sequences of the table.
-        starts: [U] int64, first row of each wanted sequence.
-        lengths: [U] int64 on the host, summing to T.
-        dtype: of the result.
-        kernels: the form that runs; None: as `dispatch.use_kernels` says.
+        starts: [U] first row of each wanted sequence, on the host.
+        lengths: [U] on the host, summing to T.
+        device: of the result.
 
     Returns:
-        [T, ...].
+        [T] int64. What travels to the device is two numbers a sequence, and nothing waits for it.
     """
-    return gather_cast(values, ragged_index(starts, lengths), dtype, kernels)
-
-
-def ragged_index(starts: Tensor, lengths: np.ndarray) -> Tensor:
-    """[T] int64: the table's row of every token of the wanted sequences; without a synchronisation."""
-    stops = np.cumsum(lengths, dtype=np.int64)
+    lengths = np.asarray(lengths, dtype=np.int64)
+    stops = np.cumsum(lengths)
     total = int(stops[-1]) if len(stops) else 0
-    counts, begins = torch.from_numpy(np.stack([lengths, stops - lengths])).to(starts.device, non_blocking=True)
-    shift = torch.repeat_interleave(starts - begins, counts, output_size=total)
-    return shift + torch.arange(total, device=starts.device)
+    counts, shift = to_device(np.stack([lengths, starts - (stops - lengths)]), device)
+    return torch.repeat_interleave(shift, counts, output_size=total) + torch.arange(total, device=device)
 
 
 @Kernel

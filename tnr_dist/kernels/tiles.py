@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tnr_dist.transfer import to_device
+
 
 def block_rows(dtype: torch.dtype) -> int:
     """Rows of a tile: those of one wgmma, and four titles of 16 tokens; float32 products would spill at 64."""
@@ -57,7 +59,7 @@ class Tiles:
         # One small copy to the device, whatever the number of tokens.
         table = np.asarray(closed + opened, dtype=np.int32).reshape(-1, 4)
         sequences = np.stack([offsets[:-1], lengths]).astype(np.int32)
-        flat = torch.from_numpy(np.concatenate([table.ravel(), sequences.ravel()])).to(device, non_blocking=True)
+        flat = to_device(np.concatenate([table.ravel(), sequences.ravel()]), device)
         tiles, (first, length) = flat[: table.size].view(-1, 4), flat[table.size :].view(2, -1)
         starts = torch.repeat_interleave(first, length, output_size=offsets[-1])
         return cls(tiles[: len(closed)], tiles[len(closed) :], starts, block)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tnr_dist.kernels.dispatch import use_triton
 from tnr_dist.kernels.ragged_attention import MAX_HEAD_DIM, attention_of_nothing, planned_attention
+from tnr_dist.transfer import to_device
 
 #: Sequences longer than this share a padded bucket (a body batch has hundreds of distinct lengths) ...
 LONG = 64
@@ -93,7 +94,7 @@ class Plan:
             starts = np.cumsum(bucket.lengths) - bucket.lengths
             rows = starts[:, None] + np.minimum(position, bucket.lengths[:, None] - 1)
             arrays = rows.ravel(), np.flatnonzero(mask), mask[:, None, None, :]
-            rows_, slots, mask_ = (torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
+            rows_, slots, mask_ = (to_device(array, device) for array in arrays)
             self._index[key] = rows_, slots, mask_
         return self._index[key]
 

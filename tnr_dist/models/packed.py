@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tnr_dist.models.attention import Plan
+from tnr_dist.transfer import to_device
 
 
 @dataclass(eq=False)
@@ -63,14 +64,14 @@ class Packed:
         source = np.arange(int(stops[-1]) if len(stops) else 0) + np.repeat(starts - (stops - lengths), lengths)
         source[stops[cut] - 1] = ends[cut] - 1
         if isinstance(flat, Tensor):
-            tokens = flat[torch.from_numpy(source).to(flat.device, non_blocking=True)].long()
+            tokens = flat[to_device(source, flat.device)].long()
         else:
             tokens = torch.from_numpy(flat[source].astype(np.int64))
         return cls(tokens, lengths.astype(np.int64))
 
     def to(self, device: torch.device | str) -> Packed:
         """Return the same sequences on `device`."""
-        return Packed(self.tokens.to(device, non_blocking=True), self.lengths)
+        return Packed(to_device(self.tokens, device), self.lengths)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -129,7 +130,7 @@ class Packed:
             yield Packed(self.tokens[rows], self.lengths[a:b]), rows
 
     def _device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.tokens.device, non_blocking=True)
+        return to_device(array, self.tokens.device)
 
 
 @dataclass(frozen=True, eq=False)

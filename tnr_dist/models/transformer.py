@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from tnr_dist.kernels.linear import lay_out, linear, linear_gelu
 from tnr_dist.kernels.residual_norm import residual_norm
 from tnr_dist.models.attention import attention_scores, ragged_attention, relative_buckets
 from tnr_dist.models.packed import Order, Packed
+from tnr_dist.transfer import to_device
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -341,8 +342,19 @@ class Encoder(nn.Module):
         if self.relative_bias is None:
             return None
         config = self.config
-        buckets = relative_buckets(batch.plan.longest, config.relative_buckets, config.relative_max_distance)
-        return self.relative_bias(buckets.to(batch.tokens.device)).permute(2, 0, 1)
+        longest, how = batch.plan.longest, (config.relative_buckets, config.relative_max_distance)
+        if batch.tokens.device.type == "cpu":
+            buckets = relative_buckets(longest, *how)
+        else:  # a bucket depends on the distance only, so a table for longer sequences serves too
+            buckets = _buckets_on(batch.tokens.device, -(-longest // 64) * 64, *how)[:longest, :longest]
+        return self.relative_bias(buckets).permute(2, 0, 1)
+
+
+@lru_cache(maxsize=16)
+def _buckets_on(device: torch.device, length: int, buckets: int, max_distance: int) -> Tensor:
+    """`relative_buckets` on the device, where they stay: a copy in every step would be waited for, and cannot be recorded."""
+    with torch.inference_mode(False):  # what is made within it cannot be used in training later
+        return to_device(relative_buckets(length, buckets, max_distance), device)
 
 
 def encoder_from_config(config: EncoderConfig) -> Encoder:

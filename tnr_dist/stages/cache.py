@@ -110,18 +110,20 @@ def shard_slice(text: str, shards: int) -> slice:
 def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, Any], seconds: float) -> None:
     """Write cache.json once every side shard is there; say how many are not."""
     splits: dict[str, dict[str, str]] = {}
+    users: list[dict[str, float]] = []
     missing = 0
     for split in config.cache.splits:
         splits[split] = {}
         for info in read_index(data.folder, split).shards:
             done = place.path / split / info.name.replace(".tar", ".json")
-            if not done.exists():
+            mark = read_json(done) if done.exists() else {}
+            if "users" not in mark:
                 missing += 1
                 continue
-            mark = read_json(done)
             if mark["news"] != facts["sha256"]:
                 raise InputError(f"{done}: made with other news vectors; delete {place.path} and run `tnr cache` again")
             splits[split][info.name] = mark["sha256"]
+            users.append(mark["users"])
     if missing:
         say(f"{place.path}: {missing:,} side shards are still to be made (by other shard ranges)")
         return
@@ -132,6 +134,13 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
             **expected(config, data),
             "dtype": config.cache.dtype,
             "news": facts,
+            "users": {
+                "max_rounding_error": max((one["max_error"] for one in users), default=0.0),
+                "relative_rounding_error": (
+                    sum(one["squared_error"] for one in users) / max(sum(one["squared"] for one in users), 1e-30)
+                )
+                ** 0.5,
+            },
             "splits": splits,
         },
     )
@@ -186,17 +195,28 @@ def write_side_shard(
     Both are renamed into place whole, so two processes on one shard only do the work twice.
     """
     done = out.with_suffix(".json")
-    if done.exists() and out.exists() and out.stat().st_size == read_json(done)["bytes"]:
-        return
+    if done.exists() and out.exists():
+        mark = read_json(done)
+        # Earlier versions did not measure what rounding does to user vectors.
+        if out.stat().st_size == mark["bytes"] and "users" in mark:
+            return
     members: list[tuple[str, np.ndarray]] = []
+    rounding = {"max_error": 0.0, "squared_error": 0.0, "squared": 0.0}
     for key, block in read_shard(source, info).items():
         users, logits = teacher_columns(teachers, block, config.data.history)
-        members.append((f"{key}.teacher_users", to_stored(users, config.cache.dtype)))
+        stored = to_stored(users, config.cache.dtype)
+        exact = users.cpu().double()
+        error = from_stored(stored).double() - exact
+        rounding["max_error"] = max(rounding["max_error"], float(error.abs().max()) if error.numel() else 0.0)
+        rounding["squared_error"] += float(error.square().sum())
+        rounding["squared"] += float(exact.square().sum())
+        members.append((f"{key}.teacher_users", stored))
         members.append((f"{key}.teacher_logits", logits.cpu().numpy()))
     packed = pack_tar(members)
     with atomic_path(out) as temporary:
         temporary.write_bytes(packed)
-    write_json(done, {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed), "news": news_sha256})
+    mark = {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed), "news": news_sha256, "users": rounding}
+    write_json(done, mark)
 
 
 @torch.no_grad()

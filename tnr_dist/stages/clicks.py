@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tnr_dist.cache.teachers import from_stored
 from tnr_dist.config import ClickTrainConfig
 from tnr_dist.data.loader import Batch, ClickLoader
-from tnr_dist.data.tokens import RaggedTable, positions_of
+from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine
 from tnr_dist.kernels.dispatch import power_of_two, use_triton
 from tnr_dist.kernels.tiles import block_rows
@@ -21,9 +21,10 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages.common import plm_parameters
-from tnr_dist.stages.frozen import FrozenStates, compute_dtype, frozen_states, to_device
+from tnr_dist.stages.frozen import FrozenStates, TokenRows, compute_dtype, frozen_states
 from tnr_dist.stages.static_shapes import StaticTables, fill
 from tnr_dist.train.prefetch import replace_tensors, tensors_of
+from tnr_dist.transfer import to_device
 
 
 @dataclass
@@ -132,14 +133,13 @@ class ClickTitles:
         by_news = np.argsort(gathered)
         vectors = by_news[np.searchsorted(gathered[by_news], news)]
         mine = shares[environment.rank if self.shared else 0]
-        lengths, static = self.lengths[mine], None
-        tokens, _ = positions_of(self.titles.offsets, mine)
+        lengths, starts, static = self.lengths[mine], np.asarray(self.titles.offsets)[mine], None
         if self.repeats:
-            filled = fill(lengths, np.asarray(self.titles.offsets)[mine], self.longest)
-            lengths, vectors = filled.lengths, filled.place[vectors]
-            tokens = np.arange(lengths.sum()) + np.repeat(filled.starts - (np.cumsum(lengths) - lengths), lengths)
+            filled = fill(lengths, starts, self.longest)
+            lengths, starts, vectors = filled.lengths, filled.starts, filled.place[vectors]
             news, vectors = (np.pad(values, (0, len(lengths) - len(values))) for values in (news, vectors))
-        titles = Packed(self._tokens[to_device(tokens, device)].long(), lengths)
+        tokens = TokenRows(starts, lengths, device)
+        titles = Packed(self._tokens[tokens.on_device].long(), lengths)
         if self.repeats:
             static = StaticTables.of(lengths, device, compute_dtype(self.engine))
             static.attach(titles)

@@ -8,6 +8,8 @@ teachers (which start from one post-trained PLM) share one, and a run that is ta
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -21,18 +23,46 @@ from tnr_dist.data.tokens import RaggedTable, gather_rows, positions_of
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.files import atomic_path
+from tnr_dist.kernels.gather_cast import ragged_index
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.progress import Bar
+from tnr_dist.transfer import to_device
 
 _SEGMENT = 16_384
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Where the tokens of some titles lie in the token table; told to the device by title, not by token.
+
+    Attributes:
+        starts: [E] int64, row of each title's first token.
+        lengths: [E] int64, summing to T.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    device: torch.device
+
+    @cached_property
+    def on_host(self) -> np.ndarray:
+        """[T] int64: the row of each token."""
+        return np.arange(self.lengths.sum()) + np.repeat(
+            self.starts - (np.cumsum(self.lengths) - self.lengths), self.lengths
+        )
+
+    @cached_property
+    def on_device(self) -> Tensor:
+        """The same on the device."""
+        return ragged_index(self.starts, self.lengths, self.device)
 
 
 class FrozenStates(Protocol):
     """States below the first trainable layer."""
 
-    def rows(self, tokens: np.ndarray) -> Tensor:
-        """States [T, hidden] of rows `tokens` [T] of the token table, on the engine's device."""
+    def rows(self, tokens: TokenRows) -> Tensor:
+        """States [T, hidden] of these rows of the token table, on the engine's device."""
 
 
 class _InMemory:
@@ -41,10 +71,10 @@ class _InMemory:
     def __init__(self, states: Tensor, device: torch.device) -> None:
         self.states, self.device = states, device
 
-    def rows(self, tokens: np.ndarray) -> Tensor:
-        index = to_device(tokens, self.states.device)
-        out = self.states[index]
-        return out if out.device == self.device else to_device(out, self.device)
+    def rows(self, tokens: TokenRows) -> Tensor:
+        if self.states.device == self.device:
+            return self.states[tokens.on_device]
+        return to_device(self.states[torch.from_numpy(tokens.on_host)], self.device)
 
 
 class _OnDisk:
@@ -53,21 +83,14 @@ class _OnDisk:
     def __init__(self, maps: list[np.ndarray], edges: np.ndarray, device: torch.device) -> None:
         self.maps, self.edges, self.device = maps, edges, device
 
-    def rows(self, tokens: np.ndarray) -> Tensor:
-        out = np.empty((len(tokens), self.maps[0].shape[1]), self.maps[0].dtype)
-        segment = np.searchsorted(self.edges, tokens, side="right") - 1
+    def rows(self, tokens: TokenRows) -> Tensor:
+        rows = tokens.on_host
+        out = np.empty((len(rows), self.maps[0].shape[1]), self.maps[0].dtype)
+        segment = np.searchsorted(self.edges, rows, side="right") - 1
         for number in np.unique(segment):
             chosen = segment == number
-            out[chosen] = self.maps[number][tokens[chosen] - self.edges[number]]
+            out[chosen] = self.maps[number][rows[chosen] - self.edges[number]]
         return to_device(from_stored(out), self.device)
-
-
-def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Host values on the device; pinned on the way to a GPU, so that nothing waits for the copy."""
-    tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def frozen_states(

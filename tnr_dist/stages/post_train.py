@@ -26,6 +26,7 @@ from tnr_dist.stages.common import (
     train_model,
 )
 from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.transfer import to_device
 
 
 @dataclass
@@ -48,8 +49,8 @@ def matching_inputs(
     return MatchingInputs(
         Packed.gather(bodies.values, bodies.offsets, batch["body"], train.body_tokens).to(device),
         Packed.gather(titles.values, titles.offsets, rows, train.title_tokens).to(device),
-        torch.from_numpy(inverse.reshape(batch["titles"].shape)).to(device),
-        torch.from_numpy(batch["weights"]).to(device),
+        to_device(inverse.reshape(batch["titles"].shape), device),
+        to_device(batch["weights"], device),
         float(batch["count"]),
     )
 

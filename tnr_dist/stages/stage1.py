@@ -37,6 +37,7 @@ from tnr_dist.stages.common import (
 )
 from tnr_dist.stages.post_train import MatchingInputs, accuracy, matching_accuracy, matching_inputs, matching_loader
 from tnr_dist.train.runfolder import RunFolder, completed_id
+from tnr_dist.transfer import to_device
 
 
 @dataclass
@@ -163,8 +164,8 @@ class Stage1Task:
         body, titles = torch.from_numpy(batch["body"]), torch.from_numpy(batch["titles"])
         return Stage1Inputs(
             matching_inputs(batch, self.loader, self.train, self.device),
-            torch.stack([vectors[body] for vectors in self.teacher.bodies], 1).to(self.device),
-            torch.stack([vectors[titles] for vectors in self.teacher.titles], 1).to(self.device),
+            to_device(torch.stack([vectors[body] for vectors in self.teacher.bodies], 1), self.device),
+            to_device(torch.stack([vectors[titles] for vectors in self.teacher.titles], 1), self.device),
         )
 
     def plm_parameters(self) -> set[nn.Parameter]:

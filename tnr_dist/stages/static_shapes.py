@@ -15,6 +15,7 @@ from torch import Tensor
 from tnr_dist.kernels.ragged_attention import keep_tiles
 from tnr_dist.kernels.tiles import Tiles, block_rows
 from tnr_dist.models.packed import Packed
+from tnr_dist.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,8 @@ class StaticTables:
     def of(cls, lengths: np.ndarray, device: torch.device, dtype: torch.dtype) -> StaticTables:
         """Tables of sequences of ascending `lengths` [E'], none longer than a tile, for states of `dtype`."""
         tiles = Tiles.of(lengths, device, dtype, room=most_tiles(lengths, dtype))
-        offsets = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
-        if device.type == "cuda":
-            offsets = offsets.pin_memory()
-        return cls(offsets.to(device, non_blocking=True), tiles.closed, tiles.opened, tiles.starts, dtype)
+        offsets = to_device(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), device)
+        return cls(offsets, tiles.closed, tiles.opened, tiles.starts, dtype)
 
     def attach(self, titles: Packed) -> None:
         """Let the encoder use these tables for `titles` instead of making them again from its lengths."""

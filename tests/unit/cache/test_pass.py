@@ -137,6 +137,20 @@ def test_bad_ranges(text):
         cache.shard_slice(text, 4)
 
 
+def test_the_manifest_tells_the_rounding_error(fresh, prepared, tiny_plm):
+    """Of news and user vectors, the largest and that of all; the cache of float32 has none."""
+    work(settings(prepared, tiny_plm, fresh))
+    facts = json.loads((fresh / "cache" / "cache.json").read_text())
+    for part in ("news", "users"):
+        assert 0 < facts[part]["max_rounding_error"] < 0.02
+        assert 2**-11 < facts[part]["relative_rounding_error"] < 2**-8  # half a unit of 8 bits at most
+    shutil.rmtree(fresh / "cache")
+    work(settings(prepared, tiny_plm, fresh, "cache.dtype=fp32"))
+    facts = json.loads((fresh / "cache" / "cache.json").read_text())
+    for part in ("news", "users"):
+        assert facts[part]["max_rounding_error"] == facts[part]["relative_rounding_error"] == 0
+
+
 def test_bf16_is_rounded_to_nearest():
     values = torch.tensor([1.0, 1.00390625, -3.14159, 1e-30, 65504.0])
     stored = to_stored(values, "bf16")

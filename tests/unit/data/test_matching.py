@@ -76,6 +76,24 @@ def test_others_are_uniform_and_redrawn(corpus):
     assert not np.array_equal(first[0], second[0])
 
 
+@pytest.mark.parametrize("pairs", [83, 97])
+def test_others_from_the_batch(corpus, pairs):
+    """All titles are those of the batch's own bodies; the last batch of 97, one pair, takes them from the corpus."""
+    folder = corpus(pairs)
+    whole = joined(folder, 1, epoch=1, negatives_from="batch")
+    assert sorted(np.concatenate([b["body"] for b in whole]).tolist()) == list(range(pairs))
+    for batch in whole:
+        np.testing.assert_array_equal(batch["titles"][:, 0], batch["body"])
+        assert all(len(set(row)) == 5 for row in batch["titles"].tolist())
+        if len(batch["body"]) > 4:
+            assert set(batch["titles"].ravel().tolist()) == set(batch["body"].tolist())
+    for a, b in zip(joined(folder, 4, epoch=1, negatives_from="batch"), whole, strict=True):
+        np.testing.assert_array_equal(a["titles"], b["titles"])
+    assert MatchingLoader(folder, 16, 4, 3).fingerprint() != (
+        MatchingLoader(folder, 16, 4, 3, negatives_from="batch").fingerprint()
+    )
+
+
 def test_held_out_pairs_are_apart(corpus):
     folder = corpus(100)
     loader = MatchingLoader(folder, 16, 4, 0, held_out=0.2)

@@ -5,6 +5,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
 
 from tnr_dist.errors import InputError
+from tnr_dist.models import transformer
 from tnr_dist.models.attention import attention_scores, relative_buckets
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import load_plm
@@ -99,6 +100,13 @@ def test_relative_buckets_equal_mpnet_at_all_distances():
     position = torch.arange(512)
     theirs = MPNetEncoder.relative_position_bucket(position[None, :] - position[:, None], 32, 128)
     assert torch.equal(relative_buckets(512, 32, 128), theirs)
+    assert torch.equal(relative_buckets(512, 32, 128)[:37, :37], relative_buckets(37, 32, 128))
+
+
+def test_relative_buckets_stay_on_the_device():
+    with torch.inference_mode():
+        first = transformer._buckets_on(torch.device("meta"), 64, 32, 128)
+    assert transformer._buckets_on(torch.device("meta"), 64, 32, 128) is first and not first.is_inference()
 
 
 def test_minilm_equals_transformers():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tnr_dist.config import FinetuneConfig
-from tnr_dist.data.tokens import RaggedTable, positions_of
+from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
@@ -41,7 +41,8 @@ def test_rows_are_the_frozen_layers_output(encoder, titles, tmp_path, monkeypatc
     monkeypatch.setattr(frozen, "_SEGMENT", 7)
     found = states(encoder, titles, where, tmp_path, precision)
     chosen = np.array([49, 3, 3, 14, 0, 21])
-    tokens, _ = positions_of(titles.offsets, chosen)
+    tokens = frozen.TokenRows(titles.offsets[chosen], titles.lengths[chosen], torch.device("cpu"))
+    np.testing.assert_array_equal(tokens.on_host, tokens.on_device)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         expected = encoder.eval()(Packed.gather(titles.values, titles.offsets, chosen), 0, 2)
     rows = found.rows(tokens)

@@ -10,8 +10,16 @@ import torch.nn.functional as F
 from tnr_dist.config import Stage2Config
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.losses.stage2 import news_embedding_loss_per_slot, project, stage2_loss
+from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.stage2 import (
+    distillation_loss,
+    news_embedding_loss_per_slot,
+    project,
+    stage2_loss,
+    user_embedding_loss,
+)
 from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
+from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.clicks import ClickTitles
@@ -107,6 +115,43 @@ def test_gradients_equal(parts):
     for name, p in module.named_parameters():
         if name in ours:
             torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def per_slot_loss(module, inputs, titles, table, batch):
+    """The paper's form: the title of every slot encoded, its teachers' vectors projected, its error taken."""
+    student, settings = module.student, module.settings
+    ids = np.concatenate([batch["history"], batch["candidates"]], 1)
+    rows = np.maximum(ids, 0)  # an empty slot is masked out of everything
+    news = student.encode_news(Packed.gather(titles.values, titles.offsets, rows.ravel())).view(*ids.shape, D)
+    mask = torch.from_numpy(ids >= 0)
+    users = student.encode_users(news[:, :L], mask[:, :L])
+    scores = student.score(users, news[:, L:])
+    logits, exists = torch.from_numpy(batch["teacher_logits"]).transpose(1, 2), mask[:, L:]
+    w = teacher_weights(teacher_cross_entropy(logits, exists), module.omega())
+    share = inputs.weights, inputs.count
+    for_news, for_users = module.news_projection, module.user_projection
+    projected = project(for_news.weight, for_news.bias, table[torch.from_numpy(rows).flatten()]).view(*ids.shape, M, D)
+    projected_users = project(for_users.weight, for_users.bias, torch.from_numpy(batch["teacher_users"]))
+    return (
+        distillation_loss(logits, w, scores, settings.temperature, *share, exists)
+        + news_embedding_loss_per_slot(projected, news, w, mask, *share)
+        + user_embedding_loss(projected_users, users, w, *share)
+        + settings.beta2 * click_loss(scores, *share, exists)
+    )
+
+
+def test_distinct_titles_give_the_gradients_of_every_slot_encoded(parts):
+    module, inputs = build(parts, Stage2Config(temperature=1.5, beta2=0.3, trainable_layers=-1))
+    assert len(inputs.news) < B * (L + C)
+    _, titles, batch, table = parts
+    found = []
+    for loss in (module(inputs)["loss"], per_slot_loss(module, inputs, titles, table, batch)):
+        module.zero_grad()
+        (0.7 * loss).backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in module.parameters())])
+    for ours, wanted in zip(*found, strict=True):
+        # Of a tensor's largest element; some gradients (the keys' biases) are nothing but rounding.
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5 * max(float(wanted.abs().max()), 1e-2))
 
 
 @pytest.mark.parametrize("off", ["use_distill", "use_embedding", "use_target"])

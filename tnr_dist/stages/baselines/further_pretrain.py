@@ -28,8 +28,8 @@ from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.models.transformer import ACTIVATIONS, Encoder
 from tnr_dist.stages.baselines.common import CorpusTask, corpus_texts, in_parts
 from tnr_dist.stages.common import MODEL_SETTINGS, DataSet, freeze, fresh_model, recipe, train_model
-from tnr_dist.stages.frozen import to_device
 from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.transfer import to_device
 
 
 @dataclass

@@ -49,9 +49,9 @@ from tnr_dist.stages.common import (
     recipe,
     train_model,
 )
-from tnr_dist.stages.frozen import to_device
 from tnr_dist.stages.stage1 import first_layers
 from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.transfer import to_device
 
 
 class NewsBERTModule(nn.Module):

@@ -1,0 +1,40 @@
+"""`tnr bench step` on a tiny PLM: three forms with one loss, and what our step keeps for its backward pass."""
+
+import pytest
+import torch
+
+from tnr_dist.bench import step
+from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+
+
+@pytest.fixture
+def found(monkeypatch):
+    def tiny(width, layers):
+        return encoder_from_config(EncoderConfig(30_522, width, layers, 2, 4 * width, 64))
+
+    kept = []
+    plain = step.activation_mib
+    monkeypatch.setattr(step, "activation_mib", lambda *given: kept.append(given) or plain(*given))
+    monkeypatch.setattr(step, "encoder_of", tiny)
+    monkeypatch.setattr(step, "matmul_tflops", lambda: 1.0)
+    # One thread and two samples at a time: (a) and (b) are cut into micro-batches of any size.
+    monkeypatch.setattr(step, "_MICRO", 2)
+    return step.run(samples=4, layers=2, width=16, trainable=1, repeats=1, compile=False), kept[0]
+
+
+def test_three_forms_have_one_loss(found):
+    figures, _ = found
+    assert figures["max_loss_difference"] < 0.02 * figures["loss"]
+    assert figures["ratio_paper"] == pytest.approx(figures["samples_per_s"] / figures["paper_form_samples_per_s"])
+    assert figures["ratio_stock"] == pytest.approx(figures["samples_per_s"] / figures["stock_form_samples_per_s"])
+    assert set(figures["shares"]) == {"frozen layers cached", "bf16", "packed tokens"}
+    assert figures["slots"] == 4 * 55 >= figures["filled_slots"] >= figures["distinct_titles"] > 0
+
+
+def test_activations_are_those_of_the_trained_layer(found):
+    figures, (module, engine, inputs) = found
+    tokens = len(inputs.titles.tokens)
+    layer = 2 * 16 * tokens / 2**20  # MiB of one state [T, 16] in bf16
+    assert 5 * layer < figures["activation_mib"] < 60 * layer + 1
+    with torch.no_grad():
+        assert step.activation_mib(module, engine, inputs) == 0
