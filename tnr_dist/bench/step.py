@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tnr_dist.bench.encoding import device, matmul_tflops
 from tnr_dist.bench.shapes import history_lengths
 from tnr_dist.bench.titles import PADDED, encoder_of, padded, random_titles, synchronise, transformers_bert
 from tnr_dist.cache.teachers import to_stored
-from tnr_dist.config import Config, Stage2Config
+from tnr_dist.config import Stage2Config
 from tnr_dist.data.loader import Batch
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
@@ -37,6 +37,7 @@ from tnr_dist.losses.stage2 import (
     user_embedding_loss,
 )
 from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
+from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.stages.clicks import ClickTitles
 from tnr_dist.stages.common import freeze
@@ -159,14 +160,19 @@ def _per_slot_step(model: PerSlot, batch: Batch, titles: RaggedTable, teacher_ne
     return step
 
 
-def _our_step(module: Stage2Module, engine: DDPEngine, batch: Batch, graphs: bool = False) -> Any:
-    """A step as the training loop takes it: batches laid out ahead, and on a GPU ten steps between two looks at the loss.
+def _our_step(
+    module: Stage2Module, engine: DDPEngine, batch: Batch, graphs: bool = False, fused: bool = True, ahead: bool = True
+) -> Any:
+    """A step as the training loop takes it, and on a GPU ten steps between two looks at the loss.
 
-    `graphs`: recorded as a CUDA graph.
+    `graphs`: recorded as a CUDA graph. `fused`: Adam in one kernel. `ahead`: batches laid out by another thread.
     """
     recorder = StepGraphs(module, engine.autocast) if graphs else None
-    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 0.0, fused=True)
-    batches = prefetch(itertools.repeat(batch), module.titles.inputs, engine.device)
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 0.0, fused=fused)
+    same = itertools.repeat(batch)
+    batches = (
+        prefetch(same, module.titles.inputs, engine.device) if ahead else ((b, module.titles.inputs(b)) for b in same)
+    )
 
     def step() -> float:
         loss = torch.zeros(())
@@ -229,6 +235,94 @@ def _graphs(
     }
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """What all forms of a step share: one batch, whose titles are rows of a table of its own, and one student."""
+
+    batch: Batch
+    titles: RaggedTable
+    teacher_news: Tensor
+    student: Recommender
+    engine: DDPEngine
+
+    @classmethod
+    def of(cls, samples: int, layers: int, width: int, trainable: int) -> _Scene:
+        """See `run`."""
+        rng = np.random.default_rng(0)
+        torch.manual_seed(0)
+        batch = make_batch(samples, _NEWS, rng)
+        # Only the batch's own titles: the frozen layers' pass over a table is not part of a step.
+        used, rows = np.unique(_slots(batch), return_inverse=True)
+        encoder = encoder_of(width, layers).set_dropout(0.0)
+        student = Recommender(NewsEncoder(encoder, _DIM), AttentionUserEncoder(_DIM))
+        teacher_news = torch.randn(len(used), _TEACHERS, _DIM).to(torch.bfloat16)
+        engine = DDPEngine("auto", torch.get_num_threads())
+        freeze(student.news_encoder, Stage2Config(trainable_layers=trainable), engine)
+        return cls(_with_slots(batch, rows), random_titles(len(used)), teacher_news, student, engine)
+
+    def every_slot(self) -> _Scene:
+        """The same batch as if no title occurred twice."""
+        rows = _slots(self.batch)
+        titles = Packed.gather(self.titles.values, self.titles.offsets, rows)
+        return replace(
+            self,
+            batch=_with_slots(self.batch, np.arange(len(rows))),
+            titles=RaggedTable(titles.tokens.numpy().astype(self.titles.values.dtype), titles.offsets),
+            teacher_news=self.teacher_news[torch.from_numpy(rows.astype(np.int64))],
+        )
+
+    def padded(self) -> _Scene:
+        """The same batch, every title of `PADDED` tokens."""
+        place = np.minimum(np.arange(PADDED), self.titles.lengths[:, None] - 1) + self.titles.offsets[:-1, None]
+        every = RaggedTable(self.titles.values[place.reshape(-1)], np.arange(len(self.titles) + 1) * PADDED)
+        return replace(self, titles=every)
+
+    def module(self, precision: str = "bf16", **settings: Any) -> Stage2Module:
+        """Ours, ready for a step; `settings` of stage 2."""
+        self.engine.use_precision(precision)
+        stage2 = Stage2Config(**settings)
+        click_titles = ClickTitles(self.titles, PADDED, self.student.news_encoder, stage2, self.engine, Path("unused"))
+        module = Stage2Module(self.student, click_titles, self.teacher_news, stage2, _DIM).to(self.engine.device)
+        module.train()
+        click_titles.prepare("frozen layers")
+        return module
+
+    def seconds(self, repeats: int, precision: str = "bf16", *, settings: Any = None, **form: Any) -> float:
+        """Of one step of ours; `form` as for `_our_step`."""
+        module = self.module(precision, **(settings or {}))
+        return _ours(_our_step(module, self.engine, self.batch, **form), self.engine, repeats)[0]
+
+
+def _slots(batch: Batch) -> np.ndarray:
+    """News of the filled slots: histories first, then candidates."""
+    history = batch["history"]
+    return np.concatenate([history[history >= 0], batch["candidates"].reshape(-1)])
+
+
+def _with_slots(batch: Batch, news: np.ndarray) -> Batch:
+    """The batch with other news in its filled slots."""
+    known = batch["history"] >= 0
+    history = batch["history"].copy()
+    history[known] = news[: known.sum()]
+    candidates = news[known.sum() :].reshape(batch["candidates"].shape).astype(np.int32)
+    return {**batch, "history": history, "candidates": candidates}
+
+
+def _shares(scene: _Scene, seconds: float, repeats: int) -> dict[str, float]:
+    """Of each technique: time of our step without it over `seconds`, the time with all."""
+    without = {
+        "distinct titles": scene.every_slot().seconds(1),
+        "frozen layers cached": scene.seconds(repeats, settings={"frozen_cache": "none"}),
+        "packed tokens": scene.padded().seconds(1),
+        "bf16": scene.seconds(1, "fp32"),
+        "fused Adam": scene.seconds(repeats, fused=False),
+        "batches laid out ahead": scene.seconds(repeats, ahead=False),
+    }
+    with use_kernels("torch"):
+        without["fused kernels"] = scene.seconds(repeats)
+    return {name: time / seconds for name, time in without.items()}
+
+
 def run(
     samples: int = 128, layers: int = 4, width: int = 384, trainable: int = 2, repeats: int = 2, compile: bool = True
 ) -> dict[str, Any]:
@@ -236,50 +330,28 @@ def run(
 
     On a GPU `graph_samples_per_s` is our step recorded as a CUDA graph (`stage2.cuda_graphs`), and `gpu_peak_gib` the most
     memory of ours. `activation_mib`: what our step keeps for its backward pass. A share is the time of our step without the
-    technique over the time with it; what encoding distinct titles saves is `slots` over `distinct_titles`. The paper form
-    runs once (it takes most of the time). `compile` adds the stock form under torch.compile, and the better of the two counts. `flops_utilisation`:
-    operations of our step (`benchmarks/cost_model.py` counts alike) a second over `matmul_tflops`, measured beside it.
+    technique over the time with it; that of distinct titles has the loss per distinct news in it. The paper form runs once
+    (it takes most of the time). `compile` adds the stock form under torch.compile, and the better of the two counts.
+    `flops_utilisation`: operations of our step (`benchmarks/cost_model.py` counts alike) a second over `matmul_tflops`,
+    measured beside it.
     """
-    rng = np.random.default_rng(0)
-    torch.manual_seed(0)
-    batch = make_batch(samples, _NEWS, rng)
-    # Only the batch's own titles: the frozen layers' pass over a table is not part of a step.
-    known = batch["history"] >= 0
-    used, rows = np.unique(
-        np.concatenate([batch["history"][known], batch["candidates"].reshape(-1)]), return_inverse=True
-    )
-    batch["history"][known] = rows[: known.sum()]
-    batch["candidates"] = rows[known.sum() :].reshape(batch["candidates"].shape).astype(np.int32)
-    titles = random_titles(len(used))
-    encoder = encoder_of(width, layers).set_dropout(0.0)
-    student = Recommender(NewsEncoder(encoder, _DIM), AttentionUserEncoder(_DIM))
-    teacher_news = torch.randn(len(used), _TEACHERS, _DIM).to(torch.bfloat16)
-    engine = DDPEngine("auto", torch.get_num_threads())
-    freeze(student.news_encoder, Stage2Config(trainable_layers=trainable), engine)
-    config = Config()
-
-    def ours(precision: str, settings: Stage2Config, table: RaggedTable = titles) -> Any:
-        engine.use_precision(precision)
-        click_titles = ClickTitles(table, PADDED, student.news_encoder, settings, engine, Path("unused"))
-        module = Stage2Module(student, click_titles, teacher_news, settings, _DIM).to(engine.device).train()
-        click_titles.prepare("frozen layers")
-        return module
-
-    plain = Stage2Config(frozen_cache="none")
+    scene = _Scene.of(samples, layers, width, trainable)
+    batch, titles, engine = scene.batch, scene.titles, scene.engine
+    on_gpu = engine.device.type == "cuda"
     results: dict[str, Any] = {}
     with PeakMemory() as memory:
-        module = ours("bf16", config.stage2)
-        if engine.device.type == "cuda":
+        module = scene.module()
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         seconds, loss = _ours(_our_step(module, engine, batch), engine, repeats)
-        if engine.device.type == "cuda":
+        if on_gpu:
             results["gpu_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         results["activation_mib"] = activation_mib(module, engine, module.titles.inputs(batch))
-        if engine.device.type == "cuda":
+        if on_gpu:
             with use_kernels("triton"):
-                fused, fused_loss = _ours(_our_step(ours("bf16", config.stage2), engine, batch), engine, repeats)
+                fused, fused_loss = _ours(_our_step(scene.module(), engine, batch), engine, repeats)
             results |= {"triton_samples_per_s": samples / fused, "triton_loss_difference": abs(fused_loss - loss)}
-            recorded = ours("bf16", replace(config.stage2, cuda_graphs=True))
+            recorded = scene.module(cuda_graphs=True)
             results["graphs"] = [_graphs(module, recorded, engine, batch, size, repeats) for size in (samples, 128)]
             results["graph_samples_per_s"] = results["graphs"][0]["graph_samples_per_s"]
         inputs = module.titles.inputs(batch)
@@ -288,27 +360,19 @@ def run(
         flops = len(inputs.titles.tokens) * per_token
         results["flops_utilisation"] = flops / seconds / (results["matmul_tflops"] * 1e12)
         results["distinct_titles"], results["slots"] = len(inputs.news), samples * (_HISTORY + 1 + _NEGATIVES)
-        shares: dict[str, float] = {}
-        without, _ = _ours(_our_step(ours("bf16", plain), engine, batch), engine, repeats)
-        shares["frozen layers cached"] = without / seconds
-        engine.use_precision("fp32")
-        slow, _ = _ours(_our_step(ours("fp32", config.stage2), engine, batch), engine, 1)
-        shares["bf16"] = slow / seconds
-        place = np.minimum(np.arange(PADDED), titles.lengths[:, None] - 1) + titles.offsets[:-1, None]
-        every = RaggedTable(titles.values[place.reshape(-1)], np.arange(len(titles) + 1) * PADDED)
-        slow, _ = _ours(_our_step(ours("bf16", config.stage2, every), engine, batch), engine, 1)
-        shares["packed tokens"] = slow / seconds
-        results["filled_slots"] = int(known.sum()) + batch["candidates"].size
-        module = ours("bf16", config.stage2)
+        results["filled_slots"] = len(_slots(batch))
+        shares = _shares(scene, seconds, repeats)
+        module = scene.module()
         stock_model = PerSlot(module, "sdpa").to(engine.device).train()
-        stock, stock_loss = _timed(_per_slot_step(stock_model, batch, titles, teacher_news, True), 1, 1)
+        forms = batch, titles, scene.teacher_news
+        stock, stock_loss = _timed(_per_slot_step(stock_model, *forms, True), 1, 1)
         if compile:
             compiled: Any = torch.compile(stock_model)
-            compiled_seconds, _ = _timed(_per_slot_step(compiled, batch, titles, teacher_news, True), 1, 1)
+            compiled_seconds, _ = _timed(_per_slot_step(compiled, *forms, True), 1, 1)
             results["stock_form_compiled_samples_per_s"] = samples / compiled_seconds
             stock = min(stock, compiled_seconds)
         paper_model = PerSlot(module, "eager").to(engine.device).train()
-        paper, paper_loss = _timed(_per_slot_step(paper_model, batch, titles, teacher_news, False), 1, 0)
+        paper, paper_loss = _timed(_per_slot_step(paper_model, *forms, False), 1, 0)
     return {
         "samples_per_s": samples / seconds,
         "paper_form_samples_per_s": samples / paper,

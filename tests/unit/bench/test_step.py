@@ -27,7 +27,11 @@ def test_three_forms_have_one_loss(found):
     assert figures["max_loss_difference"] < 0.02 * figures["loss"]
     assert figures["ratio_paper"] == pytest.approx(figures["samples_per_s"] / figures["paper_form_samples_per_s"])
     assert figures["ratio_stock"] == pytest.approx(figures["samples_per_s"] / figures["stock_form_samples_per_s"])
-    assert set(figures["shares"]) == {"frozen layers cached", "bf16", "packed tokens"}
+    assert set(figures["shares"]) == {
+        "distinct titles", "frozen layers cached", "packed tokens", "bf16", "fused Adam", "batches laid out ahead",
+        "fused kernels",
+    }  # fmt: skip
+    assert all(share > 0 for share in figures["shares"].values())
     assert figures["slots"] == 4 * 55 >= figures["filled_slots"] >= figures["distinct_titles"] > 0
 
 
@@ -38,3 +42,18 @@ def test_activations_are_those_of_the_trained_layer(found):
     assert 5 * layer < figures["activation_mib"] < 60 * layer + 1
     with torch.no_grad():
         assert step.activation_mib(module, engine, inputs) == 0
+
+
+def test_the_batch_of_every_slot_is_the_same_batch(monkeypatch):
+    """Its loss is the same, though no title occurs twice in it."""
+    monkeypatch.setattr(
+        step, "encoder_of", lambda width, layers: encoder_from_config(EncoderConfig(30_522, width, layers, 2, 64, 64))
+    )
+    scene = step._Scene.of(4, 2, 16, 1)
+    losses = []
+    for form in (scene, scene.every_slot()):
+        module = form.module("fp32")
+        inputs = module.titles.inputs(form.batch)
+        losses.append(module(inputs)["loss"].detach())
+    assert len(inputs.news) == len(step._slots(scene.batch)) > len(scene.titles)
+    torch.testing.assert_close(*losses)
