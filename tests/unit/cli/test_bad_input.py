@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ def run(arguments, monkeypatch, capsys) -> tuple[int, str, str]:
     return code, out.out, out.err
 
 
+def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """As at a prompt: pytest would keep a library's warnings, which a user sees, to itself."""
+    if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | ImportWarning | ResourceWarning):
+        print(f"{category.__name__}: {message}", file=sys.stderr)
+
+
 def check_line(err: str, case: Case) -> None:
     *before, line = err.splitlines()
     assert line.startswith("tnr: ") and not any(one.startswith("tnr:") for one in before), err
@@ -50,6 +57,7 @@ def check_folder(before: dict[str, str], after: dict[str, str], case: Case) -> N
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 def test_bad_input(case, place, monkeypatch, capsys):
+    monkeypatch.setattr("warnings.showwarning", show_warning)
     arguments = case.arguments(place)
     before = snapshot(place.path)
     code, out, err = run(arguments, monkeypatch, capsys)
