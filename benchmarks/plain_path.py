@@ -10,6 +10,7 @@ tests/unit/losses hold it against the paper's per-slot form.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,13 @@ def compared(fast: dict[str, RowResult], plain: dict[str, RowResult]) -> list[di
     return out
 
 
-def page(records: list[dict[str, Any]], facts: dict[str, Any], config: Path) -> str:
-    """The comparison as Markdown, percent."""
+def page(records: list[dict[str, Any]], facts: dict[str, Any], arguments: list[str]) -> str:
+    """The comparison as Markdown, percent. `arguments`: those of this script, so that the page says how it was made."""
     lines = [
         f"# {STUDY.title}",
         "",
-        f"{facts['date']}, commit {facts['commit']}, {facts['cpu']}; `python benchmarks/plain_path.py --config {config}`. Percent; means "
-        "over the seeds, which both paths share. Plain: "
+        f"{facts['date']}, commit {facts['commit']}, {facts['cpu']}; `{shlex.join(['python', 'benchmarks/plain_path.py', *arguments])}`. "
+        "Percent; means over the seeds, which both paths share. Plain: "
         + " ".join(f"`{one}`" for one in PLAIN)
         + ". *Noise*: the standard "
         "deviation over the plain path's seeds.",
@@ -129,7 +130,7 @@ def main() -> int:
     plain = trained(with_overrides(config, [f"output={config.output}-plain", *PLAIN]), arguments.jobs)
     records, facts = compared(fast, plain), surroundings()
     write_json(arguments.out / "plain-path.json", {**facts, "rows": records})
-    text = page(records, facts, arguments.config)
+    text = page(records, facts, ["--config", str(arguments.config), *arguments.overrides])
     write_text(arguments.out / "plain-path.md", text)
     print(text)
     return 0

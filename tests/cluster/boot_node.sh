@@ -68,7 +68,10 @@ else
   head=$(awk '$2 == "head" {print $1}' "$dir/pids")
   # Left over for a while by a node of that name that was killed.
   inside "$head" ip link delete "to-$name" 2>/dev/null || :
-  inside "$head" ip link add "to-$name" type veth peer name eth0 netns "$pid"
+  # A node has the same network card after a boot. With another one the others would send to the address that they remember,
+  # for up to a minute, and nothing could be started here.
+  mac=$(printf '02:00:%02x:%02x:%02x:%02x' ${address//./ })
+  inside "$head" ip link add "to-$name" type veth peer name eth0 address "$mac" netns "$pid"
   inside "$head" ip link set "to-$name" master br0 up
   inside "$pid" ip addr add "$address/24" dev eth0
   inside "$pid" ip link set eth0 up
