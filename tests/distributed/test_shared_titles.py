@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.click_batches import WORDS, random_batch, random_titles
 from tests.ranks import on_ranks
 from tnr_dist.config import Stage2Config
-from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
@@ -18,28 +18,13 @@ from tnr_dist.stages.stage2 import Stage2Module
 M, D, B, L, C, NEWS = 2, 8, 11, 6, 4, 25
 
 
-def _batch():
-    rng = np.random.default_rng(0)
-    history = rng.integers(0, NEWS, (B, L))
-    history[np.arange(L) >= rng.integers(0, L + 1, B)[:, None]] = -1
-    return {
-        "history": history.astype(np.int32),
-        "candidates": rng.integers(0, NEWS, (B, C)).astype(np.int32),
-        "weights": np.ones(B, np.float32),
-        "teacher_users": rng.standard_normal((B, M, D)).astype(np.float32),
-        "teacher_logits": rng.standard_normal((B, C, M)).astype(np.float32),
-    }
-
-
 def _step(dedupe, cache):
     """Loss and gradients of the global batch, and how many titles this rank encoded."""
     engine = DDPEngine("cpu", 1)
     rank, world = engine.environment.rank, engine.environment.world_size
-    rng = np.random.default_rng(1)
     torch.manual_seed(0)
-    offsets = np.concatenate([[0], np.cumsum(rng.integers(2, 12, NEWS))])
-    titles = RaggedTable(rng.integers(0, 30, offsets[-1]).astype(np.uint16), offsets)
-    encoder = encoder_from_config(EncoderConfig(30, 16, 2, 2, 32, 16)).set_dropout(0.0)
+    titles = random_titles(np.random.default_rng(1), NEWS, 11)
+    encoder = encoder_from_config(EncoderConfig(WORDS, 16, 2, 2, 32, 16)).set_dropout(0.0)
     encoder.freeze_below(1)
     student = Recommender(NewsEncoder(encoder, D), AttentionUserEncoder(D))
     settings = Stage2Config(dedupe=dedupe, frozen_cache=cache, temperature=1.5, beta2=0.3)
@@ -48,7 +33,8 @@ def _step(dedupe, cache):
     engine.setup(module, lambda m: torch.optim.SGD(m.parameters(), 0.0), precision="fp32", clip_norm=0.0)
     click_titles.prepare("frozen layers")
     mine = np.array_split(np.arange(B), world)[rank]
-    part = {name: values[mine] for name, values in _batch().items()} | {"count": np.array(B, np.float32)}
+    batch = random_batch(np.random.default_rng(0), B, L, C, NEWS, M, D)
+    part = {name: values[mine] if values.ndim else values for name, values in batch.items()}
     inputs = click_titles.inputs(part)
     loss = engine.forward(inputs)["loss"]
     engine.backward(loss)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.click_batches import WORDS, random_batch, random_titles
 from tnr_dist.config import Stage2Config
-from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
@@ -26,24 +26,13 @@ M, D, B, L, C, NEWS, LONGEST = 2, 16, 8, 6, 3, 60, 12
 
 
 def make_batch(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    history = rng.integers(0, NEWS, (B, L))
-    history[np.arange(L) >= rng.integers(0, L + 1, B)[:, None]] = -1
-    return {
-        "history": history.astype(np.int32),
-        "candidates": rng.integers(0, NEWS, (B, C)).astype(np.int32),
-        "weights": np.ones(B, np.float32),
-        "count": np.array(B, np.float32),
-        "teacher_users": rng.standard_normal((B, M, D)).astype(np.float32),
-        "teacher_logits": rng.standard_normal((B, C, M)).astype(np.float32),
-    }
+    return random_batch(rng, B, L, C, NEWS, M, D)
 
 
 def build(device: torch.device, dropout: float = 0.0, *, relative: bool = False) -> tuple[DDPEngine, Stage2Module]:
-    rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    offsets = np.concatenate([[0], np.cumsum(rng.integers(2, LONGEST + 1, NEWS))])
-    titles = RaggedTable(rng.integers(0, 30, offsets[-1]).astype(np.uint16), offsets)
-    config = EncoderConfig(30, 32, 2, 2, 64, 16, relative_buckets=8 if relative else 0)
+    titles = random_titles(np.random.default_rng(0), NEWS, LONGEST)
+    config = EncoderConfig(WORDS, 32, 2, 2, 64, 16, relative_buckets=8 if relative else 0)
     encoder = encoder_from_config(config).set_dropout(dropout)
     student = Recommender(NewsEncoder(encoder, D), AttentionUserEncoder(D))
     settings = Stage2Config(trainable_layers=1, cuda_graphs=True, lr=1e-2)

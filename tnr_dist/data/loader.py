@@ -64,7 +64,6 @@ class _Chunk:
     columns: Batch
     steps: int
     count: np.ndarray  # [] samples of one global batch
-    bad: bool  # some samples come from a damaged shard
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,7 @@ class ClickLoader:
       shard's candidates;
     - with `columns`: `teacher_users` [b, M, D], `teacher_logits` [b, 1 + K, M], in the dtype they are stored in.
 
-    `bad_shards` names the damaged shards met so far and what is wrong with them; `skipped_samples` counts this rank's
-    samples of weight 0 that came from them.
+    `bad_shards` names the damaged shards met so far and what is wrong with them.
 
     Raises InputError for a split without labels or samples, for damaged shards (`on_bad_shard='stop'`), and when not
     one shard can be read.
@@ -128,7 +126,6 @@ class ClickLoader:
         per_rank = options.streams // world_size
         self.streams = range(rank * per_rank, (rank + 1) * per_rank)
         self.bad_shards: dict[str, str] = {}
-        self.skipped_samples = 0
         self._lock = threading.Lock()
         self._column_spec: dict[str, tuple[tuple[int, ...], np.dtype]] | None = None if columns else {}
 
@@ -178,8 +175,6 @@ class ClickLoader:
         items = list(chunk.columns.items())
         for i in range(chunk.steps):
             batch = {name: values[i] for name, values in items}
-            if chunk.bad:
-                self.skipped_samples += int((batch["weights"] == 0).sum())
             batch["count"] = chunk.count
             yield batch
 
@@ -258,7 +253,7 @@ class _EpochReader:
                 parts.extend(self._take(stream, low, high))
                 rows.append((high - low) // steps)
             columns = self._join(parts, rows, steps)
-            yield _Chunk(columns, steps, np.array(count, np.float32), any(part.window.bad for part in parts))
+            yield _Chunk(columns, steps, np.array(count, np.float32))
             size = sum(values.nbytes for values in columns.values()) // (steps * local)
             most = min(_CHUNK_SAMPLES, _CHUNK_BYTES // max(size, 1))
             step += steps

@@ -142,7 +142,6 @@ class Window:
     history_row: np.ndarray  # [n]
     per_sample: Batch
     per_history: Batch
-    bad: bool
 
     def tables(self, low: int, high: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Name, table and rows of every column of samples low..high in the window's order."""
@@ -162,7 +161,7 @@ def make_window(
     samples: list[Batch] = []
     histories: list[Batch] = []
     history_rows: list[np.ndarray] = []
-    base, bad = 0, False
+    base = 0
     for shard, chosen in pieces:
         impression = shard.impression if chosen is None else shard.impression[chosen]
         click = shard.click if chosen is None else shard.click[chosen]
@@ -176,14 +175,12 @@ def make_window(
         histories.append(kept)
         history_rows.append(rows + base)
         base += len(kept["history"])
-        bad |= shard.bad
     history_row = _join(history_rows)
     return Window(
         rng.permutation(len(history_row)),
         history_row,
         {name: _join([part[name] for part in samples]) for name in samples[0]},
         {name: _join([part[name] for part in histories]) for name in histories[0]},
-        bad,
     )
 
 

@@ -55,7 +55,7 @@ def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Rec
 def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     """Score `evaluate.split` with the model of `evaluate.run`; writes and returns RUN/results.json.
 
-    A result that is already there for the same model, data and split is returned as it is.
+    A result that is already there for the same model, data, split and settings is returned as it is.
     """
     data = DataSet.open(config)
     run, split = chosen_run(config, data), config.evaluate.split
@@ -80,7 +80,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
                 say(f"{results}: complete, skipped")
             return before
         if engine.environment.rank == 0:
-            say(f"{results}: of another model, data or split; replaced")
+            say(f"{results}: of another model, data or settings; replaced")
     model, done, trained_with = _load(run, engine, config, data)
     began = time.monotonic()
     texts = data.news_tokens(config.data)

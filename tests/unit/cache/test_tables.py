@@ -49,8 +49,8 @@ def test_a_damaged_side_shard_counts_as_a_bad_shard(made):
         with pytest.raises(InputError, match="damaged"):
             list(loader(folder, index, tables.columns).epoch(0))
         skipping = loader(folder, index, tables.columns, on_bad_shard="skip")
-        list(skipping.epoch(0))
-        assert skipping.skipped_samples == index.shards[0].samples
+        skipped = sum(int((batch["row"] < 0).sum()) for batch in skipping.epoch(0))
+        assert skipped == index.shards[0].samples
         (folder / "cache" / "train" / index.shards[1].name).rename(folder / "away.tar")
         with pytest.raises(InputError, match="not one side shard"):
             TeacherTables(cache, index)

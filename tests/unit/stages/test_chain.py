@@ -17,6 +17,7 @@ from tnr_dist.errors import InputError
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache, finetune, pipeline, stage2
 from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.evaluate import evaluate
 
 
 def chain(path: Path, *overrides: str) -> None:
@@ -60,6 +61,18 @@ def test_a_finetuned_model_s_configuration_is_its_own(finished, name, capsys):
     finetune.run(config, DDPEngine("cpu", 1))
     said = capsys.readouterr().err
     assert f"{name}: complete, skipped" in said and said.count("complete") == 1
+
+
+def test_an_evaluation_of_other_settings_is_another_one(copy, chain_yaml, capsys):
+    config = load_config(chain_yaml, [f"output={copy / 'seed-0'}", "student.layers=1"])
+    run = copy / "seed-0" / "stage2-1"
+    config.evaluate.run, engine = str(run), DDPEngine("cpu", 1)
+    first = evaluate(config, engine)
+    assert "results.json: complete, skipped" in capsys.readouterr().err
+    config.data.title_tokens = 4
+    cut = evaluate(config, engine)
+    assert "settings; replaced" in capsys.readouterr().err
+    assert cut["auc"] != first["auc"] and json.loads((run / "results.json").read_text()) == cut
 
 
 def test_only_the_last_layers_train(finished):

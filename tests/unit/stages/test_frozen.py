@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.click_batches import random_titles
 from tnr_dist.config import FinetuneConfig
-from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
@@ -23,9 +23,7 @@ def encoder():
 
 @pytest.fixture
 def titles():
-    rng = np.random.default_rng(0)
-    offsets = np.concatenate([[0], np.cumsum(rng.integers(2, 9, 50))])
-    return RaggedTable(rng.integers(0, 30, offsets[-1]).astype(np.uint16), offsets)
+    return random_titles(np.random.default_rng(0), 50, 8)
 
 
 def states(encoder, titles, where, place, precision="fp32", gib=4.0):

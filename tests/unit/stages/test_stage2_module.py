@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.click_batches import random_titles
 from tnr_dist.config import Stage2Config
-from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.losses.click import click_loss
 from tnr_dist.losses.stage2 import (
@@ -32,9 +32,7 @@ M, D, B, L, C, NEWS = 3, 8, 6, 5, 4, 40
 def parts():
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    lengths = rng.integers(2, 9, NEWS)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    titles = RaggedTable(rng.integers(0, 30, offsets[-1]).astype(np.uint16), offsets)
+    titles = random_titles(rng, NEWS, 8)
     encoder = encoder_from_config(
         EncoderConfig(vocab_size=30, hidden=16, layers=2, heads=2, intermediate=32, max_positions=16)
     )
