@@ -77,6 +77,13 @@ def test_a_setting_of_a_row_makes_another_run():
     assert study_config(config, study).folders == "hashed" and config.folders == "auto"
 
 
+def test_a_student_of_the_teacher_s_size_has_no_second_row_of_one_name():
+    study = study_of("table2", load_config(None, ["reproduce.sizes=[6, 1]"]))
+    names = [row.name for row in study.rows]
+    assert len(names) == len(set(names)) and {name for pair in study.pairs for name in pair} <= set(names)
+    assert names.count("PLM-NR-6 (FT)") == 1 and "Tiny-NewsRec-6" in names
+
+
 def test_table2_has_every_row_of_the_paper():
     study = study_of("table2", load_config(None, []))
     rows = {row.name for row in study.rows}
