@@ -271,7 +271,8 @@ def _compared(models: Sequence[Model]) -> list[tuple[Model, Comparison, float]]:
         return []
     found = []
     for one in models:
-        ours = one.impressions if one is not reference and one.split == reference.split else None
+        # Other data has the same numbers of rows, of other impressions.
+        ours = one.impressions if one is not reference and one.scored_on == reference.scored_on else None
         if ours is None or not np.array_equal(ours[0], theirs[0]):
             continue
         valid = np.isfinite(ours[1]) & np.isfinite(theirs[1])

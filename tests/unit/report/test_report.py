@@ -312,6 +312,9 @@ def test_models_of_other_data_are_not_compared(tmp_path):
     rows = page.table("they do not compare")
     assert not [cell for row in rows for cell in row if "(best)" in cell or "×" in cell]
     assert "best AUC" not in path.read_text()
+    # Rows of the raw files have the same numbers in both, but are other impressions: a test pairs those of one data set.
+    tested = page.table("paired t test")
+    assert tested and all(row[0].startswith("a:") for row in tested[1:]), tested
 
 
 @pytest.mark.usefixtures("no_pictures")
