@@ -110,6 +110,10 @@ def test_card(copy):
     assert "trust_remote_code=True" in card and "MIT" in card
     assert "not measured" not in card
     assert str(copy.parent) not in card  # nobody's folders
+    results = read_json(copy / "results.json")
+    write_json(copy / "results.json", results | {"made_from": {"run": "a model that was here before"}})
+    export(copy, ["hf"], force=True, speed=False)
+    assert "Not evaluated" in (place / "README.md").read_text()
     (copy / "results.json").unlink()
     export(copy, ["hf"], force=True, speed=False)
     card = (place / "README.md").read_text()

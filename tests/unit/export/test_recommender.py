@@ -43,7 +43,14 @@ def test_recommend_leaves_out_and_ends_with_what_is_known(model):
     assert model.recommend(user, 2) == [("e", 5.0), ("d", 4.0)]
     assert [name for name, _ in model.recommend(user, 2, exclude=["e", "unknown", "e"])] == ["d", "c"]
     assert [name for name, _ in model.recommend(user, 99, exclude=["c"])] == ["e", "d", "b", "a"]
-    assert model.recommend(user, 5, exclude="abcde") == []
+    assert model.recommend(user, 5, exclude=list("abcde")) == []
+
+
+def test_ids_that_are_numbers_are_known_and_left_out_alike(model):
+    model.add_news([1, 2], np.full((2, 8), [[9], [8]], np.float32))
+    user = model.encode_user([1])
+    assert {name for name, _ in model.recommend(user, 2)} == {"1", "2"}
+    assert model.recommend(user, 1, exclude=[1]) == model.rank(user, [2])
 
 
 def test_only_the_last_clicks_count(model):
@@ -68,6 +75,7 @@ def test_add_news_replaces_known_ids(model):
     [
         (lambda m: m.rank(np.zeros(8), ["a", "nope"]), "'nope' is not known"),
         (lambda m: m.encode_user("abc"), "single text 'abc'"),
+        (lambda m: m.recommend(np.zeros(8), exclude="abc"), "single text 'abc'"),
         (lambda m: m.encode_user(np.zeros((2, 5), np.float32)), r"\[2, 5\]"),
         (lambda m: m.add_news(["x"], np.zeros((2, 8), np.float32)), "1 ids"),
         (lambda m: m.add_news(["x", "x"], np.zeros((2, 8), np.float32)), "twice"),

@@ -330,6 +330,18 @@ def test_secrets_of_a_url_are_left_out():
     assert "secret" not in json.dumps(cleaned)
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("pipe:curl -s -H 'Authorization: Bearer secret' https://host/shard-{0..9}.tar", "pipe:..."),
+        ("data.shards=pipe:KEY=secret aws s3 cp s3://bucket/shard-{0..9}.tar -", "data.shards=pipe:..."),
+        ("https://user:sec@ret@host/train@home/shard-{0..9}.tar", "https://host/train@home/shard-{0..9}.tar"),
+    ],
+)
+def test_secrets_of_commands_and_odd_passwords_are_left_out(address, shown):
+    assert client.without_secrets({"data": {"shards": address}}) == {"data": {"shards": shown}}
+
+
 class OneOfTwoNodes:
     """The engine of rank 2, the first of the second node; rank 0 says `said`."""
 
