@@ -100,6 +100,22 @@ def test_vectors_want_data_of_the_same_tokenizer(copy, prepared, tmp_path):
         export(copy, ["vectors"], data=other)
 
 
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("stage2", ""),
+        ("stage1", "the user encoder holds random weights"),
+        ("further-pretrain", "pooling, dense layer and user encoder are as they were at its start"),
+        ("tinybert-general", "pooling, dense layer and user encoder are as they were at its start"),
+    ],
+)
+def test_card_says_what_a_stage_does_not_train(copy, stage, said):
+    write_json(copy / "complete.json", {"id": "abc", "stage": stage})
+    (place,) = export(copy, ["hf"], speed=False)
+    card = (place / "README.md").read_text()
+    assert said in card and ("user encoder holds" in card or "at its start" in card) == bool(said)
+
+
 def test_card(copy):
     (place,) = export(copy, ["hf"], speed=True)
     card = (place / "README.md").read_text()
