@@ -12,10 +12,11 @@ import functools
 import netrc
 import os
 import re
+import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -116,6 +117,17 @@ def without_secrets(value: Any) -> Any:
         if "://" in value:
             value = re.sub(r"\?.*", "", re.sub(r"://[^/]*@", "://", value))
     return value
+
+
+@contextlib.contextmanager
+def _arguments_without_secrets() -> Iterator[None]:
+    """Within it the command line is what may be shown: the client keeps it beside a run, settings and all."""
+    before = sys.argv
+    sys.argv = [without_secrets(one) for one in before]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @functools.cache
@@ -220,12 +232,13 @@ class WandbRun:
             _say_once(f"wandb: not logged to ({wrong}); metrics are in metrics.jsonl. `pip install -U wandb` adds it")
             return cls(None, "absent")
         try:
-            run = wandb.init(
-                mode=mode,  # type: ignore[arg-type]
-                reinit="finish_previous",
-                settings=wandb.Settings(**known, **(settings or {})),
-                **arguments,
-            )
+            with _arguments_without_secrets():
+                run = wandb.init(
+                    mode=mode,  # type: ignore[arg-type]
+                    reinit="finish_previous",
+                    settings=wandb.Settings(**known, **(settings or {})),
+                    **arguments,
+                )
         except Exception as error:
             say(f"wandb: {mode} does not work: {_one_line(error)}")
             _leave()  # else the client holds on to the id
