@@ -1,5 +1,7 @@
 """`Recommender`: known news, users, ranking."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -103,7 +105,6 @@ def test_vectors_export_recommends_alone_and_beside_its_model(exports):
 
 
 def test_vectors_of_another_model_are_refused(exports, tmp_path):
-    import json
     import shutil
 
     folder = shutil.copytree(exports("vectors"), tmp_path / "vectors")
@@ -124,6 +125,20 @@ def test_options_of_another_format_are_refused(form, option, tmp_path):
 def test_bf16_is_close(exports, expected):
     found = Recommender.from_pretrained(exports("hf"), bf16=True).encode_news(TITLES)
     assert 0 < np.abs(found - expected).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": {}}, {"model": 3}, {"history": "3"}, {"title_tokens": None}, {"made_from": {}}, {"made_from": "x"}],
+)
+def test_a_damaged_description_is_named(change, tmp_path):
+    good = {"format": "onnx", "model": {"news_dim": 4}, "title_tokens": 24, "history": 3, "pad_id": 0, "checks": {}}
+    good |= {"made_from": {"model_sha256": "x"}, "format_version": 1}
+    (tmp_path / "recommender.json").write_text(json.dumps(good))
+    assert Description.read(tmp_path).news_dim == 4
+    (tmp_path / "recommender.json").write_text(json.dumps(good | change))
+    with pytest.raises(InputError, match=rf"recommender.json: {next(iter(change))} is not what an export says"):
+        Recommender.from_pretrained(tmp_path)
 
 
 def test_a_folder_that_is_no_export(tmp_path):

@@ -57,6 +57,13 @@ def test_fig3_shares_teachers_and_the_student_of_stage_1():
     assert found == {"post-train": 2, "finetune": 8, "cache": 8, "stage1": 2, "stage2": 8}
 
 
+def test_fig3_expects_most_teachers_to_be_best():
+    study = study_of("fig3", load_config(None, [*OVERRIDES, "reproduce.teachers=[1, 4, 2]"]))
+    most = "Tiny-NewsRec-2, M = 4"
+    assert study.panels[0].reference == most
+    assert study.pairs == [(most, "Tiny-NewsRec-2, M = 1"), (most, "Tiny-NewsRec-2, M = 2")]
+
+
 def test_fig6_trains_stage_1_once_a_beta1_and_shares_the_rest():
     found = stages("fig6", "reproduce.beta1=[0.9, 1.0]", "reproduce.beta2=[0.0, 0.1, 0.2]")
     assert found == {"post-train": 2, "finetune": 4, "cache": 2, "stage1": 4, "stage2": 8}
