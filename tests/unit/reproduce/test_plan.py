@@ -64,6 +64,15 @@ def test_fig3_expects_most_teachers_to_be_best():
     assert study.pairs == [(most, "Tiny-NewsRec-2, M = 1"), (most, "Tiny-NewsRec-2, M = 2")]
 
 
+def test_fig4_removes_a_stage_from_each_row():
+    # Two seeds: two teachers, the student finetuned after stage 1 and the plain one; stage 2 after stage 1 and without it.
+    assert stages("fig4") == {"post-train": 2, "finetune": 8, "cache": 2, "stage1": 2, "stage2": 4}
+    needs = [
+        {need.name.rsplit("-", 1)[0] for need in work.needs} for work in works("fig4") if work.place.stage == "stage2"
+    ]
+    assert sorted(map(sorted, needs)) == [["cache"]] * 2 + [["cache", "stage1-2"]] * 2
+
+
 def test_fig6_trains_stage_1_once_a_beta1_and_shares_the_rest():
     found = stages("fig6", "reproduce.beta1=[0.9, 1.0]", "reproduce.beta2=[0.0, 0.1, 0.2]")
     assert found == {"post-train": 2, "finetune": 4, "cache": 2, "stage1": 4, "stage2": 8}
