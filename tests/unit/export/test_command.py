@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tnr_dist.errors import InputError
-from tnr_dist.export import huggingface, measure
+from tnr_dist.export import huggingface, measure, runtimes
 from tnr_dist.export.command import export
 from tnr_dist.files import read_json, write_json
 
@@ -59,6 +59,14 @@ def test_a_model_that_does_not_reload_alike_is_not_exported(copy, monkeypatch):
     ours = measure.our_vectors
     monkeypatch.setattr(measure, "our_vectors", lambda *args: ours(*args) + 0.01)
     with pytest.raises(RuntimeError, match="differ"):
+        export(copy, ["hf"], speed=False)
+    assert not any((copy / "export").iterdir())
+
+
+def test_users_that_do_not_reload_alike_are_not_exported(copy, monkeypatch):
+    users = runtimes.PackedRuntime.users
+    monkeypatch.setattr(runtimes.PackedRuntime, "users", lambda *args: users(*args) + 0.01)
+    with pytest.raises(RuntimeError, match="user vectors differ from the run"):
         export(copy, ["hf"], speed=False)
     assert not any((copy / "export").iterdir())
 
