@@ -74,9 +74,15 @@ def run_works(works: Sequence[Work], config: Config, jobs: int, logs: Path, titl
                         workers.append(_start(number, jobs, config, logs))
                     worker = workers[number]
                     if worker.work is None:
-                        worker.work, worker.since = ready.pop(0), time.monotonic()
-                        del waiting[worker.work.key]
-                        worker.connection.send(worker.work)
+                        work = ready.pop(0)
+                        try:
+                            worker.connection.send(work)
+                        except OSError:  # it was killed while it had nothing to do
+                            worker.connection.close()
+                            worker = workers[number] = _start(number, jobs, config, logs)
+                            worker.connection.send(work)
+                        worker.work, worker.since = work, time.monotonic()
+                        del waiting[work.key]
                 # A worker alone may have been told to stop: its run has a checkpoint and is gone on with.
                 for work in _collect(
                     workers, finished, outcome, bar, lambda number: _start(number, jobs, config, logs)
