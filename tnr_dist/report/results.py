@@ -58,7 +58,8 @@ class Model:
     @cached_property
     def impressions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of the raw file and every impression's AUC, averaged over the seeds; None where not all have kept it."""
-        files = [run.path / "impressions.parquet" for run in self.group.scored]
+        runs = [run for run in self.group.scored if (run.results or {}).get("split", "") == self.split]
+        files = [run.path / "impressions.parquet" for run in runs]
         if not files or not all(file.is_file() for file in files):
             return None
         parts = [read_impressions(file) for file in files]
