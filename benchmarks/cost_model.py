@@ -141,7 +141,8 @@ def click_step(shape: Shape, batch: int, teachers: int = 0) -> Work:
     titles = distinct(batch) * SLOTS * batch
     work = trained(shape.width, shape.trainable, titles, TITLE_TOKENS) + top(shape.width, titles, TITLE_TOKENS)
     users = Work(3 * 2 * batch * SLOTS * DIM * (QUERY + 1), 3 * FP32 * batch * SLOTS * DIM)
-    loss = Work(3 * 2 * DIM * DIM, BF16 * DIM) * (teachers * (titles + batch))
+    # Forward and the projections' own gradients: the teachers' vectors want none.
+    loss = Work(2 * 2 * DIM * DIM, BF16 * DIM) * (teachers * (titles + batch))
     return work + users + loss + optimiser(shape.trained_parameters + (PROJECTIONS if teachers else 0))
 
 

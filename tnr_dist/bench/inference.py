@@ -51,7 +51,7 @@ def run(news: int = 0, repeats: int = 2, compiled: bool = True, kernels: str = "
             deepest = deepest or rate
             padded = transformers_pass(encoder, few, bf16=False, sort=False)
             others = {
-                "padded_fp32": len(few) / best_seconds(padded, 1),
+                "padded_fp32": len(few) / best_seconds(padded, repeats),
                 "sorted_bf16": news / best_seconds(transformers_pass(encoder, titles, bf16=True, sort=True), repeats),
             }
             if compiled:

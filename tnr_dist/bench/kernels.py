@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tnr_dist.errors import InputError
 from tnr_dist.kernels.additive_pooling import additive_pooling, additive_pooling_padded
 from tnr_dist.kernels.dispatch import Choice
 from tnr_dist.kernels.distillation import distillation
@@ -67,7 +68,11 @@ def run(batch: int = 0, repeats: int = 20) -> dict[str, Any]:
     Args:
         batch: samples of the batch (128 or 1024); 0 = both on a GPU, 128 without one.
         repeats: passes timed, at most; the median counts.
+
+    Raises InputError for another size of the batch.
     """
+    if batch and batch not in _TITLES:
+        raise InputError(f"tnr bench kernels: batch={batch}; {' or '.join(map(str, _TITLES))}, or 0")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = [batch] if batch else list(_TITLES) if device.type == "cuda" else [128]
     rows = []

@@ -30,17 +30,21 @@ def random_titles(count: int, seed: int = 0) -> RaggedTable:
 
 
 def encoder_of(width: int, layers: int) -> Encoder:
-    """A BERT of `width` and `layers`: MiniLM's own weights where it has them, BERT-base's shape for width 768."""
+    """A BERT of `width` and `layers`: MiniLM's own weights where it has them, BERT-base's shape for width 768.
+
+    Raises InputError for another width.
+    """
+    if width not in (384, 768):
+        raise InputError(f"width={width}: 384 (MiniLM) or 768 (BERT-base)")
     if width == 384:
         try:
             return load_plm(_MINILM, layers)[0]
         except InputError:
             pass
-    heads = {384: 12, 768: 12}[width]
     torch.manual_seed(0)
     return encoder_from_config(
         EncoderConfig(
-            vocab_size=_VOCABULARY, hidden=width, layers=layers, heads=heads, intermediate=4 * width, max_positions=512
+            vocab_size=_VOCABULARY, hidden=width, layers=layers, heads=12, intermediate=4 * width, max_positions=512
         )
     )
 

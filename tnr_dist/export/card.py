@@ -19,6 +19,11 @@ _UNTRAINED = {
     "post-train": "Post-training and stage 1 train the news encoder only: **the user encoder holds random weights**.",
 }
 _UNTRAINED["stage1"] = _UNTRAINED["post-train"]
+_UNTRAINED |= dict.fromkeys(
+    ("further-pretrain", "tinybert-general", "tinybert-intermediate"),
+    "This stage trains the PLM only: **pooling, dense layer and user encoder are as they were at its start**, random where "
+    "the PLM itself was what it began with.",
+)
 _FILES = {
     "hf": {
         "config.json, model.safetensors": "the PLM under `transformers`' names (its pooler is zeros: the model has none)",

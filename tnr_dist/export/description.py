@@ -18,6 +18,7 @@ PROGRAMS = ("news_encoder.pt2", "user_encoder.pt2")
 GRAPHS = ("news_encoder.onnx", "user_encoder.onnx")
 INT8_GRAPH = "news_encoder.int8.onnx"
 TABLES = ("news_ids.npy", "vectors.npy")
+_KINDS = {"model": dict, "title_tokens": int, "history": int, "pad_id": int, "made_from": dict}
 
 
 @dataclass(frozen=True)
@@ -71,4 +72,10 @@ class Description:
             raise InputError(f"{path}: {error}; export the run again") from None
         if found.format not in FORMATS:
             raise InputError(f"{path}: format {found.format!r} is not one of {', '.join(FORMATS)}")
+        wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(found, name), kind)]
+        if not wrong:
+            wrong += ["model"] * (not isinstance(found.model.get("news_dim"), int))
+            wrong += ["made_from"] * ("model_sha256" not in found.made_from)
+        if wrong:
+            raise InputError(f"{path}: {wrong[0]} is not what an export says; export the run again")
         return found

@@ -50,6 +50,15 @@ def our_vectors(source: Source, tokens: np.ndarray, offsets: np.ndarray) -> np.n
     return source.model.encode_news(Packed.pack(tokens, np.diff(offsets))).numpy()  # type: ignore[no-any-return]
 
 
+@torch.inference_mode()
+def user_difference(source: Source, runtime: Runtime, news: np.ndarray) -> float:
+    """The largest difference of a user vector's component from ours: of one who clicked all `news` [N, D], half, none."""
+    mask = np.arange(len(news)) < np.array([[len(news)], [len(news) // 2], [0]])
+    history = np.repeat(news[None], len(mask), axis=0)
+    ours = source.model.encode_users(torch.from_numpy(history), torch.from_numpy(mask)).numpy()
+    return float(np.abs(runtime.users(history, mask) - ours).max())
+
+
 def differences(found: np.ndarray, expected: np.ndarray) -> dict[str, float]:
     """The largest difference of a component, and the smallest cosine between vectors that should be the same."""
     dots = (found * expected).sum(1)
@@ -96,7 +105,7 @@ def check(source: Source, folder: Path, description: Description, *, speed: bool
         at batch 256; and what they were measured on.
 
     Raises:
-        RuntimeError: a float32 variant's vectors differ by more than rounding.
+        RuntimeError: a float32 variant's vectors, or the user vectors, differ by more than rounding.
     """
     tokens, offsets = sample_tokens(source)
     expected = our_vectors(source, tokens, offsets)
@@ -104,8 +113,12 @@ def check(source: Source, folder: Path, description: Description, *, speed: bool
     for variant in ("float32", "int8") if description.format == "onnx" else ("float32",):
         runtime = open_runtime(folder, description, quantised=variant == "int8", threads=torch.get_num_threads())
         facts: dict[str, float] = differences(runtime.news(tokens, offsets), expected)
-        if variant == "float32" and facts["max_difference"] > TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        if variant == "float32" and facts["max_difference"] > allowed:
             raise RuntimeError(f"{description.format}: vectors differ from the run's by {facts['max_difference']:.2g}")
+        users = user_difference(source, runtime, expected)
+        if users > allowed:
+            raise RuntimeError(f"{description.format}: user vectors differ from the run's by {users:.2g}")
         if speed:
             one, many = (latency(runtime, tokens, offsets, batch) for batch in (1, 256))
             facts |= {"p50_ms_batch_1": one["p50_ms"], "p99_ms_batch_1": one["p99_ms"]}

@@ -134,9 +134,14 @@ class Recommender:
         return [(str(candidates[i]), float(scores[i])) for i in np.argsort(-scores, kind="stable")]
 
     def recommend(self, user: np.ndarray, k: int = 10, exclude: Iterable[str] = ()) -> list[tuple[str, float]]:
-        """The k known news with the highest scores for a user vector, best first, without those of `exclude`."""
+        """The k known news with the highest scores for a user vector, best first, without those of `exclude`.
+
+        Raises InputError when `exclude` is a text: its letters would be taken for ids.
+        """
+        if isinstance(exclude, str):
+            raise InputError(f"expected news ids to leave out, got the single text {exclude!r}")
         scores = self.vectors @ np.asarray(user, np.float32)
-        left_out = [self._row[name] for name in exclude if name in self._row]
+        left_out = [self._row[str(name)] for name in exclude if str(name) in self._row]
         scores[left_out] = -np.inf
         k = min(k, len(self.ids) - len(set(left_out)))
         if k < 1:

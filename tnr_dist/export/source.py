@@ -10,7 +10,7 @@ from tnr_dist.config import Config
 from tnr_dist.config_file import load_config
 from tnr_dist.errors import InputError
 from tnr_dist.export.description import Description
-from tnr_dist.files import file_hash, read_json
+from tnr_dist.files import file_hash, read_json, read_json_object
 from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
 from tnr_dist.train.runfolder import completed_id
@@ -24,7 +24,7 @@ class Source:
         name: of the run's folder.
         model: on the CPU, float32, in evaluation mode.
         made_from: what identifies the model, for `Description`.
-        done: complete.json; results: results.json, None where the run was not evaluated.
+        done: complete.json; results: results.json, None where this model was not evaluated.
     """
 
     name: str
@@ -59,7 +59,6 @@ class Source:
                 f"{run}: the tokenizer of {config.plm.name} has {tokenizer.vocab_size} tokens, the model only "
                 f"{spec.encoder.vocab_size}; is plm.name in {run / 'config.yaml'} still the same model?"
             )
-        results = run / "results.json"
         return cls(
             name=run.resolve().name,
             model=model.eval().requires_grad_(False),
@@ -74,7 +73,7 @@ class Source:
                 "tokenizer": tokenizer.hash,
             },
             done=done,
-            results=read_json(results) if results.is_file() else None,
+            results=_results_of(run / "results.json", done["id"]),
         )
 
     @property
@@ -93,3 +92,10 @@ class Source:
         return Description(
             form, self.spec.to_dict(), self.title_tokens, self.config.data.history, self.pad_id, made_from
         )
+
+
+def _results_of(file: Path, run_id: str) -> dict[str, Any] | None:
+    """What is in results.json; None where there is none, or only that of a model that was here before."""
+    found = read_json_object(file) if file.is_file() else {}
+    made_from = found.get("made_from")
+    return found if isinstance(made_from, dict) and made_from.get("run") == run_id else None

@@ -29,37 +29,47 @@ class TokenizerFiles:
         paths: the defining files by their standard names.
         lowercase: WordPiece only: whether texts are lowercased: `do_lower_case` of tokenizer_config.json; without it, yes
             unless the vocabulary's name says cased (unilm2-large-cased-vocab.txt).
+        strip_accents, chinese: WordPiece only: whether accents go, by default where texts are lowercased, and whether
+            Chinese characters are words each; `strip_accents` and `tokenize_chinese_chars` of tokenizer_config.json.
     """
 
     folder: Path
     paths: dict[str, Path]
     lowercase: bool = True
+    strip_accents: bool | None = None
+    chinese: bool = True
 
     @classmethod
     def find(cls, folder: Path) -> TokenizerFiles:
         """Files of the tokenizer in `folder`; an `InputError` says what was looked for."""
-        settings = folder / "tokenizer_config.json"
-        lowercase = None
-        if settings.is_file():
-            lowercase = bool(read_json_object(settings).get("do_lower_case", True))
+        file = folder / "tokenizer_config.json"
+        settings = read_json_object(file) if file.is_file() else {}
         if (folder / "tokenizer.json").is_file():
             return cls(folder, {"tokenizer.json": folder / "tokenizer.json"})
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             return cls(folder, {name: folder / name for name in ("vocab.json", "merges.txt")})
         vocabulary = one_file(folder, "vocab.txt", "*-vocab.txt")
         if vocabulary is not None:
-            cased = "-cased" in vocabulary.name
-            return cls(folder, {"vocab.txt": vocabulary}, not cased if lowercase is None else lowercase)
+            lowercase, accents = settings.get("do_lower_case"), settings.get("strip_accents")
+            return cls(
+                folder,
+                {"vocab.txt": vocabulary},
+                "-cased" not in vocabulary.name if lowercase is None else bool(lowercase),
+                None if accents is None else bool(accents),
+                bool(settings.get("tokenize_chinese_chars", True)),
+            )
         raise InputError(f"{folder}: no tokenizer; expected tokenizer.json, vocab.txt, or vocab.json with merges.txt")
 
     def hash(self) -> str:
-        """sha256 over the files' names and content (and the lowercase setting): what determines the ids."""
+        """sha256 over the files' names and content (and a vocabulary's settings): what determines the ids."""
         digest = hashlib.sha256()
         for name, path in sorted(self.paths.items()):
             digest.update(f"{name}:{path.stat().st_size}:".encode())
             digest.update(path.read_bytes())
         if "vocab.txt" in self.paths:
             digest.update(f"lowercase:{self.lowercase}".encode())
+            if (self.strip_accents, self.chinese) != (None, True):  # data prepared without these keeps its hash
+                digest.update(f"accents:{self.strip_accents}chinese:{self.chinese}".encode())
         return digest.hexdigest()
 
 
@@ -120,7 +130,12 @@ class Tokenizer:
                 with atomic_path(folder / name) as temporary:
                     shutil.copyfile(path, temporary)
         if "vocab.txt" in self.files.paths:
-            settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.files.lowercase}
+            settings = {
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": self.files.lowercase,
+                "strip_accents": self.files.strip_accents,
+                "tokenize_chinese_chars": self.files.chinese,
+            }
             write_json(folder / "tokenizer_config.json", settings)
 
 
@@ -136,7 +151,12 @@ def _build(files: TokenizerFiles) -> tokenizers.Tokenizer:
         if "tokenizer.json" in paths:
             return tokenizers.Tokenizer.from_file(paths["tokenizer.json"])
         if "vocab.txt" in paths:
-            wordpiece = tokenizers.BertWordPieceTokenizer(paths["vocab.txt"], lowercase=files.lowercase)
+            wordpiece = tokenizers.BertWordPieceTokenizer(
+                paths["vocab.txt"],
+                handle_chinese_chars=files.chinese,
+                strip_accents=files.strip_accents,
+                lowercase=files.lowercase,
+            )
             missing = [token for token in ("[CLS]", "[SEP]", "[UNK]") if wordpiece.token_to_id(token) is None]
             if missing:
                 raise InputError(f"{first}: no {missing[0]} in it; not a BERT vocabulary")

@@ -58,7 +58,8 @@ class Model:
     @cached_property
     def impressions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of the raw file and every impression's AUC, averaged over the seeds; None where not all have kept it."""
-        files = [run.path / "impressions.parquet" for run in self.group.scored]
+        runs = [run for run in self.group.scored if (run.results or {}).get("split", "") == self.split]
+        files = [run.path / "impressions.parquet" for run in runs]
         if not files or not all(file.is_file() for file in files):
             return None
         parts = [read_impressions(file) for file in files]
@@ -271,7 +272,8 @@ def _compared(models: Sequence[Model]) -> list[tuple[Model, Comparison, float]]:
         return []
     found = []
     for one in models:
-        ours = one.impressions if one is not reference and one.split == reference.split else None
+        # Other data has the same numbers of rows, of other impressions.
+        ours = one.impressions if one is not reference and one.scored_on == reference.scored_on else None
         if ours is None or not np.array_equal(ours[0], theirs[0]):
             continue
         valid = np.isfinite(ours[1]) & np.isfinite(theirs[1])

@@ -125,8 +125,9 @@ def differences(study: Study, rows: dict[str, RowResult]) -> list[Difference]:
     for metric in COMPARED:
         tests = [(_over_impressions(rows[a], rows[b], metric), _over_seeds(rows[a], rows[b], metric)) for a, b in pairs]
         by_impressions = holm([test.p_value for test, _ in tests])
-        seeds = [test.p_value for _, test in tests if test is not None]
-        by_seeds: list[float | None] = [*holm(seeds)] if seeds else [None] * len(tests)
+        # Rows of a study with failed runs may have one seed in common, others more.
+        seeds = iter(holm([test.p_value for _, test in tests if test is not None]))
+        by_seeds = [None if test is None else next(seeds) for _, test in tests]
         for (a, b), (first, second), p, q in zip(pairs, tests, by_impressions, by_seeds, strict=True):
             out.append(Difference(a, b, metric, first, second, p, q))
     return out

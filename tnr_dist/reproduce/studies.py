@@ -59,7 +59,8 @@ def table2(config: Config, layers: int) -> Study:
         RowConfig(f"PLM-NR-{layers} (FT)", "finetune", 0),
         RowConfig(f"PLM-NR-{layers} (FP)", "further-pretrain", 0),
         RowConfig(f"PLM-NR-{layers} (DP)", "teacher", 0),
-        *(RowConfig(f"PLM-NR-{n} (FT)", "finetune", n) for n in sizes),
+        # One of the teacher's own size is the first row.
+        *(RowConfig(f"PLM-NR-{n} (FT)", "finetune", n) for n in sizes if n != layers),
         *(RowConfig(f"TinyBERT-{n}", "tinybert", n) for n in sizes),
         *(RowConfig(f"NewsBERT-{n}", "newsbert", n) for n in sizes),
         *(RowConfig(f"Tiny-NewsRec-{n}", "tiny-newsrec", n) for n in sizes),

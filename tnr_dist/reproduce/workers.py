@@ -74,10 +74,20 @@ def run_works(works: Sequence[Work], config: Config, jobs: int, logs: Path, titl
                         workers.append(_start(number, jobs, config, logs))
                     worker = workers[number]
                     if worker.work is None:
-                        worker.work, worker.since = ready.pop(0), time.monotonic()
-                        del waiting[worker.work.key]
-                        worker.connection.send(worker.work)
-                _collect(workers, finished, outcome, bar, lambda number: _start(number, jobs, config, logs))
+                        work = ready.pop(0)
+                        try:
+                            worker.connection.send(work)
+                        except OSError:  # it was killed while it had nothing to do
+                            worker.connection.close()
+                            worker = workers[number] = _start(number, jobs, config, logs)
+                            worker.connection.send(work)
+                        worker.work, worker.since = work, time.monotonic()
+                        del waiting[work.key]
+                # A worker alone may have been told to stop: its run has a checkpoint and is gone on with.
+                for work in _collect(
+                    workers, finished, outcome, bar, lambda number: _start(number, jobs, config, logs)
+                ):
+                    waiting[work.key] = work
                 if preemption.asked():
                     _stop(workers)
                     raise Preempted(f"{title}: stopped after checkpoints; run it again to go on")
@@ -107,8 +117,13 @@ def _leave_out(waiting: dict[Path, Work], outcome: Outcome, bar: Bar) -> None:
             bar.advance(1)
 
 
-def _collect(workers: list[_Worker], finished: set[Path], outcome: Outcome, bar: Bar, start: Any) -> None:
-    """Wait a moment for workers to finish; a worker that failed or died is replaced."""
+def _collect(workers: list[_Worker], finished: set[Path], outcome: Outcome, bar: Bar, start: Any) -> list[Work]:
+    """Wait a moment for workers to finish; one that failed, died or was told to stop is replaced.
+
+    Returns:
+        The runs whose workers were told to stop.
+    """
+    stopped = []
     busy = [worker for worker in workers if worker.work]
     found = multiprocessing.connection.wait([worker.connection for worker in busy], timeout=0.5)
     for number, worker in enumerate(workers):
@@ -131,8 +146,11 @@ def _collect(workers: list[_Worker], finished: set[Path], outcome: Outcome, bar:
             outcome.failed[work.key] = message
             bar.advance(1, name)
             say(f"{bar.title}: {name} FAILED: {message}")
+        else:
+            stopped.append(work)
         worker.connection.close()
         workers[number] = start(number)
+    return stopped
 
 
 def _stop(workers: list[_Worker]) -> None:

@@ -52,6 +52,19 @@ def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Rec
     return model.to(engine.device).eval(), done, trained_with
 
 
+def result_key(config: Config, data_id: str, run_id: str) -> dict[str, Any]:
+    """What a result follows from: the model by its run's id, the data by its own, split and settings."""
+    return {
+        "run": run_id,
+        "data": data_id,
+        "split": config.evaluate.split,
+        "history": config.data.history,
+        "news_inputs": config.data.news_inputs,
+        "tokens": [getattr(config.data, f"{name}_tokens") for name in config.data.news_inputs],
+        "precision": config.precision,
+    }
+
+
 def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     """Score `evaluate.split` with the model of `evaluate.run`; writes and returns RUN/results.json.
 
@@ -63,16 +76,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     if not index.labelled:
         raise InputError(f"{data.folder}: the {split} split has no labels; use `tnr predict` and the leaderboard")
     results = run / "results.json"
-    run_id = completed_id(run, "training")
-    key = {
-        "run": run_id,
-        "data": data.id,
-        "split": split,
-        "history": config.data.history,
-        "news_inputs": config.data.news_inputs,
-        "tokens": [getattr(config.data, f"{name}_tokens") for name in config.data.news_inputs],
-        "precision": config.precision,
-    }
+    key = result_key(config, data.id, completed_id(run, "training"))
     if results.is_file():
         before = read_json_object(results)
         if before.get("made_from") == key:

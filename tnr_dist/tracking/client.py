@@ -12,10 +12,11 @@ import functools
 import netrc
 import os
 import re
+import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -103,14 +104,30 @@ def _ids_beside(path: Path) -> set[str]:
 
 
 def without_secrets(value: Any) -> Any:
-    """A configuration's values without what a URL may carry beside its place: user, password, signature."""
+    """A configuration's values without what a URL may carry beside its place: user, password, signature.
+
+    Of a `pipe:` URL, which is a shell command, nothing stays: a key may stand anywhere in it.
+    """
     if isinstance(value, dict):
         return {key: without_secrets(one) for key, one in value.items()}
     if isinstance(value, list):
         return [without_secrets(one) for one in value]
-    if isinstance(value, str) and "://" in value:
-        return re.sub(r"\?.*", "", re.sub(r"://[^/@]*@", "://", value))
+    if isinstance(value, str):
+        value = re.sub(r"(^|=)pipe:.*", r"\1pipe:...", value, flags=re.DOTALL)  # alone, or in a row's `data.shards=...`
+        if "://" in value:
+            value = re.sub(r"\?.*", "", re.sub(r"://[^/]*@", "://", value))
     return value
+
+
+@contextlib.contextmanager
+def _arguments_without_secrets() -> Iterator[None]:
+    """Within it the command line is what may be shown: the client keeps it beside a run, settings and all."""
+    before = sys.argv
+    sys.argv = [without_secrets(one) for one in before]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @functools.cache
@@ -215,12 +232,13 @@ class WandbRun:
             _say_once(f"wandb: not logged to ({wrong}); metrics are in metrics.jsonl. `pip install -U wandb` adds it")
             return cls(None, "absent")
         try:
-            run = wandb.init(
-                mode=mode,  # type: ignore[arg-type]
-                reinit="finish_previous",
-                settings=wandb.Settings(**known, **(settings or {})),
-                **arguments,
-            )
+            with _arguments_without_secrets():
+                run = wandb.init(
+                    mode=mode,  # type: ignore[arg-type]
+                    reinit="finish_previous",
+                    settings=wandb.Settings(**known, **(settings or {})),
+                    **arguments,
+                )
         except Exception as error:
             say(f"wandb: {mode} does not work: {_one_line(error)}")
             _leave()  # else the client holds on to the id

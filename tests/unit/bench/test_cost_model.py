@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from tnr_dist.kernels.projection_mse import projection_mse
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.recommender import ModelSpec, build_recommender
 from tnr_dist.models.transformer import EncoderConfig
@@ -33,6 +36,21 @@ def test_a_step_has_the_operations_that_training_counts(model):
     assert ours.flops == pytest.approx(news_encoder_flops(encoder, lengths, first=2), rel=5e-3)
     trains = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     assert shape.trained_parameters == pytest.approx(trains + model.DIM * model.QUERY, rel=0.02)
+
+
+def test_the_projections_have_the_operations_that_torch_counts(model):
+    shape, batch, teachers = model.Shape(4, 2, 48), 8, 3
+    rows = round(model.distinct(batch) * model.SLOTS * batch) + batch  # of news and of users
+    weight = torch.randn(teachers, model.DIM, model.DIM, requires_grad=True)
+    bias, student = (
+        torch.zeros(teachers, model.DIM, requires_grad=True),
+        torch.randn(rows, model.DIM, requires_grad=True),
+    )
+    vectors, share = torch.randn(rows, teachers, model.DIM), torch.rand(rows, teachers, requires_grad=True)
+    with FlopCounterMode(display=False) as counted:
+        projection_mse(vectors, weight, bias, student, share, "torch").backward()
+    ours = model.click_step(shape, batch, teachers).flops - model.click_step(shape, batch).flops
+    assert ours == pytest.approx(counted.get_total_flops(), rel=5e-3)
 
 
 def test_distinct_titles_are_the_counted_ones(model):

@@ -188,6 +188,8 @@ _BAD_ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {
     "bench_setting_nan": (["bench", "prepare", "scale=nan"], ["scale=nan", "greater than 0"]),
     "bench_setting_of_no_truth": (["bench", "step", "compile=maybe"], ["compile='maybe'", "bool"]),
     "bench_saved_into_proc": (["bench", "metrics", "--save", "/proc/x.json"], ["/proc/x.json: cannot be written"]),
+    "bench_width": (["bench", "step", "width=512"], ["width=512", "384"]),
+    "bench_batch": (["bench", "kernels", "batch=64"], ["batch=64", "128 or 1024"]),
     "bench_setting_negative": (["bench", "metrics", "impressions=-5"], ["impressions=-5"]),
     "dashboard_without_login": (["dashboard"], ["tnr dashboard"]),
     "doctor_of_no_config": (["doctor", "none.yaml"], ["none.yaml"]),

@@ -110,6 +110,16 @@ def test_labels_of_crowded_models_do_not_overlap(tmp_path, monkeypatch):
             )
 
 
+@pytest.mark.parametrize("name", ["b$ $\\x", "a $x_{ b$ c"])
+def test_dollars_in_a_name_are_no_formula(name, tmp_path):
+    records = [{"samples": n, "train/loss": 1.0 / n} for n in (1, 2)]
+    quality_vs_speed(
+        [{"model": name, "auc": 0.7, "news_per_s": 10.0}, {"model": f"2 {name}", "auc": 0.6}], tmp_path / "q"
+    )
+    training_curves({f"{name}/seed-0": records, f"{name}/seed-1": records}, tmp_path / "curves")
+    assert (tmp_path / "q").is_file() and (tmp_path / "curves").is_file()
+
+
 def test_quality_vs_speed_of_little(tmp_path):
     for number, rows in enumerate((ROWS, ROWS[:1], ROWS[1:2])):
         quality_vs_speed(rows, tmp_path / f"{number}.png")

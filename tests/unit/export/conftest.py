@@ -19,7 +19,8 @@ from .cases import TITLES, need, write_run
 @pytest.fixture(scope="session")
 def run(tiny_plm: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_run(tmp_path_factory.mktemp("export") / "student", tiny_plm, prepared)
-    write_json(folder / "results.json", {"split": "dev", "auc": 0.7021, "impressions": 150, "seed": 3})
+    results = {"split": "dev", "auc": 0.7021, "impressions": 150, "seed": 3, "made_from": {"run": "abc"}}
+    write_json(folder / "results.json", results)
     return folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tnr_dist.errors import InputError
-from tnr_dist.export import huggingface, measure
+from tnr_dist.export import huggingface, measure, runtimes
 from tnr_dist.export.command import export
 from tnr_dist.files import read_json, write_json
 
@@ -63,6 +63,14 @@ def test_a_model_that_does_not_reload_alike_is_not_exported(copy, monkeypatch):
     assert not any((copy / "export").iterdir())
 
 
+def test_users_that_do_not_reload_alike_are_not_exported(copy, monkeypatch):
+    users = runtimes.PackedRuntime.users
+    monkeypatch.setattr(runtimes.PackedRuntime, "users", lambda *args: users(*args) + 0.01)
+    with pytest.raises(RuntimeError, match="user vectors differ from the run"):
+        export(copy, ["hf"], speed=False)
+    assert not any((copy / "export").iterdir())
+
+
 def test_nothing_is_written_when_one_of_the_formats_cannot_be(copy, tmp_path):
     need("faiss")
     with pytest.raises(InputError, match="not a prepared data set"):
@@ -100,6 +108,22 @@ def test_vectors_want_data_of_the_same_tokenizer(copy, prepared, tmp_path):
         export(copy, ["vectors"], data=other)
 
 
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("stage2", ""),
+        ("stage1", "the user encoder holds random weights"),
+        ("further-pretrain", "pooling, dense layer and user encoder are as they were at its start"),
+        ("tinybert-general", "pooling, dense layer and user encoder are as they were at its start"),
+    ],
+)
+def test_card_says_what_a_stage_does_not_train(copy, stage, said):
+    write_json(copy / "complete.json", {"id": "abc", "stage": stage})
+    (place,) = export(copy, ["hf"], speed=False)
+    card = (place / "README.md").read_text()
+    assert said in card and ("user encoder holds" in card or "at its start" in card) == bool(said)
+
+
 def test_card(copy):
     (place,) = export(copy, ["hf"], speed=True)
     card = (place / "README.md").read_text()
@@ -110,6 +134,10 @@ def test_card(copy):
     assert "trust_remote_code=True" in card and "MIT" in card
     assert "not measured" not in card
     assert str(copy.parent) not in card  # nobody's folders
+    results = read_json(copy / "results.json")
+    write_json(copy / "results.json", results | {"made_from": {"run": "a model that was here before"}})
+    export(copy, ["hf"], force=True, speed=False)
+    assert "Not evaluated" in (place / "README.md").read_text()
     (copy / "results.json").unlink()
     export(copy, ["hf"], force=True, speed=False)
     card = (place / "README.md").read_text()

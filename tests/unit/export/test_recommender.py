@@ -1,5 +1,7 @@
 """`Recommender`: known news, users, ranking."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -42,8 +44,15 @@ def test_recommend_leaves_out_and_ends_with_what_is_known(model):
     user = np.array([1, 2, 3, 4, 5, 0, 0, 0], np.float32)
     assert model.recommend(user, 2) == [("e", 5.0), ("d", 4.0)]
     assert [name for name, _ in model.recommend(user, 2, exclude=["e", "unknown", "e"])] == ["d", "c"]
-    assert [name for name, _ in model.recommend(user, 99, exclude=["c"])] == ["e", "d", "b", "a"]
-    assert model.recommend(user, 5, exclude="abcde") == []
+    assert [name for name, _ in model.recommend(user, 99, exclude=["c", "c"])] == ["e", "d", "b", "a"]
+    assert model.recommend(user, 5, exclude=list("abcde")) == []
+
+
+def test_ids_that_are_numbers_are_known_and_left_out_alike(model):
+    model.add_news([1, 2], np.full((2, 8), [[9], [8]], np.float32))
+    user = model.encode_user([1])
+    assert {name for name, _ in model.recommend(user, 2)} == {"1", "2"}
+    assert model.recommend(user, 1, exclude=[1]) == model.rank(user, [2])
 
 
 def test_only_the_last_clicks_count(model):
@@ -68,6 +77,7 @@ def test_add_news_replaces_known_ids(model):
     [
         (lambda m: m.rank(np.zeros(8), ["a", "nope"]), "'nope' is not known"),
         (lambda m: m.encode_user("abc"), "single text 'abc'"),
+        (lambda m: m.recommend(np.zeros(8), exclude="abc"), "single text 'abc'"),
         (lambda m: m.encode_user(np.zeros((2, 5), np.float32)), r"\[2, 5\]"),
         (lambda m: m.add_news(["x"], np.zeros((2, 8), np.float32)), "1 ids"),
         (lambda m: m.add_news(["x", "x"], np.zeros((2, 8), np.float32)), "twice"),
@@ -95,7 +105,6 @@ def test_vectors_export_recommends_alone_and_beside_its_model(exports):
 
 
 def test_vectors_of_another_model_are_refused(exports, tmp_path):
-    import json
     import shutil
 
     folder = shutil.copytree(exports("vectors"), tmp_path / "vectors")
@@ -116,6 +125,20 @@ def test_options_of_another_format_are_refused(form, option, tmp_path):
 def test_bf16_is_close(exports, expected):
     found = Recommender.from_pretrained(exports("hf"), bf16=True).encode_news(TITLES)
     assert 0 < np.abs(found - expected).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": {}}, {"model": 3}, {"history": "3"}, {"title_tokens": None}, {"made_from": {}}, {"made_from": "x"}],
+)
+def test_a_damaged_description_is_named(change, tmp_path):
+    good = {"format": "onnx", "model": {"news_dim": 4}, "title_tokens": 24, "history": 3, "pad_id": 0, "checks": {}}
+    good |= {"made_from": {"model_sha256": "x"}, "format_version": 1}
+    (tmp_path / "recommender.json").write_text(json.dumps(good))
+    assert Description.read(tmp_path).news_dim == 4
+    (tmp_path / "recommender.json").write_text(json.dumps(good | change))
+    with pytest.raises(InputError, match=rf"recommender.json: {next(iter(change))} is not what an export says"):
+        Recommender.from_pretrained(tmp_path)
 
 
 def test_a_folder_that_is_no_export(tmp_path):

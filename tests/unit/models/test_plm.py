@@ -191,6 +191,7 @@ MISSING = "encoder.layer.1.output.dense.bias"
             lambda s: s.update({"embeddings.position_embeddings.weight": torch.zeros(39, 16)}),
             r"position_embeddings.weight has shape \[39, 16\], expected \[40, 16\] \(max_position_embeddings",
         ),
+        (lambda s: s.update({MISSING: torch.full((16,), torch.nan)}), "ffn_out.bias is not finite"),
     ],
 )
 def test_wrong_keys_are_named(folder, change, message):
@@ -300,3 +301,18 @@ def test_config_values_of_a_wrong_type_are_named(folder):
         (folder / "config.json").write_text(json.dumps({**CONFIG, key: value}))
         with pytest.raises(InputError, match=r"config.json: "):
             load_plm(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("position_embedding_type", "relative_key"), ("embedding_size", 8), ("model_type", "electra")]
+)
+def test_encoders_that_compute_something_else_are_refused(folder, key, value):
+    (folder / "config.json").write_text(json.dumps({**CONFIG, key: value}))
+    with pytest.raises(InputError, match=rf"config.json: {key}.* not supported"):
+        load_plm(str(folder))
+
+
+def test_another_name_of_an_activation_is_the_same(folder):
+    for name, kind in (("gelu_pytorch_tanh", "gelu_new"), ("gelu_python", "gelu")):
+        (folder / "config.json").write_text(json.dumps({**CONFIG, "hidden_act": name}))
+        assert load_plm(str(folder))[0].config.activation == kind

@@ -70,6 +70,25 @@ def test_case_by_the_vocabularys_published_name(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text(text)
         assert rows(load_tokenizer(str(tmp_path / name)), ["News"], 9) == [ids]
+        (tmp_path / name / "tokenizer_config.json").write_text('{"model_max_length": 512}')  # says nothing of it
+        assert rows(load_tokenizer(str(tmp_path / name)), ["News"], 9) == [ids]
+
+
+@pytest.mark.parametrize("key", ["strip_accents", "tokenize_chinese_chars"])
+def test_what_else_a_vocabulary_s_settings_say(key, tmp_path):
+    from transformers import BertTokenizerFast
+
+    (tmp_path / "vocab.txt").write_text(
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nuber\nüber\n新\n新聞\n聞\n", encoding="utf-8"
+    )
+    plain = load_tokenizer(str(tmp_path))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, key: False}))
+    theirs, ours = BertTokenizerFast.from_pretrained(str(tmp_path)), load_tokenizer(str(tmp_path))
+    texts = ["Über 新聞"]
+    assert rows(ours, texts, 9) == theirs(texts)["input_ids"] != rows(plain, texts, 9)
+    ours.save(tmp_path / "copy")
+    again = load_tokenizer(str(tmp_path / "copy"))
+    assert again.hash == ours.hash != plain.hash and rows(again, texts, 9) == rows(ours, texts, 9)
 
 
 def test_roberta_vocabulary(tmp_path):

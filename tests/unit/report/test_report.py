@@ -16,6 +16,7 @@ from tnr_dist.files import write_text
 from tnr_dist.report.command import report, split_arguments, write_report
 from tnr_dist.report.data import read_impression_facts
 from tnr_dist.report.progress import duration
+from tnr_dist.stages.evaluate import read_impressions
 
 EVIL = '<script>alert("x")</script>|[y](javascript:z)'
 
@@ -312,6 +313,20 @@ def test_models_of_other_data_are_not_compared(tmp_path):
     rows = page.table("they do not compare")
     assert not [cell for row in rows for cell in row if "(best)" in cell or "×" in cell]
     assert "best AUC" not in path.read_text()
+    # Rows of the raw files have the same numbers in both, but are other impressions: a test pairs those of one data set.
+    tested = page.table("paired t test")
+    assert tested and all(row[0].startswith("a:") for row in tested[1:]), tested
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_impressions_of_a_seed_on_another_split_do_not_count(tmp_path):
+    write_experiment(make_config(tmp_path))
+    file = tmp_path / "seed-1/stage2-1/results.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"split": "train"}))
+    _, models = write_report([tmp_path], tmp_path / "out", now=BEGUN)
+    (student,) = [one for one in models if one.name == "Tiny-NewsRec-1"]
+    alone = read_impressions(tmp_path / "seed-0/stage2-1/impressions.parquet")
+    assert len(student.values["auc"]) == 1 and np.array_equal(student.impressions[1], alone["auc"])
 
 
 @pytest.mark.usefixtures("no_pictures")

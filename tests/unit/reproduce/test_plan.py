@@ -57,6 +57,22 @@ def test_fig3_shares_teachers_and_the_student_of_stage_1():
     assert found == {"post-train": 2, "finetune": 8, "cache": 8, "stage1": 2, "stage2": 8}
 
 
+def test_fig3_expects_most_teachers_to_be_best():
+    study = study_of("fig3", load_config(None, [*OVERRIDES, "reproduce.teachers=[1, 4, 2]"]))
+    most = "Tiny-NewsRec-2, M = 4"
+    assert study.panels[0].reference == most
+    assert study.pairs == [(most, "Tiny-NewsRec-2, M = 1"), (most, "Tiny-NewsRec-2, M = 2")]
+
+
+def test_fig4_removes_a_stage_from_each_row():
+    # Two seeds: two teachers, the student finetuned after stage 1 and the plain one; stage 2 after stage 1 and without it.
+    assert stages("fig4") == {"post-train": 2, "finetune": 8, "cache": 2, "stage1": 2, "stage2": 4}
+    needs = [
+        {need.name.rsplit("-", 1)[0] for need in work.needs} for work in works("fig4") if work.place.stage == "stage2"
+    ]
+    assert sorted(map(sorted, needs)) == [["cache"]] * 2 + [["cache", "stage1-2"]] * 2
+
+
 def test_fig6_trains_stage_1_once_a_beta1_and_shares_the_rest():
     found = stages("fig6", "reproduce.beta1=[0.9, 1.0]", "reproduce.beta2=[0.0, 0.1, 0.2]")
     assert found == {"post-train": 2, "finetune": 4, "cache": 2, "stage1": 4, "stage2": 8}
@@ -75,6 +91,13 @@ def test_a_setting_of_a_row_makes_another_run():
     assert len({work.key for work in runs}) == 4
     assert [work.place.config.stage2.use_distill for work in runs].count(False) == 1
     assert study_config(config, study).folders == "hashed" and config.folders == "auto"
+
+
+def test_a_student_of_the_teacher_s_size_has_no_second_row_of_one_name():
+    study = study_of("table2", load_config(None, ["reproduce.sizes=[6, 1]"]))
+    names = [row.name for row in study.rows]
+    assert len(names) == len(set(names)) and {name for pair in study.pairs for name in pair} <= set(names)
+    assert names.count("PLM-NR-6 (FT)") == 1 and "Tiny-NewsRec-6" in names
 
 
 def test_table2_has_every_row_of_the_paper():

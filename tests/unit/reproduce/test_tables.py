@@ -113,6 +113,17 @@ def test_rows_of_other_seeds_are_not_compared(study):
     assert not [one for one in differences(study, rows) if "Tiny-NewsRec-1" in (one.a, one.b)]
 
 
+def test_rows_with_one_seed_in_common_stand_beside_rows_with_more(study):
+    rows = fake_rows(study)
+    for name in study.pairs[0]:  # the further seeds of two rows failed
+        row = rows[name]
+        values = {metric: values[:1] for metric, values in row.values.items()}
+        rows[name] = RowResult(row.row, [0], row.runs[:1], values, row.impressions, row.model, 1.0)
+    found = [one for one in differences(study, rows) if one.metric == "auc"]
+    assert [one.p_seeds is None for one in found] == [True] + [False] * (len(found) - 1)
+    assert [one.p_seeds for one in found[1:]] == holm([one.over_seeds.p_value for one in found[1:]])
+
+
 @pytest.mark.parametrize("p", [[0.01, 0.04, 0.03], [0.5], [], [0.9, 0.8]])
 def test_holm(p):
     order = np.argsort(p)

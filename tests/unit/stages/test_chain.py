@@ -73,6 +73,10 @@ def test_an_evaluation_of_other_settings_is_another_one(copy, chain_yaml, capsys
     cut = evaluate(config, engine)
     assert "settings; replaced" in capsys.readouterr().err
     assert cut["auc"] != first["auc"] and json.loads((run / "results.json").read_text()) == cut
+    # A table does not take it for the row's: `tnr run` scores the run again as it was trained.
+    assert not pipeline.is_complete(load_config(chain_yaml, [f"output={copy}"]))
+    chain(chain_yaml, f"output={copy}")
+    assert json.loads((run / "results.json").read_text())["auc"] == first["auc"]
 
 
 def test_only_the_last_layers_train(finished):

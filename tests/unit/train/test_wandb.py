@@ -330,6 +330,31 @@ def test_secrets_of_a_url_are_left_out():
     assert "secret" not in json.dumps(cleaned)
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("pipe:curl -s -H 'Authorization: Bearer secret' https://host/shard-{0..9}.tar", "pipe:..."),
+        ("data.shards=pipe:KEY=secret aws s3 cp s3://bucket/shard-{0..9}.tar -", "data.shards=pipe:..."),
+        ("https://user:sec@ret@host/train@home/shard-{0..9}.tar", "https://host/train@home/shard-{0..9}.tar"),
+    ],
+)
+def test_secrets_of_commands_and_odd_passwords_are_left_out(address, shown):
+    assert client.without_secrets({"data": {"shards": address}}) == {"data": {"shards": shown}}
+
+
+def test_secrets_of_the_command_line_are_left_out(offline, tmp_path):
+    command = ["tnr", "stage2", "c.yaml", "data.shards=https://user:hunter2@host/train/shard-{0..9}.tar"]
+    offline.setattr(sys, "argv", command)
+    run = tmp_path / "run"
+    run.mkdir()
+    logged = WandbRun.open(Config(output=str(tmp_path)), run, "stage2", {})
+    assert logged.active and sys.argv is command
+    logged.finish()
+    read_offline(run)
+    written = b"".join(file.read_bytes() for file in run.rglob("*") if file.is_file())
+    assert b"hunter2" not in written and b"data.shards=https://host/train/shard-{0..9}.tar" in written
+
+
 class OneOfTwoNodes:
     """The engine of rank 2, the first of the second node; rank 0 says `said`."""
 
