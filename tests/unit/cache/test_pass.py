@@ -96,6 +96,14 @@ def test_killed_at_any_shard_goes_on_without_redoing_one(fresh, whole, prepared,
     assert len(made) <= blocks + 2 * per_shard  # at most the interrupted shards were begun again
 
 
+def test_unfinished_cache_of_other_settings_stays(fresh, prepared, tiny_plm):
+    work(settings(prepared, tiny_plm, fresh, "cache.shard_range=0:2"))
+    before = digests(fresh)
+    with pytest.raises(InputError, match="cache: holds an unfinished run of other settings"):
+        work(settings(prepared, tiny_plm, fresh, "cache.shard_range=2:3", "cache.dtype=fp32"))
+    assert digests(fresh) == before and len(before) == 3
+
+
 def test_precision_is_the_settings_whatever_ran_before(prepared, tiny_plm, tmp_path):
     """`tnr cache` alone makes what it makes in `tnr run`, where the engine has trained the teachers."""
     config = settings(prepared, tiny_plm, tmp_path / "chain", "precision=bf16")
