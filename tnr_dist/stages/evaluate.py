@@ -52,6 +52,19 @@ def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Rec
     return model.to(engine.device).eval(), done, trained_with
 
 
+def made_from(config: Config, data_id: str, run_id: str) -> dict[str, Any]:
+    """What the results of a finished run's model depend on: it, the data, the split and how news are read."""
+    return {
+        "run": run_id,
+        "data": data_id,
+        "split": config.evaluate.split,
+        "history": config.data.history,
+        "news_inputs": config.data.news_inputs,
+        "tokens": [getattr(config.data, f"{name}_tokens") for name in config.data.news_inputs],
+        "precision": config.precision,
+    }
+
+
 def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     """Score `evaluate.split` with the model of `evaluate.run`; writes and returns RUN/results.json.
 
@@ -64,15 +77,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
         raise InputError(f"{data.folder}: the {split} split has no labels; use `tnr predict` and the leaderboard")
     results = run / "results.json"
     run_id = completed_id(run, "training")
-    key = {
-        "run": run_id,
-        "data": data.id,
-        "split": split,
-        "history": config.data.history,
-        "news_inputs": config.data.news_inputs,
-        "tokens": [getattr(config.data, f"{name}_tokens") for name in config.data.news_inputs],
-        "precision": config.precision,
-    }
+    key = made_from(config, data.id, run_id)
     if results.is_file():
         before = read_json_object(results)
         if before.get("made_from") == key:

@@ -14,7 +14,7 @@ from tnr_dist.files import read_json_object
 from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
 from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.evaluate import evaluate
+from tnr_dist.stages.evaluate import evaluate, made_from
 from tnr_dist.train.runfolder import RunFolder
 
 _MAKERS: dict[str, Callable[..., None]] = {
@@ -80,14 +80,11 @@ def make(place: RunFolder, engine: Engine) -> None:
 
 
 def is_evaluated(place: RunFolder) -> bool:
-    """Whether a run is complete and its results are of this model and `evaluate.split`."""
+    """Whether a run is complete and its results are of this model, `evaluate.split` and the run's own settings."""
     file = place.path / "results.json"
     if not place.is_complete() or not file.is_file():
         return False
-    results = read_json_object(file)
-    made_from = results.get("made_from")
-    made = isinstance(made_from, dict) and made_from.get("run") == place.id
-    return made and results.get("split") == place.config.evaluate.split
+    return read_json_object(file).get("made_from") == made_from(place.config, str(place.inputs["data"]), place.id)
 
 
 def evaluate_run(place: RunFolder, engine: Engine) -> dict[str, Any]:

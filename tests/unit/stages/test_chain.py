@@ -75,6 +75,32 @@ def test_an_evaluation_of_other_settings_is_another_one(copy, chain_yaml, capsys
     assert cut["auc"] != first["auc"] and json.loads((run / "results.json").read_text()) == cut
 
 
+def test_results_of_other_settings_are_not_the_chain_s(copy, chain_yaml):
+    """`tnr evaluate` may leave results of another history or split in a run that `tnr run` has scored."""
+    config = load_config(chain_yaml, [f"output={copy}"])
+    run, results = copy / "seed-0" / "stage2-1", {}
+    for name in ("own", "other"):
+        one = load_config(chain_yaml, [f"output={copy / 'seed-0'}", f"evaluate.run={run}"])
+        one.data.history = 10 if name == "own" else 2
+        results[name] = evaluate(one, DDPEngine("cpu", 1))
+    assert results["other"]["auc"] != results["own"]["auc"]
+    assert not pipeline.is_complete(config)
+    pipeline.run_chain(config, DDPEngine("cpu", 1))
+    assert pipeline.is_complete(config)
+    assert json.loads((run / "results.json").read_text())["auc"] == results["own"]["auc"]
+
+
+def test_baselines_of_another_split_are_not_the_chain_s(copy, chain_yaml):
+    config = load_config(chain_yaml, [f"output={copy}"])
+    data, file = DataSet.open(config), copy / "baselines.json"
+    own = json.loads(file.read_text())
+    pipeline.baselines(load_config(chain_yaml, [f"output={copy}", "evaluate.split=train"]), data, DDPEngine("cpu", 1))
+    assert json.loads(file.read_text())["rows"] != own["rows"]
+    assert not pipeline.is_complete(config)
+    pipeline.run_chain(config, DDPEngine("cpu", 1))
+    assert json.loads(file.read_text()) == own and pipeline.is_complete(config)
+
+
 def test_only_the_last_layers_train(finished):
     states = [
         load_recommender(finished / "seed-0" / name / "model.safetensors")[0].state_dict()
