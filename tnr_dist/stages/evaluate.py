@@ -24,7 +24,7 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
 from tnr_dist.progress import say
 from tnr_dist.stages import stage2
-from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.common import DataSet, stop_if_asked
 from tnr_dist.tracking.tables import Table, nearest_news, news_titles, worst_impressions
 from tnr_dist.train.runfolder import completed_id
 from tnr_dist.train.tracking import log_evaluation
@@ -86,6 +86,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
             return before
         if engine.environment.rank == 0:
             say(f"{results}: of another model, data or settings; replaced")
+    stop_if_asked(engine, f"evaluate {split}")
     model, done, trained_with = _load(run, engine, config, data)
     began = time.monotonic()
     texts = data.news_tokens(config.data)

@@ -13,11 +13,13 @@ from tnr_dist.cli import main
 from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError
+from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache, finetune, pipeline, stage2
+from tnr_dist.stages import evaluate as evaluate_module
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.evaluate import evaluate
+from tnr_dist.stages.evaluate import evaluate, write_impressions
+from tnr_dist.train import preemption
 
 
 def chain(path: Path, *overrides: str) -> None:
@@ -99,6 +101,26 @@ def test_baselines_of_another_split_are_not_the_chain_s(copy, chain_yaml):
     assert not pipeline.is_complete(config)
     pipeline.run_chain(config, DDPEngine("cpu", 1))
     assert json.loads(file.read_text()) == own and pipeline.is_complete(config)
+
+
+def test_told_to_stop_the_chain_evaluates_no_further_model(copy, chain_yaml, monkeypatch):
+    config, left = load_config(chain_yaml, [f"output={copy}"]), sorted((copy / "seed-0").glob("*/results.json"))
+    for file in left:
+        file.unlink()
+    scored = []
+
+    def told_meanwhile(*arguments):
+        preemption._asked.set()
+        scored.append(1)
+        return write_impressions(*arguments)
+
+    monkeypatch.setattr(evaluate_module, "write_impressions", told_meanwhile)
+    with pytest.raises(Preempted, match="evaluate dev: told to stop"):
+        pipeline.run_chain(config, DDPEngine("cpu", 1))
+    assert len(scored) == 1 and len(left) == 3
+    monkeypatch.undo()
+    pipeline.run_chain(config, DDPEngine("cpu", 1))
+    assert pipeline.is_complete(config)
 
 
 def test_only_the_last_layers_train(finished):
