@@ -243,7 +243,11 @@ _TRAININGS = (
 )
 # Trainings in which nothing would learn with all layers frozen.
 _LAYERS_LEARN = ("tinybert.general", "tinybert.intermediate", "newsbert")
-_NOT_OF_A_ROW = ("output", "rows", "seed", "seeds", "folders", "data", "synth", "engine", "ranks", "device", "evaluate")
+# What all rows share: the data, and the engine, which is started once.
+_NOT_OF_A_ROW = (
+    *("output", "rows", "seed", "seeds", "folders", "data", "synth", "evaluate"),
+    *("engine", "ranks", "device", "kernels", "timeout", "threads", "deepspeed", "horovod"),
+)
 
 
 def _check(config: Config) -> None:

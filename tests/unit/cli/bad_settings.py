@@ -105,6 +105,8 @@ _BAD_VALUES: dict[str, list[str]] = {
     "stage1.teachers=4": ["stage1.teachers=4", "post_train.keep_models=1"],
     "rows=[{name: a}, {name: a}]": ["rows", "a name of its own"],
     "rows=[{name: a, set: [seed=3]}]": ["'a'", "'seed=3'"],
+    "rows=[{name: a, set: [deepspeed.zero_stage=3]}]": ["'a'", "'deepspeed.zero_stage=3'", "for one row only"],
+    "rows=[{name: a, set: [kernels=torch]}]": ["'a'", "'kernels=torch'", "for one row only"],
     "rows=[{name: a, set: [stage2.ler=3]}]": ["row 'a': its set: unknown key 'stage2.ler'"],
     "rows=[{name: a, layers: -1}]": ["'a'", "layers=-1"],
 }
