@@ -11,7 +11,7 @@ import torch
 
 from tnr_dist.config import Config
 from tnr_dist.config_file import load_config
-from tnr_dist.data.shards import read_index
+from tnr_dist.data.shards import SplitIndex, read_index
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine, choose_precision
 from tnr_dist.errors import InputError
@@ -52,6 +52,14 @@ def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Rec
     return model.to(engine.device).eval(), done, trained_with
 
 
+def labelled_index(data: DataSet, split: str) -> SplitIndex:
+    """The index of a split that can be evaluated. Raises InputError for one that is not there or has no labels."""
+    index = read_index(data.folder, split)
+    if not index.labelled:
+        raise InputError(f"{data.folder}: the {split} split has no labels; use `tnr predict` and the leaderboard")
+    return index
+
+
 def made_from(config: Config, data_id: str, run_id: str) -> dict[str, Any]:
     """What the results of a finished run's model depend on: it, the data, the split and how news are read."""
     return {
@@ -72,9 +80,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     """
     data = DataSet.open(config)
     run, split = chosen_run(config, data), config.evaluate.split
-    index = read_index(data.folder, split)
-    if not index.labelled:
-        raise InputError(f"{data.folder}: the {split} split has no labels; use `tnr predict` and the leaderboard")
+    index = labelled_index(data, split)
     results = run / "results.json"
     run_id = completed_id(run, "training")
     key = made_from(config, data.id, run_id)

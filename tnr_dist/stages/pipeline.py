@@ -17,6 +17,7 @@ from tnr_dist.evaluation.scoring import evaluate_split
 from tnr_dist.files import read_json, read_json_object, write_json, write_text
 from tnr_dist.progress import say
 from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.evaluate import labelled_index
 from tnr_dist.stages.rows import each_seed, evaluate_run, is_evaluated, make, row_folder, rows_of
 from tnr_dist.train.runfolder import in_order
 from tnr_dist.train.tracking import read_metrics
@@ -94,6 +95,7 @@ def is_complete(config: Config) -> bool:
 def run_chain(config: Config, engine: Engine) -> None:
     """All stages of all seeds on this rank."""
     data = DataSet.open(config)
+    labelled_index(data, config.evaluate.split)  # what cannot be scored is not trained for hours first
     for one in each_seed(config):
         if engine.environment.rank == 0 and config.seeds > 1:
             say(f"seed {one.seed}")
@@ -121,7 +123,7 @@ def baselines(config: Config, data: DataSet, engine: Engine) -> None:
         "random": random_scorer(),
         "most popular": popularity_scorer(data.folder, data.manifest["counts"]["news"]),
     }
-    if not config.data.input:
+    if not config.data.input and config.evaluate.split != "train":  # the generator keeps the truth of the other splits
         scorers["oracle"] = oracle_scorer(raw_folder(config), config.evaluate.split)
     rows = {}
     for name, scorer in scorers.items():

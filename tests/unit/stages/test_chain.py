@@ -123,6 +123,23 @@ def test_told_to_stop_the_chain_evaluates_no_further_model(copy, chain_yaml, mon
     assert pipeline.is_complete(config)
 
 
+def test_a_split_without_labels_is_refused_before_anything_is_trained(chain_yaml, tmp_path):
+    with pytest.raises(InputError, match="the test split has no labels"):
+        chain(chain_yaml, f"output={tmp_path / 'run'}", "evaluate.split=test")
+    assert not (tmp_path / "run").exists()
+
+
+def test_generated_data_can_be_scored_on_train(chain_yaml, raw_mind, tmp_path, monkeypatch):
+    """The generator keeps no true probabilities of it: there is no oracle."""
+    monkeypatch.setattr(pipeline, "raw_folder", lambda config: raw_mind)
+    rows = {}
+    for split in ("dev", "train"):
+        config = load_config(chain_yaml, ["data.input=", f"output={tmp_path}", f"evaluate.split={split}"])
+        pipeline.baselines(config, DataSet.open(config), DDPEngine("cpu", 1))
+        rows[split] = set(json.loads((tmp_path / "baselines.json").read_text())["rows"])
+    assert rows["dev"] - rows["train"] == {"oracle"}
+
+
 def test_only_the_last_layers_train(finished):
     states = [
         load_recommender(finished / "seed-0" / name / "model.safetensors")[0].state_dict()
