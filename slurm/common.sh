@@ -115,11 +115,10 @@ on_ranks() {
   say_why "$logs"
   # Slurm puts the job back by itself where that is what it wants.
   [ -z "$ended" ] || exit "$code"
-  if [ "$code" = 75 ] || { [ -n "$asked" ] && [ "$code" != 2 ]; }; then
-    requeue "$code"
-  fi
-  # Killed by a signal: lack of memory, or somebody's hand. It goes on from its checkpoint, but not for ever.
-  if [ "$code" -gt 128 ]; then
+  [ "$code" != 75 ] || requeue "$code"
+  # Killed by a signal: lack of memory, or somebody's hand. Or ended without a checkpoint when the time was up: it was just
+  # starting, or it is work that has none, such as an evaluation. It goes on or begins again, but not for ever.
+  if [ "$code" -gt 128 ] || { [ -n "$asked" ] && [ "$code" != 2 ]; }; then
     echo "$code" >>"$logs/crashes"
     [ "$(wc -l <"$logs/crashes")" -gt "$TNR_MAX_CRASHES" ] || requeue "$code"
   fi

@@ -13,7 +13,7 @@
 : "${TNR_TIME:=}"             # --time of every job, such as 12:00:00; empty: the script's own
 : "${TNR_GRACE:=120}"         # seconds before the time limit at which the ranks write a checkpoint and the job is requeued
 : "${TNR_CACHE_TASKS:=4}"     # jobs that the teachers' pass is shared among
-: "${TNR_MAX_CRASHES:=3}"     # times that a job whose rank was killed by a signal is requeued; 0: never
+: "${TNR_MAX_CRASHES:=3}"     # times that a job whose rank was killed, or that had no checkpoint at the time limit, is requeued; 0: never
 : "${TNR_LOGS:=runs/slurm}"   # folder of the logs, on a file system that all nodes share
 
 : "${TNR_MODULES:=}"          # modules to load in the job, separated by spaces

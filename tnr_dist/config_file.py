@@ -243,7 +243,11 @@ _TRAININGS = (
 )
 # Trainings in which nothing would learn with all layers frozen.
 _LAYERS_LEARN = ("tinybert.general", "tinybert.intermediate", "newsbert")
-_NOT_OF_A_ROW = ("output", "rows", "seed", "seeds", "folders", "data", "synth", "engine", "ranks", "device", "evaluate")
+# What all rows share: the data, and the engine, which is started once.
+_NOT_OF_A_ROW = (
+    *("output", "rows", "seed", "seeds", "folders", "data", "synth", "evaluate"),
+    *("engine", "ranks", "device", "kernels", "timeout", "threads", "deepspeed", "horovod"),
+)
 
 
 def _check(config: Config) -> None:
@@ -305,6 +309,11 @@ def _check(config: Config) -> None:
         raise InputError(f"newsbert.beta={config.newsbert.beta}: a share between 0 and 1")
     if not 0 < config.further_pretrain.mask < 1:
         raise InputError(f"further_pretrain.mask={config.further_pretrain.mask}: a share above 0 and below 1")
+    stage2 = config.stage2
+    if not (stage2.use_distill or stage2.use_embedding or (stage2.use_target and stage2.beta2)):
+        raise InputError(
+            "stage2: without use_distill, use_embedding and use_target (of weight beta2) nothing is learned"
+        )
     _check_news_inputs(config.data.news_inputs)
     _check_checkpoints(config)
     if not 0 <= config.data.max_unknown <= 1:
@@ -319,6 +328,8 @@ def _check(config: Config) -> None:
         for split in splits:
             if split not in ("train", "dev", "test"):
                 raise InputError(f"{key}={get(config, key)}: {split!r} is no split; one of train, dev, test")
+    if "train" not in config.cache.splits:
+        raise InputError(f"cache.splits={config.cache.splits}: train must be among them, stage 2 learns from it")
     _check_rows(config)
 
 

@@ -84,6 +84,19 @@ def test_a_warning_is_passed_on_and_the_job_requeued_whatever_the_ranks_make_of_
     assert process.returncode == 138 and job.requeued()
 
 
+def test_work_without_checkpoints_is_not_requeued_for_ever(job):
+    """An evaluation that does not fit into the time limit gets no further however often it begins."""
+    for attempt in range(4):
+        process = job("trap 'exit 138' USR1; echo up; for ((i = 0; i < 300; i++)); do sleep 0.1; done")
+        while "up" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGUSR1)
+        process.communicate(timeout=60)
+        assert process.returncode == 138 and job.requeued() is (attempt < 3)
+        if job.requeued():
+            (job.logs.parents[1] / "calls").unlink()
+
+
 def test_when_slurm_ends_the_job_it_only_waits_for_the_ranks(job):
     process = job("trap '' TERM; echo up; sleep 1; exit 75")
     while "up" not in process.stdout.readline():

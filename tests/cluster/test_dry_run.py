@@ -47,6 +47,14 @@ def test_the_demo_as_a_chain():
     assert found["stage2-1"][1][1:] == ["configs/demo.yaml", "output=runs/demo/seed-0", "seed=0", "student.layers=1"]
 
 
+def test_rows_without_jobs_of_their_own_wait_for_the_data(tmp_path):
+    config = tmp_path / "rows.yaml"
+    config.write_text("rows: [{name: TinyBERT-2, method: tinybert, layers: 2}]")
+    found = jobs(pipeline(config))
+    assert list(found) == ["prepare", "report"]
+    assert found["report"][0]["dependency"] == "afterok:ID_of_prepare"
+
+
 def test_arguments_with_spaces_and_quotes_survive():
     odd = "output=/tmp/a b/$HOME 'x'"
     found = jobs(pipeline("configs/demo.yaml", odd, "rows=[]", "seeds=2"))

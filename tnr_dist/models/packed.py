@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tnr_dist.models.attention import Plan
 from tnr_dist.transfer import to_device
@@ -131,6 +133,16 @@ class Packed:
 
     def _device(self, array: np.ndarray) -> Tensor:
         return to_device(array, self.tokens.device)
+
+
+def recomputed(work: Callable[..., Tensor], part: Packed, *rest: Any) -> Tensor:
+    """`work(part, *rest)`, of which only the result is kept: the rest is computed again when its gradient is due.
+
+    With the same dropout: torch restores the random numbers of the devices whose tensors are among the arguments, and
+    does not look for them inside a `Packed`.
+    """
+    result: Tensor = checkpoint(lambda tokens, *others: work(part, *others), part.tokens, *rest, use_reentrant=False)
+    return result
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tnr_dist.errors import InputError
-from tnr_dist.models.packed import Packed
+from tnr_dist.models.packed import Packed, recomputed
 from tnr_dist.models.pooling import AttentionPooling
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import load_state, load_strict, model_file, save_model
@@ -50,10 +49,7 @@ class NewsEncoder(nn.Module):
             # Only the vectors are kept; each part's activations are computed again when its gradient is due.
             parts = order.batch.split(count / math.ceil(count / budget))
             vectors = torch.cat(
-                [
-                    checkpoint(self._vectors, part, first, None if x is None else x[rows], use_reentrant=False)
-                    for part, rows in parts
-                ]
+                [recomputed(self._vectors, part, first, None if x is None else x[rows]) for part, rows in parts]
             )
         else:
             vectors = self._vectors(order.batch, first, x)

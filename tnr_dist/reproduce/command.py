@@ -27,6 +27,7 @@ from tnr_dist.reproduce.studies import Study, study_of
 from tnr_dist.reproduce.tables import latex, markdown, runs_csv, summary_csv
 from tnr_dist.reproduce.workers import Outcome, run_works, visible_gpus
 from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.evaluate import labelled_index
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Prepared:
 
     @classmethod
     def open(cls, name: str, config: Config) -> Prepared:
-        """Raises InputError when the data is not prepared, or for a study or rows that cannot be."""
+        """Raises InputError when the data is not prepared or not labelled, or for a study or rows that cannot be."""
         study, data = study_of(name, config), DataSet.open(config)
+        labelled_index(data, config.evaluate.split)
         return cls(study, config, data, plan(config, data, study))
 
     @property

@@ -71,6 +71,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         return
     begin(place, engine, redo)
     began = time.monotonic()
+    engine.use_precision(config.precision)  # nothing is trained here, and an earlier stage may have had another
     models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
     news, facts = _news_vectors(config, data, models, engine, place.path)
     teachers = [UserVectors(model, vectors) for model, vectors in zip(models, news, strict=True)]

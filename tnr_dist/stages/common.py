@@ -19,7 +19,7 @@ from tnr_dist.data.shards import read_index
 from tnr_dist.data.source import ShardSource
 from tnr_dist.data.tokens import RaggedTable, read_table
 from tnr_dist.engines.base import Engine
-from tnr_dist.errors import InputError
+from tnr_dist.errors import InputError, Preempted
 from tnr_dist.lock import held
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import (
@@ -33,6 +33,7 @@ from tnr_dist.models.recommender import (
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.progress import say
+from tnr_dist.train import preemption
 from tnr_dist.train.loop import Task, train
 from tnr_dist.train.runfolder import RunFolder, completed_id
 from tnr_dist.train.tracking import Tracker
@@ -250,6 +251,13 @@ def begin(run: RunFolder, engine: Engine, redo: bool) -> None:
     if engine.environment.rank == 0:
         run.begin(redo=redo)
     engine.barrier()
+
+
+def stop_if_asked(engine: Engine, title: str) -> None:
+    """Between two pieces of work that need no checkpoint: raise Preempted on all ranks when one was told to stop."""
+    if engine.all_reduce(torch.tensor([float(preemption.asked())], device=engine.device)).item():
+        preemption.forget()
+        raise Preempted(f"{title}: told to stop before it; run it again to go on")
 
 
 def train_model(

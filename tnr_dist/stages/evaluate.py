@@ -11,7 +11,7 @@ import torch
 
 from tnr_dist.config import Config
 from tnr_dist.config_file import load_config
-from tnr_dist.data.shards import read_index
+from tnr_dist.data.shards import SplitIndex, read_index
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine, choose_precision
 from tnr_dist.errors import InputError
@@ -24,7 +24,7 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
 from tnr_dist.progress import say
 from tnr_dist.stages import stage2
-from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.common import DataSet, stop_if_asked
 from tnr_dist.tracking.tables import Table, nearest_news, news_titles, worst_impressions
 from tnr_dist.train.runfolder import completed_id
 from tnr_dist.train.tracking import log_evaluation
@@ -52,6 +52,14 @@ def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Rec
     return model.to(engine.device).eval(), done, trained_with
 
 
+def labelled_index(data: DataSet, split: str) -> SplitIndex:
+    """The index of a split that can be evaluated. Raises InputError for one that is not there or has no labels."""
+    index = read_index(data.folder, split)
+    if not index.labelled:
+        raise InputError(f"{data.folder}: the {split} split has no labels; use `tnr predict` and the leaderboard")
+    return index
+
+
 def result_key(config: Config, data_id: str, run_id: str) -> dict[str, Any]:
     """What a result follows from: the model by its run's id, the data by its own, split and settings."""
     return {
@@ -72,9 +80,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     """
     data = DataSet.open(config)
     run, split = chosen_run(config, data), config.evaluate.split
-    index = read_index(data.folder, split)
-    if not index.labelled:
-        raise InputError(f"{data.folder}: the {split} split has no labels; use `tnr predict` and the leaderboard")
+    index = labelled_index(data, split)
     results = run / "results.json"
     key = result_key(config, data.id, completed_id(run, "training"))
     if results.is_file():
@@ -85,6 +91,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
             return before
         if engine.environment.rank == 0:
             say(f"{results}: of another model, data or settings; replaced")
+    stop_if_asked(engine, f"evaluate {split}")
     model, done, trained_with = _load(run, engine, config, data)
     began = time.monotonic()
     texts = data.news_tokens(config.data)

@@ -14,9 +14,10 @@ from tnr_dist.engines.environment import detect
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.baselines import oracle_scorer, popularity_scorer, random_scorer
 from tnr_dist.evaluation.scoring import evaluate_split
-from tnr_dist.files import read_json, write_json, write_text
+from tnr_dist.files import read_json, read_json_object, write_json, write_text
 from tnr_dist.progress import say
 from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.evaluate import labelled_index
 from tnr_dist.stages.rows import each_seed, evaluate_run, is_evaluated, make, row_folder, rows_of
 from tnr_dist.train.runfolder import in_order
 from tnr_dist.train.tracking import read_metrics
@@ -85,7 +86,8 @@ def is_complete(config: Config) -> bool:
                 return False
             if not all(is_evaluated(place) for place in targets):
                 return False
-        return (Path(config.output) / "baselines.json").is_file()
+        yardsticks = Path(config.output) / "baselines.json"
+        return yardsticks.is_file() and read_json_object(yardsticks).get("made_from") == _scored(config, data)
     except InputError:
         return False
 
@@ -93,6 +95,7 @@ def is_complete(config: Config) -> bool:
 def run_chain(config: Config, engine: Engine) -> None:
     """All stages of all seeds on this rank."""
     data = DataSet.open(config)
+    labelled_index(data, config.evaluate.split)  # what cannot be scored is not trained for hours first
     for one in each_seed(config):
         if engine.environment.rank == 0 and config.seeds > 1:
             say(f"seed {one.seed}")
@@ -104,18 +107,23 @@ def run_chain(config: Config, engine: Engine) -> None:
     baselines(config, data, engine)
 
 
+def _scored(config: Config, data: DataSet) -> dict[str, str]:
+    """What the baselines' figures depend on."""
+    return {"data": data.id, "split": config.evaluate.split}
+
+
 def baselines(config: Config, data: DataSet, engine: Engine) -> None:
     """Score what needs no training, as yardsticks: OUTPUT/baselines.json."""
     out = Path(config.output) / "baselines.json"
-    key = {"data": data.id, "split": config.evaluate.split}
-    if out.is_file() and read_json(out).get("made_from") == key:
+    key = _scored(config, data)
+    if out.is_file() and read_json_object(out).get("made_from") == key:
         return
     index = read_index(data.folder, config.evaluate.split)
     scorers = {
         "random": random_scorer(),
         "most popular": popularity_scorer(data.folder, data.manifest["counts"]["news"]),
     }
-    if not config.data.input:
+    if not config.data.input and config.evaluate.split != "train":  # the generator keeps the truth of the other splits
         scorers["oracle"] = oracle_scorer(raw_folder(config), config.evaluate.split)
     rows = {}
     for name, scorer in scorers.items():

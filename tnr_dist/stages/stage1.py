@@ -35,6 +35,7 @@ from tnr_dist.stages.common import (
     train_model,
     trained_model,
 )
+from tnr_dist.stages.frozen import compute_dtype
 from tnr_dist.stages.post_train import MatchingInputs, accuracy, matching_accuracy, matching_inputs, matching_loader
 from tnr_dist.train.runfolder import RunFolder, completed_id
 from tnr_dist.transfer import to_device
@@ -123,7 +124,14 @@ class TeacherVectors:
     ) -> dict[str, Tensor]:
         """Titles and bodies [news, D] of one teacher."""
         file = run / (f"matching_vectors-{number}.safetensors" if number else "matching_vectors.safetensors")
-        key = "/".join([completed_id(run, "post-train"), data.id, str(train.title_tokens), str(train.body_tokens)])
+        made_from = (
+            completed_id(run, "post-train"),
+            data.id,
+            train.title_tokens,
+            train.body_tokens,
+            compute_dtype(engine),
+        )
+        key = "/".join(map(str, made_from))
         # Another student's job may write it just now: all ranks of this one must come to the same conclusion.
         missing = not file.is_file() or read_safetensors(file)[1].get("key") != key
         if engine.all_reduce(torch.tensor([float(missing)], device=engine.device)).item():

@@ -10,7 +10,25 @@ import signal
 import threading
 from types import FrameType
 
-_asked = threading.Event()
+
+class _Flag:
+    """A `threading.Event` without its lock: the handler of a signal that comes while another handler, or `forget`, holds
+    that would wait for it for ever."""
+
+    def __init__(self) -> None:
+        self._up = False
+
+    def set(self) -> None:
+        self._up = True
+
+    def clear(self) -> None:
+        self._up = False
+
+    def is_set(self) -> bool:
+        return self._up
+
+
+_asked = _Flag()
 
 
 def listen() -> None:

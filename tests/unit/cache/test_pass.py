@@ -96,6 +96,27 @@ def test_killed_at_any_shard_goes_on_without_redoing_one(fresh, whole, prepared,
     assert len(made) <= blocks + 2 * per_shard  # at most the interrupted shards were begun again
 
 
+def test_unfinished_cache_of_other_settings_stays(fresh, prepared, tiny_plm):
+    work(settings(prepared, tiny_plm, fresh, "cache.shard_range=0:2"))
+    before = digests(fresh)
+    with pytest.raises(InputError, match="cache: holds an unfinished run of other settings"):
+        work(settings(prepared, tiny_plm, fresh, "cache.shard_range=2:3", "cache.dtype=fp32"))
+    assert digests(fresh) == before and len(before) == 3
+
+
+def test_precision_is_the_settings_whatever_ran_before(prepared, tiny_plm, tmp_path):
+    """`tnr cache` alone makes what it makes in `tnr run`, where the engine has trained the teachers."""
+    config = settings(prepared, tiny_plm, tmp_path / "chain", "precision=bf16")
+    engine = DDPEngine("cpu", 1)
+    post_train.run(config, engine)
+    finetune.run(config, engine)
+    shutil.copytree(tmp_path / "chain", tmp_path / "alone")
+    cache.run(config, engine)
+    engine.close()
+    work(settings(prepared, tiny_plm, tmp_path / "alone", "precision=bf16"))
+    assert digests(tmp_path / "alone") == digests(tmp_path / "chain")
+
+
 def _told_to_stop(config):
     if os.environ["RANK"] == "1":
         preemption._asked.set()

@@ -13,11 +13,13 @@ from tnr_dist.cli import main
 from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError
+from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache, finetune, pipeline, stage2
+from tnr_dist.stages import evaluate as evaluate_module
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.evaluate import evaluate
+from tnr_dist.stages.evaluate import evaluate, write_impressions
+from tnr_dist.train import preemption
 
 
 def chain(path: Path, *overrides: str) -> None:
@@ -77,6 +79,69 @@ def test_an_evaluation_of_other_settings_is_another_one(copy, chain_yaml, capsys
     assert not pipeline.is_complete(load_config(chain_yaml, [f"output={copy}"]))
     chain(chain_yaml, f"output={copy}")
     assert json.loads((run / "results.json").read_text())["auc"] == first["auc"]
+
+
+def test_results_of_other_settings_are_not_the_chain_s(copy, chain_yaml):
+    """`tnr evaluate` may leave results of another history or split in a run that `tnr run` has scored."""
+    config = load_config(chain_yaml, [f"output={copy}"])
+    run, results = copy / "seed-0" / "stage2-1", {}
+    for name in ("own", "other"):
+        one = load_config(chain_yaml, [f"output={copy / 'seed-0'}", f"evaluate.run={run}"])
+        one.data.history = 10 if name == "own" else 2
+        results[name] = evaluate(one, DDPEngine("cpu", 1))
+    assert results["other"]["auc"] != results["own"]["auc"]
+    assert not pipeline.is_complete(config)
+    pipeline.run_chain(config, DDPEngine("cpu", 1))
+    assert pipeline.is_complete(config)
+    assert json.loads((run / "results.json").read_text())["auc"] == results["own"]["auc"]
+
+
+def test_baselines_of_another_split_are_not_the_chain_s(copy, chain_yaml):
+    config = load_config(chain_yaml, [f"output={copy}"])
+    data, file = DataSet.open(config), copy / "baselines.json"
+    own = json.loads(file.read_text())
+    pipeline.baselines(load_config(chain_yaml, [f"output={copy}", "evaluate.split=train"]), data, DDPEngine("cpu", 1))
+    assert json.loads(file.read_text())["rows"] != own["rows"]
+    assert not pipeline.is_complete(config)
+    pipeline.run_chain(config, DDPEngine("cpu", 1))
+    assert json.loads(file.read_text()) == own and pipeline.is_complete(config)
+
+
+def test_told_to_stop_the_chain_evaluates_no_further_model(copy, chain_yaml, monkeypatch):
+    config, left = load_config(chain_yaml, [f"output={copy}"]), sorted((copy / "seed-0").glob("*/results.json"))
+    for file in left:
+        file.unlink()
+    scored = []
+
+    def told_meanwhile(*arguments):
+        preemption._asked.set()
+        scored.append(1)
+        return write_impressions(*arguments)
+
+    monkeypatch.setattr(evaluate_module, "write_impressions", told_meanwhile)
+    with pytest.raises(Preempted, match="evaluate dev: told to stop"):
+        pipeline.run_chain(config, DDPEngine("cpu", 1))
+    assert len(scored) == 1 and len(left) == 3
+    monkeypatch.undo()
+    pipeline.run_chain(config, DDPEngine("cpu", 1))
+    assert pipeline.is_complete(config)
+
+
+def test_a_split_without_labels_is_refused_before_anything_is_trained(chain_yaml, tmp_path):
+    with pytest.raises(InputError, match="the test split has no labels"):
+        chain(chain_yaml, f"output={tmp_path / 'run'}", "evaluate.split=test")
+    assert not (tmp_path / "run").exists()
+
+
+def test_generated_data_can_be_scored_on_train(chain_yaml, raw_mind, tmp_path, monkeypatch):
+    """The generator keeps no true probabilities of it: there is no oracle."""
+    monkeypatch.setattr(pipeline, "raw_folder", lambda config: raw_mind)
+    rows = {}
+    for split in ("dev", "train"):
+        config = load_config(chain_yaml, ["data.input=", f"output={tmp_path}", f"evaluate.split={split}"])
+        pipeline.baselines(config, DataSet.open(config), DDPEngine("cpu", 1))
+        rows[split] = set(json.loads((tmp_path / "baselines.json").read_text())["rows"])
+    assert rows["dev"] - rows["train"] == {"oracle"}
 
 
 def test_only_the_last_layers_train(finished):

@@ -207,6 +207,22 @@ def test_stage1s_teachers_are_the_checkpoints(code_runs, matching):
     assert (inputs.teacher_bodies[:, 0] - inputs.teacher_bodies[:, 1]).abs().max() > 1e-3
 
 
+def test_teacher_vectors_are_of_the_stages_own_precision(code_runs, chain_yaml, tmp_path):
+    """Whatever another student's stage 1 has left beside the post-trained model."""
+    found = []
+    for order in (["bf16", "fp32"], ["fp32"]):
+        without = shutil.ignore_patterns("matching_vectors*")
+        run = Path(shutil.copytree(code_runs / "post-train", tmp_path / "-".join(order), ignore=without))
+        for precision in order:
+            config, device = settings(chain_yaml, code_runs, *CODE), engine()
+            device.use_precision(precision)
+            data = DataSet.open(config)
+            loader = post_train.matching_loader(config, data, config.stage1, device)
+            vectors = stage1.TeacherVectors(run, loader, config.stage1, device, data)
+        found.append(vectors.bodies[0])
+    assert torch.equal(*found)
+
+
 def test_the_seed_alone_draws_the_projections_of_stage1(code_runs, chain_yaml, tmp_path):
     models = []
     for drawn_before in (1, 2):  # by the stages that ran in the same process

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +25,27 @@ def test_a_signal_is_kept_until_it_is_granted(number):
         preemption.forget()
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+SIGNALS_IN_EVERY_LINE = """
+import os, signal, sys
+from tnr_dist.train import preemption
+
+def again(frame, event, argument):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return again
+
+preemption.listen()
+sys.settrace(again)
+preemption._ask(signal.SIGTERM, None)
+preemption.forget()
+sys.settrace(None)
+print("over")
+"""
+
+
+def test_a_signal_in_the_middle_of_another_is_no_deadlock():
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALS_IN_EVERY_LINE], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == "over\n"

@@ -11,13 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tnr_dist.config import GeneralConfig, MLMConfig
 from tnr_dist.data.loader import Batch
 from tnr_dist.data.matching import MatchingLoader
 from tnr_dist.engines.base import Engine
-from tnr_dist.models.packed import Packed
+from tnr_dist.models.packed import Packed, recomputed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.stages.clicks import ClickTask
 from tnr_dist.stages.common import plm_parameters
@@ -109,4 +108,4 @@ def in_parts(texts: Packed, budget: int, compute: Callable[[Packed, slice], Tens
     if not budget or count <= budget or not torch.is_grad_enabled():
         return compute(batch, slice(0, count))
     parts = batch.split(count / math.ceil(count / budget))
-    return torch.cat([checkpoint(compute, part, rows, use_reentrant=False) for part, rows in parts])
+    return torch.cat([recomputed(compute, part, rows) for part, rows in parts])
