@@ -15,7 +15,7 @@ import yaml
 
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json
-from tnr_dist.tracking.client import without_secrets
+from tnr_dist.redaction import without_secrets
 from tnr_dist.train.tracking import read_metrics
 
 _SEED = re.compile(r"seed-(\d+)")

@@ -25,6 +25,7 @@ from tnr_dist.config import Config, WandbConfig, to_dict
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.files import write_text
 from tnr_dist.progress import say
+from tnr_dist.redaction import without_secrets
 from tnr_dist.tracking.tables import Table
 
 Mode = Literal["online", "offline", "disabled"]
@@ -101,22 +102,6 @@ def _ids_beside(path: Path) -> set[str]:
     seeds = re.fullmatch(r"seed-\d+", folder.name)
     files = folder.parent.glob("seed-*/*/wandb_id") if seeds else folder.glob("*/wandb_id")
     return {stored_id(file.parent) for file in files if file.parent != path.absolute()}
-
-
-def without_secrets(value: Any) -> Any:
-    """A configuration's values without what a URL may carry beside its place: user, password, signature.
-
-    Of a `pipe:` URL, which is a shell command, nothing stays: a key may stand anywhere in it.
-    """
-    if isinstance(value, dict):
-        return {key: without_secrets(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(one) for one in value]
-    if isinstance(value, str):
-        value = re.sub(r"(^|=)pipe:.*", r"\1pipe:...", value, flags=re.DOTALL)  # alone, or in a row's `data.shards=...`
-        if "://" in value:
-            value = re.sub(r"\?.*", "", re.sub(r"://[^/]*@", "://", value))
-    return value
 
 
 @contextlib.contextmanager

@@ -88,6 +88,22 @@ def test_what_a_url_does_not_give_is_named(split, kind, request):
         source.read(split.index.shards[1])
 
 
+@pytest.mark.parametrize("command", ["exit 22; cat", "cat /nowhere"])
+def test_messages_do_not_show_what_may_be_a_key(split, command):
+    pytest.importorskip("webdataset", reason="webdataset is not installed")
+    pattern = f"pipe:KEY=secret; {command} shard-{{000000..000004}}.tar"
+    with pytest.raises(InputError, match=r"^pipe:\.\.\. shard-000001\.tar: cannot be read \(exit \d+\)$"):
+        ShardSource.of(split.folder, split.index, pattern).read(split.index.shards[1])
+    for wrong in (
+        "pipe:KEY=secret cat x.tar",
+        "https://me:secret@host/shard-{000000..000003}.tar?key=secret",
+        "pipe:secret{3..1}",
+    ):
+        with pytest.raises(InputError) as caught:
+            ShardSource.of(split.folder, split.index, wrong)
+        assert "secret" not in str(caught.value)
+
+
 def test_a_pattern_must_name_every_shard(split):
     with pytest.raises(InputError, match=r"1 shards of the index are not among them, first shard-000004\.tar"):
         ShardSource.of(split.folder, split.index, "/x/shard-{000000..000003}.tar")
