@@ -403,10 +403,12 @@ def _impression_ids(column: pa.ChunkedArray, lines: np.ndarray, where: str) -> p
 def parse_times(values: pa.Array, lines: np.ndarray, where: str) -> np.ndarray:
     """MIND's `11/15/2019 8:55:22 AM` as seconds since 1970 (UTC assumed), int64 [I]."""
     parsed = pc.strptime(values, format="%m/%d/%Y %I:%M:%S %p", unit="s", error_is_null=True)
-    # The 30th of February is taken for the 2nd of March.
-    beyond = pc.and_(pc.less_equal(pc.day(parsed), 3), pc.match_substring_regex(values, r"^\s*\d+/(29|30|31)/"))
-    bad = np.flatnonzero(pc.fill_null(pc.or_(parsed.is_null(), beyond), True).to_numpy(zero_copy_only=False))
+    seconds = parsed.cast(pa.int64())
+    # The 30th of February is taken for the 2nd of March, and a year of two digits for one of the first century.
+    beyond = pc.and_(pc.less_equal(pc.day(parsed), 3), pc.match_substring_regex(values, r"^\s*\d+/\s*(29|30|31)/"))
+    wrong = pc.or_(beyond, pc.less(seconds, 0))
+    bad = np.flatnonzero(pc.fill_null(wrong, True).to_numpy(zero_copy_only=False))
     if len(bad):
         text = values[int(bad[0])].as_py()
         raise InputError(f"{where}, line {lines[bad[0]]}: time {text!r}; expected the form 11/15/2019 8:55:22 AM")
-    return parsed.cast(pa.int64()).to_numpy()
+    return seconds.to_numpy()
