@@ -60,6 +60,12 @@ class Source:
             advice = "; download it again" if self.member else ""
             raise InputError(f"{self}: cannot be read ({error}){advice}") from None
 
+    def pieces(self, size: int = 1 << 20) -> Iterator[bytes]:
+        """Its bytes, some at a time; what goes wrong with them at the caller's is no fault of the source."""
+        with self.open() as file:
+            while piece := file.read(size):
+                yield piece
+
 
 @dataclass(frozen=True)
 class RawSplit:

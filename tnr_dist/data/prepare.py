@@ -359,8 +359,8 @@ def _empty(column: pa.ChunkedArray) -> int:
 
 def _unzip(source: Source, path: Path) -> None:
     """Copy a zip's member to a name of our own choosing; its checksum is checked on the way."""
-    with atomic_path(path) as temporary, temporary.open("wb") as out, source.open() as file:
-        shutil.copyfileobj(file, out, 1 << 20)
+    with atomic_path(path) as temporary, temporary.open("wb") as out:
+        out.writelines(source.pieces())
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`tnr data prepare` against a plain-Python reading of the same files, cut, shared, killed and resumed in every way."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ from tnr_dist.data import behaviors, pool, prepare
 from tnr_dist.data.prepare import PrepareOptions, manifest_hash, print_counts, read_manifest
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.data.tokens import read_table
-from tnr_dist.errors import InputError
+from tnr_dist.errors import InputError, mendable
 from tnr_dist.models.tokenizer import load_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -491,6 +492,36 @@ def test_zips(plm, raw, whole, tmp_path):
     with pytest.raises(InputError, match=r"MINDlarge_train\.zip.*download it again"):
         run(plm, zipped, tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_zip(plm, raw, tmp_path, monkeypatch):
+    """It is said of the file that does not fit, and what is done stays for the next run."""
+    for folder in raw.iterdir():
+        with zipfile.ZipFile(tmp_path / f"{folder.name}.zip", "w") as archive:
+            for path in folder.iterdir():
+                archive.write(path, path.name)
+    out = tmp_path / "out"
+    run(plm, tmp_path, out, part=(0, 2))
+    unzipped = list((out / ".work").glob("*.tsv"))
+    assert len(unzipped) == 3
+    unzipped[0].unlink()
+
+    @contextlib.contextmanager
+    def full(path):
+        try:
+            yield Path("/dev/full")
+        except OSError as error:
+            error.filename = str(path)
+            raise
+
+    before = tree(out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "atomic_path", full)
+        with pytest.raises(OSError, match="No space left") as error:
+            run(plm, tmp_path, out)
+    assert "make room" in mendable(error.value) and str(unzipped[0]) in mendable(error.value)
+    assert tree(out) == before
+    run(plm, tmp_path, out)
 
 
 # Command line -----------------------------------------------------------------------------------------------------------
