@@ -252,6 +252,21 @@ def test_merge_finds_a_shard_that_is_gone(plm, raw, whole, tmp_path):
     assert tree(out) == whole
 
 
+def test_a_shard_that_is_not_whole_is_made_again(plm, raw, whole, tmp_path):
+    """By its part, or by a run without parts, which keeps all that the parts have made."""
+    out = tmp_path / "out"
+    for part in range(2):
+        run(plm, raw, out, part=(part, 2))
+    first, second = (out / "train" / f"shard-00000{number}.tar" for number in range(2))
+    kept = (out / "dev" / "shard-000000.tar").stat().st_ino
+    second.write_bytes(second.read_bytes()[:-512])
+    run(plm, raw, out, part=(1, 2))
+    assert second.read_bytes() == whole["train/shard-000001.tar"]
+    first.write_bytes(b"")
+    run(plm, raw, out)
+    assert tree(out) == whole and (out / "dev" / "shard-000000.tar").stat().st_ino == kept
+
+
 def test_parts_at_one_time(plm, raw, whole, tmp_path):
     """Three processes work in one folder at once."""
     code = (
