@@ -18,12 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tnr_dist import cli
+from tnr_dist import cli, lock
 from tnr_dist.data import behaviors, pool, prepare
 from tnr_dist.data.prepare import PrepareOptions, manifest_hash, print_counts, read_manifest
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.data.tokens import read_table
 from tnr_dist.errors import InputError, mendable
+from tnr_dist.lock import held
 from tnr_dist.models.tokenizer import load_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -317,6 +318,25 @@ def test_killed_and_run_again(plm, raw, whole, tmp_path, monkeypatch, where, cal
     monkeypatch.setattr(prepare, "_CHUNK_BYTES", 4000)
     run(plm, raw, out)
     assert tree(out) == whole
+
+
+def test_killed_just_before_the_end(plm, raw, whole, tmp_path, monkeypatch):
+    """With the manifest there, the next run removes what only the making needed."""
+    out = tmp_path / "out"
+
+    def dies(output):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "_tidy", dies)
+        with pytest.raises(Killed):
+            run(plm, raw, out)
+    assert (out / "manifest.json").exists() and (out / ".work").exists()
+    monkeypatch.setattr(lock, "_PATIENCE", 0.1)
+    with held(out):  # another process is at it: the data set can be used all the same
+        assert run(plm, raw, out) == read_manifest(out)
+    run(plm, raw, out)
+    assert tree(out) == whole and not (out / ".work").exists()
 
 
 def test_a_finished_split_is_not_read_again(plm, raw, tmp_path, monkeypatch):
