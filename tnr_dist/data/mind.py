@@ -75,7 +75,8 @@ class RawSplit:
     behaviors: Source
 
 
-def _split_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
+    """The split that a folder's or zip's name stands for (MINDlarge_train, valid, test.zip); None for another name."""
     words = re.split(r"[^a-z]+", name.lower().removesuffix(".zip"))
     found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
     # MINDlarge_train, MINDsmall_dev: the last word says it; "MINDlargetrain" is not a name in use.
@@ -114,11 +115,11 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
     if not folder.exists():
         raise InputError(f"{folder}: no such folder")
     if folder.is_file() or any((folder / name).is_file() for name in _NAMES):
-        splits = _splits_among([(_split_of(folder.name) or "train", folder)], folder)
+        splits = _splits_among([(split_of(folder.name) or "train", folder)], folder)
     else:
         # A download is often one folder deeper than expected (MIND/MINDlarge_train/...): look there too.
         for depth in ("*", "*/*"):
-            named = [(_split_of(path.name), path) for path in sorted(folder.glob(depth))]
+            named = [(split_of(path.name), path) for path in sorted(folder.glob(depth))]
             places = [(split, path) for split, path in named if split and (path.is_dir() or path.suffix == ".zip")]
             splits = _splits_among(places, folder)
             if splits:

@@ -555,7 +555,7 @@ def test_a_full_disk_is_no_fault_of_the_zip(plm, raw, tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space left") as error:
             run(plm, tmp_path, out)
     assert "make room" in mendable(error.value) and str(unzipped[0]) in mendable(error.value)
-    assert tree(out) == before
+    assert before.items() <= tree(out).items()
     run(plm, tmp_path, out)
 
 
