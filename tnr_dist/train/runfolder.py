@@ -122,7 +122,7 @@ class RunFolder:
                 f"{self.path}: holds a finished run made otherwise ({why}); choose another output or delete it"
             )
         if state == "open" and begun.is_file() and read_json(begun) != identity:
-            if not redo and any((self.path / "checkpoints").glob("*")):
+            if not redo and self._has_work():
                 raise InputError(
                     f"{self.path}: holds an unfinished run of other settings; choose another output or delete it"
                 )
@@ -147,6 +147,10 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "begun.json", self.identity())
         write_text(self.path / "config.yaml", to_yaml(self.config))
+
+    def _has_work(self) -> bool:
+        """Whether an unfinished run has come so far that something would be lost: a checkpoint, a finished shard."""
+        return any((self.path / "checkpoints").glob("*")) or any(self.path.glob("*/shard-*.tar"))
 
     def _occupied(self) -> bool:
         # A hidden name is another process of the same stage that is writing begun.json right now.
