@@ -403,8 +403,10 @@ def _impression_ids(column: pa.ChunkedArray, lines: np.ndarray, where: str) -> p
     except pa.ArrowInvalid:
         pass
     values = column.to_pylist()
-    at = next(i for i, value in enumerate(values) if not re.fullmatch(r"\d{1,18}", value, re.ASCII))
-    raise InputError(f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more")
+    at = next(i for i, value in enumerate(values) if not re.fullmatch(r"\d{1,19}", value, re.ASCII) or int(value) >> 63)
+    raise InputError(
+        f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more (and below 2^63)"
+    )
 
 
 def parse_times(values: pa.Array, lines: np.ndarray, where: str) -> np.ndarray:

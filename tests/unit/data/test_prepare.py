@@ -426,6 +426,11 @@ ROW = "1\tU1\t11/15/2019 8:55:22 AM\tN0\tN1-1 N2-0\n"
         ("behaviors.tsv", lambda t: ROW.replace("11/15", "15/11") + t, r"line 1: time '15/11/2019 8:55:22 AM'"),
         ("behaviors.tsv", lambda t: t + "x" + ROW, r"line 61: impression id 'x1' is not a whole number"),
         ("behaviors.tsv", lambda t: t + ROW.replace("1", "1" * 30, 1), r"line 61: impression id '1{30}'"),
+        (
+            "behaviors.tsv",
+            lambda t: t + ROW.replace("1", str(2**63 - 1), 1) + ROW.replace("1", str(2**63), 1),
+            r"line 62: impression id '9223372036854775808'",
+        ),
         ("behaviors.tsv", lambda t: t + ROW.replace("U1", ""), r"line 61: empty user"),
         ("behaviors.tsv", lambda t: t + ROW.replace("U1", "U\udcff"), r"line 61: not UTF-8 text \(byte 4"),
         ("behaviors.tsv", lambda t: t + ROW.replace("11/15", "\udcff"), r"line 61"),
