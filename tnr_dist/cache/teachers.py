@@ -56,12 +56,10 @@ class TeacherCache:
             raise InputError(f"{folder}: no teacher cache (no cache.json); run `tnr cache` first")
         self.folder, self.facts = folder, read_json(folder / "cache.json")
         if not isinstance(self.facts, dict) or self.facts.get("format_version") != FORMAT_VERSION:
-            raise InputError(
-                f"{folder / 'cache.json'}: not a teacher cache of format {FORMAT_VERSION}; run `tnr cache` again"
-            )
+            raise InputError(f"{folder / 'cache.json'}: not a teacher cache of format {FORMAT_VERSION}; {self._anew()}")
         for key, kind in (("teachers", list), ("splits", dict), ("news", dict)):
             if not isinstance(self.facts.get(key), kind):
-                raise InputError(f"{folder / 'cache.json'}: {key} is missing or damaged; run `tnr cache` again")
+                raise InputError(f"{folder / 'cache.json'}: {key} is missing or damaged; {self._anew()}")
         for key, value in expected.items():
             if self.facts.get(key) != value:
                 names = {
@@ -72,7 +70,7 @@ class TeacherCache:
                 }
                 raise InputError(
                     f"{folder}: the cache was made from {names.get(key, 'another ' + key)} "
-                    f"(it has {_short(self.facts.get(key))}, this stage needs {_short(value)}); run `tnr cache` again"
+                    f"(it has {_short(self.facts.get(key))}, this stage needs {_short(value)}); {self._anew()}"
                 )
 
     @property
@@ -85,10 +83,10 @@ class TeacherCache:
         path = self.folder / "news.safetensors"
         try:
             if file_hash(path) != self.facts["news"]["sha256"]:
-                raise InputError(f"{path}: damaged (digest differs); run `tnr cache` again")
+                raise InputError(f"{path}: damaged (digest differs); {self._anew()}")
             return load_file(path)["news"]
         except (OSError, SafetensorError, KeyError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); run `tnr cache` again") from None
+            raise InputError(f"{path}: cannot be read ({error}); {self._anew()}") from None
 
     def columns(self, split: str, info: ShardInfo) -> dict[str, np.ndarray]:
         """A shard's teacher columns in its blocks' order: teacher_users [H, M, D], teacher_logits [candidates, M]."""
@@ -96,15 +94,16 @@ class TeacherCache:
         digest = self.facts["splits"].get(split, {}).get(info.name)
         if digest is None:
             raise InputError(
-                f"{self.folder}: the cache has no side shard for {split}/{info.name}; run `tnr cache` again"
+                f"{self.folder}: the cache has no side shard for {split}/{info.name}; name {split} in cache.splits, "
+                f"{self._anew()}"
             )
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); run `tnr cache` again") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {self._this_one()}") from None
         # Every time, as with data shards: bits can flip after the first epoch too, and a run on them would look sound.
         if hashlib.sha256(data).hexdigest() != digest:
-            raise InputError(f"{path}: damaged (digest differs); run `tnr cache` again")
+            raise InputError(f"{path}: damaged (digest differs); {self._this_one()}")
         found: dict[str, dict[str, np.ndarray]] = {}
         for key, field, array in unpack_tar(data, str(path)):
             found.setdefault(key, {})[field] = array
@@ -114,10 +113,18 @@ class TeacherCache:
             for block in info.blocks:
                 column = found.get(block["key"], {}).get(field)
                 if column is None or len(column) != block[per]:
-                    raise InputError(f"{path}: does not fit block {block['key']} of the data; run `tnr cache` again")
+                    raise InputError(f"{path}: does not fit block {block['key']} of the data; {self._anew()}")
                 parts.append(column)
             out[field] = np.concatenate(parts)
         return out
+
+    # `tnr cache` leaves a complete cache as it is and looks at no digest: what is to be made again must be taken away.
+
+    def _anew(self) -> str:
+        return f"delete {self.folder} and run `tnr cache` again"
+
+    def _this_one(self) -> str:
+        return f"delete it, its .json and {self.folder / 'complete.json'}, then run `tnr cache` again"
 
     def gib(self, split: str) -> float:
         """Size of a split's side shards."""

@@ -156,8 +156,11 @@ class Build:
 
     @property
     def done(self) -> bool:
-        """Whether the shard is made."""
-        return self.account.exists() and self.out.exists()
+        """Whether the shard is made, and whole."""
+        if not (self.account.exists() and self.out.exists()):
+            return False
+        size: int = read_json(self.account)["shard"]["bytes"]
+        return self.out.stat().st_size == size
 
 
 @lru_cache(maxsize=1)  # one per worker process: reading the ids and building the table costs more than a shard

@@ -60,6 +60,12 @@ class Source:
             advice = "; download it again" if self.member else ""
             raise InputError(f"{self}: cannot be read ({error}){advice}") from None
 
+    def pieces(self, size: int = 1 << 20) -> Iterator[bytes]:
+        """Its bytes, some at a time; what goes wrong with them at the caller's is no fault of the source."""
+        with self.open() as file:
+            while piece := file.read(size):
+                yield piece
+
 
 @dataclass(frozen=True)
 class RawSplit:
@@ -69,7 +75,8 @@ class RawSplit:
     behaviors: Source
 
 
-def _split_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
+    """The split that a folder's or zip's name stands for (MINDlarge_train, valid, test.zip); None for another name."""
     words = re.split(r"[^a-z]+", name.lower().removesuffix(".zip"))
     found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
     # MINDlarge_train, MINDsmall_dev: the last word says it; "MINDlargetrain" is not a name in use.
@@ -108,11 +115,11 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
     if not folder.exists():
         raise InputError(f"{folder}: no such folder")
     if folder.is_file() or any((folder / name).is_file() for name in _NAMES):
-        splits = _splits_among([(_split_of(folder.name) or "train", folder)], folder)
+        splits = _splits_among([(split_of(folder.name) or "train", folder)], folder)
     else:
         # A download is often one folder deeper than expected (MIND/MINDlarge_train/...): look there too.
         for depth in ("*", "*/*"):
-            named = [(_split_of(path.name), path) for path in sorted(folder.glob(depth))]
+            named = [(split_of(path.name), path) for path in sorted(folder.glob(depth))]
             places = [(split, path) for split, path in named if split and (path.is_dir() or path.suffix == ".zip")]
             splits = _splits_among(places, folder)
             if splits:
@@ -396,17 +403,21 @@ def _impression_ids(column: pa.ChunkedArray, lines: np.ndarray, where: str) -> p
     except pa.ArrowInvalid:
         pass
     values = column.to_pylist()
-    at = next(i for i, value in enumerate(values) if not re.fullmatch(r"\d{1,18}", value, re.ASCII))
-    raise InputError(f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more")
+    at = next(i for i, value in enumerate(values) if not re.fullmatch(r"\d{1,19}", value, re.ASCII) or int(value) >> 63)
+    raise InputError(
+        f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more (and below 2^63)"
+    )
 
 
 def parse_times(values: pa.Array, lines: np.ndarray, where: str) -> np.ndarray:
     """MIND's `11/15/2019 8:55:22 AM` as seconds since 1970 (UTC assumed), int64 [I]."""
     parsed = pc.strptime(values, format="%m/%d/%Y %I:%M:%S %p", unit="s", error_is_null=True)
-    # The 30th of February is taken for the 2nd of March.
-    beyond = pc.and_(pc.less_equal(pc.day(parsed), 3), pc.match_substring_regex(values, r"^\s*\d+/(29|30|31)/"))
-    bad = np.flatnonzero(pc.fill_null(pc.or_(parsed.is_null(), beyond), True).to_numpy(zero_copy_only=False))
+    seconds = parsed.cast(pa.int64())
+    # The 30th of February is taken for the 2nd of March, and a year of two digits for one of the first century.
+    beyond = pc.and_(pc.less_equal(pc.day(parsed), 3), pc.match_substring_regex(values, r"^\s*\d+/\s*(29|30|31)/"))
+    wrong = pc.or_(beyond, pc.less(seconds, 0))
+    bad = np.flatnonzero(pc.fill_null(wrong, True).to_numpy(zero_copy_only=False))
     if len(bad):
         text = values[int(bad[0])].as_py()
         raise InputError(f"{where}, line {lines[bad[0]]}: time {text!r}; expected the form 11/15/2019 8:55:22 AM")
-    return parsed.cast(pa.int64()).to_numpy()
+    return seconds.to_numpy()

@@ -7,6 +7,7 @@ input and the options only, not on chunks, processes or parts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -61,7 +62,11 @@ def prepare(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: a file; --output names a folder")
     if manifest_path.exists():
-        return _existing(output, request)
+        manifest = _existing(output, request)
+        if (output / WORK).exists():  # killed just before its end; a process that is there now does it itself
+            with contextlib.suppress(InputError, OSError), held(output):
+                _tidy(output)
+        return manifest
     if part is not None and not options.input:
         raise InputError("--part shares the shards of --input; a corpus alone is made in one go")
     existed = output.exists()
@@ -95,6 +100,13 @@ def _existing(output: Path, request: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")
     say(f"{output}: already prepared")
     return manifest
+
+
+def _tidy(output: Path) -> None:
+    """Remove from a complete data set what only its making needed, and what a killed process was just writing."""
+    shutil.rmtree(output / WORK)
+    for path in [*output.glob(".*.tmp"), *output.glob("*/.*.tmp")]:
+        _remove(path)
 
 
 def _remove(path: Path) -> None:
@@ -146,10 +158,7 @@ class _Preparation:
         self._check_unknown(manifest, accounts, {split: source for split, (source, _, _) in plan.items()})
         self.tokenizer.save(self.output / "tokenizer")
         write_json(self.output / "manifest.json", manifest)
-        shutil.rmtree(self.work)
-        # What a killed process was just writing.
-        for path in [*self.output.glob(".*.tmp"), *self.output.glob("*/.*.tmp")]:
-            _remove(path)
+        _tidy(self.output)
         return manifest
 
     def _check_unknown(
@@ -359,8 +368,8 @@ def _empty(column: pa.ChunkedArray) -> int:
 
 def _unzip(source: Source, path: Path) -> None:
     """Copy a zip's member to a name of our own choosing; its checksum is checked on the way."""
-    with atomic_path(path) as temporary, temporary.open("wb") as out, source.open() as file:
-        shutil.copyfileobj(file, out, 1 << 20)
+    with atomic_path(path) as temporary, temporary.open("wb") as out:
+        out.writelines(source.pieces())
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tnr_dist.data.mind import chunks_of, parse_behaviours, scan_chunk
+from tnr_dist.data.mind import Source, chunks_of, parse_behaviours, read_news, scan_chunk, split_of
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, describe, read_index, read_shard
 from tnr_dist.data.tokens import read_table
 from tnr_dist.errors import InputError
@@ -62,15 +63,16 @@ class Finding:
 
 
 def verify_download(folder: Path | str) -> list[Finding]:
-    """Look at MIND's zips (size, md5) and extracted folders (rows and their format) in `folder`.
+    """Look at MIND's zips (size, md5) and extracted folders (rows and their format) in `folder`; or at one zip.
 
-    Folders are searched a few levels deep; data in MIND's format under other names is checked for format alone.
+    Folders are searched a few levels deep; folders in MIND's format under other names are checked for format alone, and
+    zips that `tnr data prepare` would take under other names (train.zip) for being whole.
 
     Raises:
         InputError: `folder` does not exist.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not folder.exists():
         raise InputError(f"{folder}: no such folder; {WHERE_TO_GET_MIND}")
     findings: list[Finding] = []
     seen: set[str] = set()
@@ -78,6 +80,9 @@ def verify_download(folder: Path | str) -> list[Finding]:
         if path.is_file() and path.suffix == ".zip" and (name := _canonical(path.name)):
             seen.add(name)
             findings.append(_check_zip(path, name))
+        elif path.is_file() and path.suffix == ".zip" and split_of(path.name):
+            seen.add(str(path))
+            findings.append(_check_other_zip(path))
         elif path.is_dir() and any((path / file).is_file() for file in _FILES):
             name = _canonical(str(path.relative_to(folder.parent)))
             seen |= {name} if name else {str(path)}
@@ -88,7 +93,7 @@ def verify_download(folder: Path | str) -> list[Finding]:
                 "error", str(folder), "no MIND zip and no folder with behaviors.tsv and news.tsv", WHERE_TO_GET_MIND
             )
         ]
-    return findings + _missing(folder, seen)
+    return findings + _missing(folder if folder.is_dir() else folder.parent, seen)
 
 
 def verify_prepared(folder: Path | str) -> list[Finding]:
@@ -175,6 +180,12 @@ def _check_zip(path: Path, name: str) -> Finding:
     )
 
 
+def _check_other_zip(path: Path) -> Finding:
+    if fault := _zip_fault(path):
+        return Finding("error", str(path), fault, "make or download it again; a split's zip holds both files")
+    return Finding("ok", str(path), "a sound zip; its rows are looked at when it is prepared")
+
+
 def _zip_fault(path: Path) -> str | None:
     """What is wrong inside a zip that is not the published one; reads it all for the checksums."""
     try:
@@ -252,20 +263,12 @@ def _behaviours_fault(path: Path) -> str | None:
 
 
 def _news_fault(path: Path) -> str | None:
-    """The first row among the first that is no news article."""
-    empty = True
-    for number, line in _first_rows(path):
-        empty = False
-        columns = line.split(b"\t")
-        if len(columns) < 5:
-            return f"line {number}: {len(columns)} tab-separated columns, expected 8 (at least 5)"
-        if not columns[0]:
-            return f"line {number}: empty news id"
-        try:
-            line.decode("utf-8")
-        except UnicodeDecodeError:
-            return f"line {number}: not UTF-8"
-    return "empty" if empty else None
+    """The first row that `tnr data prepare` would refuse."""
+    try:
+        read_news(Source(path))
+    except InputError as error:
+        return str(error).removeprefix(str(path)).lstrip(", :")
+    return None
 
 
 def _count_rows(path: Path) -> int:
@@ -280,7 +283,7 @@ def _count_rows(path: Path) -> int:
 def _unknown_news(folder: Path) -> list[Finding]:
     """Compare the candidates of the first impressions with the news that are there: news.tsv may be cut short."""
     with (folder / "news.tsv").open("rb") as file:
-        news = {line.partition(b"\t")[0] for line in file}
+        news = {line.partition(b"\t")[0].removeprefix(BOM_UTF8) for line in file}
     candidates = [
         candidate.rsplit(b"-", 1)[0] if candidate.endswith((b"-0", b"-1")) else candidate
         for _, line in _first_rows(folder / "behaviors.tsv")

@@ -35,7 +35,9 @@ _CHUNK_BYTES = 1 << 22
 # The test split's text is 0.28 GiB; this only stops a zip bomb.
 _MAX_TEXT_BYTES = 8 << 30
 
-_LINE = re.compile(rb"(0|[1-9]\d{0,17}) \[([1-9]\d{0,8}(?:,[1-9]\d{0,8})*)\]")
+_LARGEST_ID = np.iinfo(np.int64).max
+
+_LINE = re.compile(rb"(0|[1-9]\d{0,18}) \[([1-9]\d{0,8}(?:,[1-9]\d{0,8})*)\]")
 _DIGIT, _SPACE, _OPEN, _COMMA, _CLOSE, _NEWLINE = 1, 2, 3, 4, 5, 6
 _KIND = np.zeros(256, np.uint8)
 _KIND[ord("0") : ord("9") + 1] = _DIGIT
@@ -75,7 +77,8 @@ def write_prediction(
         threads: threads that rank and format while the caller's compresses.
 
     Raises:
-        InputError: a score is not finite, an impression has no candidates, an id is negative, or lengths do not fit.
+        InputError: a score is not finite, an impression has no candidates, an id is negative or occurs twice, or lengths
+            do not fit.
     """
     scores, impression_ids = np.asarray(scores), np.asarray(impression_ids)
     offsets = check_offsets(offsets, len(scores))
@@ -89,6 +92,11 @@ def write_prediction(
         if wrong.any():
             at = int(np.argmax(wrong))
             raise InputError(f"impression {impression_ids[at]} (index {at}) has {what}: the split is damaged")
+    if (again := _first_repeated(impression_ids)) is not None:
+        raise InputError(
+            f"impression {impression_ids[again]} (index {again}) has the id of an earlier one: a prediction names "
+            "impressions by their ids, make them differ in behaviors.tsv"
+        )
 
     def text(first: int, last: int) -> memoryview:
         begin = offsets[first]
@@ -227,10 +235,16 @@ def _stream(path: Path, expected: Iterable[tuple[NDArray[Any], NDArray[Any]]] | 
             f"impression {want[0][line - 1]} is the first that is missing"
         )
     ids = np.concatenate(seen)
+    again = _first_repeated(ids)
+    if again is not None:
+        raise InputError(f"{name} line {again + 1}: impression {ids[again]} has a line already")
+
+
+def _first_repeated(ids: NDArray[Any]) -> int | None:
+    """The first place whose id stands already at an earlier one."""
     order = np.argsort(ids, kind="stable")
     again = order[1:][ids[order][1:] == ids[order][:-1]]
-    if len(again):
-        raise InputError(f"{name} line {again.min() + 1}: impression {ids[again.min()]} has a line already")
+    return int(again.min()) if len(again) else None
 
 
 def _join(expected: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[Int64s, Int64s]:
@@ -316,7 +330,7 @@ def _parse(text: bytes) -> tuple[Int64s, NDArray[np.int32], Int64s] | None:
         return None
     is_rank = ~bare
     is_rank[spaces] = False
-    ids = _numbers(data, marks[spaces], lengths[spaces], 18, zero=True)
+    ids = _numbers(data, marks[spaces], lengths[spaces], 19, zero=True)
     ranks = _numbers(data, marks[is_rank], lengths[is_rank], 9, zero=False)
     if ids is None or ranks is None:
         return None
@@ -329,17 +343,17 @@ def _parse(text: bytes) -> tuple[Int64s, NDArray[np.int32], Int64s] | None:
 
 
 def _numbers(data: NDArray[np.uint8], ends: Int64s, lengths: Int64s, digits: int, zero: bool) -> Int64s | None:
-    """The decimal numbers of `lengths` digits before `ends`; None for an empty, too long or zero-led one."""
+    """The decimal numbers of `lengths` digits before `ends`; None for an empty, too long, too large or zero-led one."""
     if (lengths < 1).any() or (longest := int(lengths.max())) > digits:
         return None
     leading_zero = data[ends - lengths] == ord("0")
     if (leading_zero & (lengths > 1) if zero else leading_zero).any():
         return None
-    values = data[ends - 1].astype(np.int64) - ord("0")
+    values = data[ends - 1].astype(np.uint64) - ord("0")  # 19 digits fit
     for place in range(1, longest):
         at = np.flatnonzero(lengths > place)
-        values[at] += (data[ends[at] - 1 - place].astype(np.int64) - ord("0")) * 10**place
-    return values
+        values[at] += (data[ends[at] - 1 - place].astype(np.uint64) - ord("0")) * np.uint64(10**place)
+    return values.astype(np.int64) if (values <= _LARGEST_ID).all() else None
 
 
 def _as_expected(
@@ -366,6 +380,8 @@ def _line_fault(content: bytes) -> str | None:
     if match is None:
         shown = content[:60].decode("ascii", "backslashreplace") + ("..." if len(content) > 60 else "")
         return f"{shown!r} is not of the form `impression_id [rank,rank,...]` (one space, whole numbers, no others)"
+    if int(match[1]) > _LARGEST_ID:
+        return f"impression id {int(match[1])}, but ids end at {_LARGEST_ID}"
     ranks = [int(rank) for rank in match[2].split(b",")]
     seen: set[int] = set()
     for place, rank in enumerate(ranks, 1):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tnr_dist.config import Config, TrainConfig
 from tnr_dist.data.loader import Batch
 from tnr_dist.engines.base import Engine
-from tnr_dist.errors import Preempted
+from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import count_parameters
 from tnr_dist.progress import Bar, say
 from tnr_dist.train import preemption
@@ -218,12 +218,16 @@ def _train(
                 save()
                 saved_at = time.monotonic()
     engine.finish()
+    skipped_samples = lost()
+    if 0 < samples <= skipped_samples:  # a rank sees a part of the shards, so no loader could tell
+        raise InputError(
+            f"{task.title}: every sample was of a damaged shard; prepare the data again, nothing was trained"
+        )
     engine.module.eval()
     figures = task.validate(engine)
     seconds = earlier + time.monotonic() - began
     if figures:
         tracker.write({"step": step, "samples": int(samples), **figures})
-    skipped_samples = lost()
     if skipped_samples and rank == 0:
         say(f"{task.title}: {skipped_samples:,} samples of damaged shards were skipped")
     return {

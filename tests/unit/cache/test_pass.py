@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from tests.ranks import on_ranks
-from tnr_dist.cache.teachers import from_stored, to_stored
+from tnr_dist.cache.teachers import TeacherCache, from_stored, to_stored
 from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.stages import cache, finetune, post_train
+from tnr_dist.stages.common import DataSet
 from tnr_dist.train import preemption
 
 
@@ -96,14 +97,6 @@ def test_killed_at_any_shard_goes_on_without_redoing_one(fresh, whole, prepared,
     assert len(made) <= blocks + 2 * per_shard  # at most the interrupted shards were begun again
 
 
-def test_unfinished_cache_of_other_settings_stays(fresh, prepared, tiny_plm):
-    work(settings(prepared, tiny_plm, fresh, "cache.shard_range=0:2"))
-    before = digests(fresh)
-    with pytest.raises(InputError, match="cache: holds an unfinished run of other settings"):
-        work(settings(prepared, tiny_plm, fresh, "cache.shard_range=2:3", "cache.dtype=fp32"))
-    assert digests(fresh) == before and len(before) == 3
-
-
 def test_precision_is_the_settings_whatever_ran_before(prepared, tiny_plm, tmp_path):
     """`tnr cache` alone makes what it makes in `tnr run`, where the engine has trained the teachers."""
     config = settings(prepared, tiny_plm, tmp_path / "chain", "precision=bf16")
@@ -142,6 +135,39 @@ def test_shard_ranges_complete_together(fresh, whole, prepared, tiny_plm, capsys
     work(settings(prepared, tiny_plm, fresh, f"cache.shard_range=1:{shards}"))
     assert digests(fresh) == whole
     assert json.loads((fresh / "cache" / "complete.json").read_text())["stage"] == "cache"
+
+
+def test_other_settings_do_not_remove_an_unfinished_pass(fresh, whole, prepared, tiny_plm):
+    work(settings(prepared, tiny_plm, fresh, "cache.shard_range=0:2"))
+    made = sorted((fresh / "cache").rglob("*.tar"))
+    for other in ("data.history=9", "cache.dtype=fp32"):
+        with pytest.raises(InputError, match="an unfinished run of other settings"):
+            work(settings(prepared, tiny_plm, fresh, "cache.shard_range=2:3", other))
+    assert len(made) == 2 and sorted((fresh / "cache").rglob("*.tar")) == made
+    work(settings(prepared, tiny_plm, fresh))
+    assert digests(fresh) == whole
+
+
+def test_a_damaged_side_shard_is_made_again_as_the_error_says(fresh, whole, prepared, tiny_plm):
+    config = settings(prepared, tiny_plm, fresh)
+    work(config)
+    folder, info = fresh / "cache", read_index(prepared, "train").shards[1]
+    path = folder / "train" / info.name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=r"damaged") as error:
+        TeacherCache(folder, cache.expected(config, DataSet.open(config))).columns("train", info)
+    said = f"delete it, its .json and {folder / 'complete.json'}, then run `tnr cache` again"
+    assert str(error.value).endswith(said)
+    for one in (path, path.with_suffix(".json"), folder / "complete.json"):
+        one.unlink()
+    work(config)
+    assert digests(fresh) == whole
+    (folder / "news.safetensors").write_bytes(b"x")
+    with pytest.raises(InputError, match=rf"news\.safetensors: damaged .*; delete {folder} and run `tnr cache` again"):
+        TeacherCache(folder, {}).news_vectors()
+    shutil.rmtree(folder)
+    work(config)
+    assert digests(fresh) == whole
 
 
 def test_two_processes_on_the_same_shards(fresh, whole, prepared, tiny_plm):

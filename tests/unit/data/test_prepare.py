@@ -1,5 +1,6 @@
 """`tnr data prepare` against a plain-Python reading of the same files, cut, shared, killed and resumed in every way."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -17,12 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tnr_dist import cli
+from tnr_dist import cli, lock
 from tnr_dist.data import behaviors, pool, prepare
 from tnr_dist.data.prepare import PrepareOptions, manifest_hash, print_counts, read_manifest
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.data.tokens import read_table
-from tnr_dist.errors import InputError
+from tnr_dist.errors import InputError, mendable
+from tnr_dist.lock import held
 from tnr_dist.models.tokenizer import load_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -251,6 +253,21 @@ def test_merge_finds_a_shard_that_is_gone(plm, raw, whole, tmp_path):
     assert tree(out) == whole
 
 
+def test_a_shard_that_is_not_whole_is_made_again(plm, raw, whole, tmp_path):
+    """By its part, or by a run without parts, which keeps all that the parts have made."""
+    out = tmp_path / "out"
+    for part in range(2):
+        run(plm, raw, out, part=(part, 2))
+    first, second = (out / "train" / f"shard-00000{number}.tar" for number in range(2))
+    kept = (out / "dev" / "shard-000000.tar").stat().st_ino
+    second.write_bytes(second.read_bytes()[:-512])
+    run(plm, raw, out, part=(1, 2))
+    assert second.read_bytes() == whole["train/shard-000001.tar"]
+    first.write_bytes(b"")
+    run(plm, raw, out)
+    assert tree(out) == whole and (out / "dev" / "shard-000000.tar").stat().st_ino == kept
+
+
 def test_parts_at_one_time(plm, raw, whole, tmp_path):
     """Three processes work in one folder at once."""
     code = (
@@ -301,6 +318,25 @@ def test_killed_and_run_again(plm, raw, whole, tmp_path, monkeypatch, where, cal
     monkeypatch.setattr(prepare, "_CHUNK_BYTES", 4000)
     run(plm, raw, out)
     assert tree(out) == whole
+
+
+def test_killed_just_before_the_end(plm, raw, whole, tmp_path, monkeypatch):
+    """With the manifest there, the next run removes what only the making needed."""
+    out = tmp_path / "out"
+
+    def dies(output):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "_tidy", dies)
+        with pytest.raises(Killed):
+            run(plm, raw, out)
+    assert (out / "manifest.json").exists() and (out / ".work").exists()
+    monkeypatch.setattr(lock, "_PATIENCE", 0.1)
+    with held(out):  # another process is at it: the data set can be used all the same
+        assert run(plm, raw, out) == read_manifest(out)
+    run(plm, raw, out)
+    assert tree(out) == whole and not (out / ".work").exists()
 
 
 def test_a_finished_split_is_not_read_again(plm, raw, tmp_path, monkeypatch):
@@ -390,6 +426,11 @@ ROW = "1\tU1\t11/15/2019 8:55:22 AM\tN0\tN1-1 N2-0\n"
         ("behaviors.tsv", lambda t: ROW.replace("11/15", "15/11") + t, r"line 1: time '15/11/2019 8:55:22 AM'"),
         ("behaviors.tsv", lambda t: t + "x" + ROW, r"line 61: impression id 'x1' is not a whole number"),
         ("behaviors.tsv", lambda t: t + ROW.replace("1", "1" * 30, 1), r"line 61: impression id '1{30}'"),
+        (
+            "behaviors.tsv",
+            lambda t: t + ROW.replace("1", str(2**63 - 1), 1) + ROW.replace("1", str(2**63), 1),
+            r"line 62: impression id '9223372036854775808'",
+        ),
         ("behaviors.tsv", lambda t: t + ROW.replace("U1", ""), r"line 61: empty user"),
         ("behaviors.tsv", lambda t: t + ROW.replace("U1", "U\udcff"), r"line 61: not UTF-8 text \(byte 4"),
         ("behaviors.tsv", lambda t: t + ROW.replace("11/15", "\udcff"), r"line 61"),
@@ -491,6 +532,36 @@ def test_zips(plm, raw, whole, tmp_path):
     with pytest.raises(InputError, match=r"MINDlarge_train\.zip.*download it again"):
         run(plm, zipped, tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_zip(plm, raw, tmp_path, monkeypatch):
+    """It is said of the file that does not fit, and what is done stays for the next run."""
+    for folder in raw.iterdir():
+        with zipfile.ZipFile(tmp_path / f"{folder.name}.zip", "w") as archive:
+            for path in folder.iterdir():
+                archive.write(path, path.name)
+    out = tmp_path / "out"
+    run(plm, tmp_path, out, part=(0, 2))
+    unzipped = list((out / ".work").glob("*.tsv"))
+    assert len(unzipped) == 3
+    unzipped[0].unlink()
+
+    @contextlib.contextmanager
+    def full(path):
+        try:
+            yield Path("/dev/full")
+        except OSError as error:
+            error.filename = str(path)
+            raise
+
+    before = tree(out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "atomic_path", full)
+        with pytest.raises(OSError, match="No space left") as error:
+            run(plm, tmp_path, out)
+    assert "make room" in mendable(error.value) and str(unzipped[0]) in mendable(error.value)
+    assert before.items() <= tree(out).items()
+    run(plm, tmp_path, out)
 
 
 # Command line -----------------------------------------------------------------------------------------------------------

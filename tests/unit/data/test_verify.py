@@ -52,7 +52,9 @@ def test_a_whole_download_is_ok_and_missing_splits_are_told(download):
     assert "2 rows, as published in MINDlarge_train" in findings[0].message
     assert "yjw1029/MIND" in findings[3].advice and "licence" in findings[3].advice and "token" in findings[3].advice
     assert [f.where.rsplit("/", 1)[1] for f in findings[3:]] == ["MINDlarge_dev.zip", "MINDlarge_test.zip"]
-    # Also from inside the split's own folder, and through a link to it.
+    # A zip alone; also from inside the split's own folder, and through a link to it.
+    zip_alone = verify_download(download / "MINDlarge_train.zip")
+    assert [(f.level, f.where) for f in zip_alone[1:]] == [(f.level, f.where) for f in findings[3:]]
     assert levels(verify_download(download / "MINDlarge_train")) == {"ok", "warning"}
     (download / "MINDlarge_train" / "loop").symlink_to(download)
     assert len(verify_download(download)) == 5
@@ -130,6 +132,10 @@ ROW = "\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3-0\n"
         ("behaviors.tsv", "1\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3\n", "line 1: candidate 'N3' lacks"),
         ("news.tsv", "N1\tsports\n", "line 1: 2 tab-separated columns"),
         ("news.tsv", "\ta\tb\tc\td\n", "line 1: empty news id"),
+        ("news.tsv", NEWS + NEWS.splitlines(True)[2], "line 7: news id 'N2' stands also in line 3"),
+        ("news.tsv", NEWS.replace("\nN4\tsports", "\nN4"), "line 5: 7 tab-separated columns, expected 8"),
+        ("news.tsv", NEWS + "".join(f"M{i}\ta\tb\tc\t\tx\t[]\t[]\n" for i in range(700)) + "M\n", "line 707: 1 tab"),
+        ("news.tsv", NEWS.replace("\nN4", "\n\nN4"), "line 5: an empty line"),
         ("news.tsv", NEWS.replace("N4", "X4").replace("N5", "X5"), "2 of the first 4 candidates are not in news.tsv"),
         ("news.tsv", None, "missing"),
     ],
@@ -151,6 +157,30 @@ def test_unlabelled_and_unnamed_data_is_checked_for_format(tmp_path):
     (tmp_path / "test" / "behaviors.tsv").write_text(BEHAVIOURS.replace("-0", "").replace("-1", "").rstrip("\n"))
     findings = verify_download(tmp_path)
     assert [(f.level, f.message) for f in findings] == [("ok", "2 rows"), ("ok", "6 rows")]
+
+
+def test_a_byte_order_mark_is_no_part_of_an_id(download):
+    path = download / "MINDlarge_train" / "news.tsv"
+    path.write_text(NEWS.replace("N0", "N9", 1).replace("N2", "N0", 1).replace("N9", "N2", 1), encoding="utf-8-sig")
+    assert levels(verify_download(download / "MINDlarge_train")) == {"ok", "warning"}
+    assert not [f for f in verify_download(download) if "not in news.tsv" in f.message]
+
+
+def test_zips_of_other_names_as_they_can_be_prepared(tmp_path):
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        archive.writestr("logs/news.tsv", NEWS)
+        archive.writestr("logs/behaviors.tsv", BEHAVIOURS)
+    for place in (tmp_path, tmp_path / "train.zip"):
+        (finding,) = verify_download(place)
+        assert finding.level == "ok" and finding.where.endswith("train.zip") and "a sound zip" in finding.message
+    (tmp_path / "more.zip").write_bytes(b"of something else")
+    assert levels(verify_download(tmp_path)) == {"ok"}
+    data = (tmp_path / "train.zip").read_bytes()
+    (tmp_path / "train.zip").write_bytes(data.replace(b"golf", b"gulf", 1))
+    assert "train.zip: damaged" in the_error(verify_download(tmp_path))
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        archive.writestr("news.tsv", NEWS)
+    assert "train.zip: holds no behaviors.tsv" in the_error(verify_download(tmp_path))
 
 
 # Prepared -------------------------------------------------------------------------------------------------------------

@@ -62,6 +62,13 @@ def test_text_is_the_format_of_mind(tmp_path):
         assert archive.read("prediction.txt") == b"24486 [3,1,2]\n7 [1]\n"
 
 
+def test_ids_as_large_as_the_data_may_have_them(tmp_path):
+    ids = np.array([0, 10**18, 1234567890123456789, 2**63 - 1])
+    write_prediction(tmp_path / "p.zip", ids, np.zeros(6), np.array([0, 1, 3, 4, 6]))
+    assert check_prediction(tmp_path / "p.zip", [(ids, np.array([1, 2, 1, 2]))])["impressions"] == 4
+    assert read_prediction(tmp_path / "p.zip")[0].tolist() == ids.tolist()
+
+
 def test_same_scores_give_the_same_bytes(tmp_path):
     split = split_of(np.random.default_rng(1))
     write_prediction(tmp_path / "a.zip", *split, threads=1)
@@ -88,6 +95,7 @@ def test_a_submission_scores_as_the_scores_do(tmp_path):
         ([1, 2], [0.0, np.inf, 1.0], [0, 1, 3], "impression index 1"),
         ([1, 2], [0.0, 1.0, 1.0], [0, 0, 3], r"impression 1 \(index 0\) has no candidates"),
         ([1, -2], [0.0, 1.0, 1.0], [0, 1, 3], "negative id"),
+        ([7, 8, 7], [0.0, 1.0, 1.0], [0, 1, 2, 3], r"impression 7 \(index 2\) has the id of an earlier one"),
         ([1], [0.0, 1.0, 1.0], [0, 1, 3], "1 impression ids"),
     ],
 )
@@ -119,6 +127,11 @@ FAULTS = {
     "text after": ("1 [1,2] 3\n", "line 1"),
     "huge rank": ("1 [99999999999999999999]\n", "line 1"),
     "huge id": ("99999999999999999999 [1]\n", "line 1"),
+    "id beyond int64": (
+        "1 [1]\n9223372036854775808 [1]\n",
+        "line 2: impression id 9223372036854775808, but ids end at",
+    ),
+    "id of 19 nines": ("9999999999999999999 [1]\n", "line 1: impression id 9999999999999999999"),
     "repeated id": ("1 [1]\n2 [1]\n1 [1]\n", "line 3: impression 1 has a line already"),
     "empty file": ("", "empty"),
     "not ascii": ("１ [1]\n", "line 1"),

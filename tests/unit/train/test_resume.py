@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests import engine_task
+from tests.ranks import on_ranks
 from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
@@ -204,6 +205,24 @@ def test_skipped_samples_are_counted_through_a_stop(prepared, tiny_plm, tmp_path
         counted.append([*logged, done["skipped_samples"]])
     assert counted[0] == counted[1]
     assert len(set(counted[0])) > 3 and counted[0][0] < counted[0][-1]  # of the steps made, not of those laid out ahead
+
+
+def _train_to_an_input_error(settings):
+    try:
+        train(settings)
+    except InputError as error:
+        return str(error)
+
+
+def test_a_run_of_skipped_samples_alone_is_no_run(prepared, tiny_plm, tmp_path):
+    """No rank meets all shards in an epoch, so no loader finds that not one can be read."""
+    data = Path(shutil.copytree(prepared, tmp_path / "data"))
+    for shard in (data / "train").glob("*.tar"):
+        shard.write_bytes(shard.read_bytes()[:-2000])
+    settings = config(data, tiny_plm, tmp_path, "data.on_bad_shard=skip", "finetune.max_steps=1")
+    for said in on_ranks(2, _train_to_an_input_error, settings):
+        assert said is not None and "every sample was of a damaged shard" in said
+    assert not (tmp_path / "finetune-2" / "complete.json").exists()
 
 
 def test_checkpoints_kept_for_good_and_by_the_clock(prepared, tiny_plm, tmp_path, monkeypatch):
