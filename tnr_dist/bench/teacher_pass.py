@@ -13,18 +13,17 @@ from tnr_dist.models.flops import encoder_flops
 def run(news: int = 2048, width: int = 384, layers: int = 6, repeats: int = 3) -> dict[str, Any]:
     """News a second of the packed bf16 pass, of transformers padded to 30 in float32, and of transformers sorted in bf16.
 
-    Best of `repeats` passes over `news` titles of 16 tokens on average, the forms in turn: what the machine does beside
-    them meets all alike. Each form warms up first.
+    Best of `repeats` passes or more over `news` titles of 16 tokens on average, the forms in turn (`best_seconds`).
     """
     titles, encoder = random_titles(news), encoder_of(width, layers)
     with PeakMemory() as memory:
-        forms = (
-            packed_pass(encoder, titles),
-            transformers_pass(encoder, titles, bf16=True, sort=True),
-            transformers_pass(encoder, titles, bf16=False, sort=False),
-        )
-        took = [[best_seconds(form, 1, warm=int(not turn)) for form in forms] for turn in range(repeats)]
-        ours, sorted_bf16, padded_fp32 = (news / min(times) for times in zip(*took, strict=True))
+        forms = {
+            "ours": packed_pass(encoder, titles),
+            "sorted": transformers_pass(encoder, titles, bf16=True, sort=True),
+            "padded": transformers_pass(encoder, titles, bf16=False, sort=False),
+        }
+        best = best_seconds(forms, repeats)
+    ours, sorted_bf16, padded_fp32 = (news / best[name] for name in forms)
     ceiling = matmul_tflops()
     flops = encoder_flops(encoder, titles.lengths) / news
     return {

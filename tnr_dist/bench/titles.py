@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,15 +83,25 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def best_seconds(work: Callable[[], Any], repeats: int = 3, warm: int = 1) -> float:
-    """The shortest of some timed calls after warming up."""
-    for _ in range(warm):
+def best_seconds(forms: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The shortest timed call of each form, after one to warm up.
+
+    The forms take turns, so that what else the machine does meets all alike: `repeats` of them, on a CPU more (up to ten
+    times as many) until a form has taken a second on average. A GPU's short calls vary less.
+    """
+    at_least = 1.0 if not torch.cuda.is_available() else 0.0
+    for work in forms.values():
         work()
-    best = float("inf")
-    for _ in range(repeats):
-        synchronise()
-        began = time.perf_counter()
-        work()
-        synchronise()
-        best = min(best, time.perf_counter() - began)
+    best = dict.fromkeys(forms, float("inf"))
+    total, turns = 0.0, 0
+    while turns < repeats or (total < at_least * len(forms) and turns < 10 * repeats):
+        for name, work in forms.items():
+            synchronise()
+            began = time.perf_counter()
+            work()
+            synchronise()
+            seconds = time.perf_counter() - began
+            best[name] = min(best[name], seconds)
+            total += seconds
+        turns += 1
     return best
