@@ -390,7 +390,7 @@ def reproduce(
 
 def _level_and_number(text: str) -> tuple[int, int]:
     level, dot, number = text.partition(".")
-    if not (dot and level.isdigit() and number.isdigit()):
+    if not (dot and level.isdecimal() and number.isdecimal()):
         raise InputError(f"--task {text!r}: expected LEVEL.NUMBER, such as 2.0")
     return int(level), int(number)
 

@@ -52,7 +52,7 @@ def data_prepare(
     share = None
     if part:
         first, slash, last = part.partition("/")
-        if not slash or not first.isdigit() or not last.isdigit() or not 1 <= int(first) <= int(last):
+        if not slash or not first.isdecimal() or not last.isdecimal() or not 1 <= int(first) <= int(last):
             raise InputError(f"--part {part!r}: expected i/n with 1 <= i <= n, for example 3/8")
         if merge:
             raise InputError("--part and --merge exclude each other")

@@ -146,7 +146,7 @@ def main() -> None:
     """Command line of `launch/local.sh`."""
     arguments = sys.argv[1:]
     command = arguments[2:] if arguments[1:2] == ["--"] else arguments[1:]
-    if not command or not arguments[0].isdigit() or int(arguments[0]) < 1:
+    if not command or not arguments[0].isdecimal() or int(arguments[0]) < 1:
         print("usage: launch/local.sh N COMMAND [ARGUMENT…]   (N: the number of ranks, 1 or more)", file=sys.stderr)
         raise SystemExit(2)
     try:

@@ -101,7 +101,7 @@ def shard_slice(text: str, shards: int) -> slice:
     if not text:
         return slice(0, shards)
     first, colon, last = text.partition(":")
-    if not colon or not first.isdigit() or not last.isdigit() or not int(first) < int(last):
+    if not colon or not first.isdecimal() or not last.isdecimal() or not int(first) < int(last):
         raise InputError(
             f"cache.shard_range={text!r}: expected A:B, the shards from A up to but not including B, such as 0:16"
         )

@@ -213,7 +213,7 @@ def _parameter_names(engine: Engine) -> dict[int, str]:
 
 def sorted_steps(folder: Path) -> list[int]:
     """Steps that have a checkpoint, oldest first."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
 
 def _optimizer_state(engine: Engine, saved: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def test_two_processes_on_the_same_shards(fresh, whole, prepared, tiny_plm):
     assert digests(fresh) == whole and not list((fresh / "cache").rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("text", ["3", "2:2", "a:b", "-1:2", "1:"])
+@pytest.mark.parametrize("text", ["3", "2:2", "a:b", "-1:2", "1:", "²:3"])
 def test_bad_ranges(text):
     with pytest.raises(InputError, match="shard_range"):
         cache.shard_slice(text, 4)

@@ -273,6 +273,7 @@ _BAD_OPTIONS = {
     "dev_split_by_magic": (["--dev-split", "magic"], ["magic"]),
     "part_0": (["--part", "0/3"], ["--part '0/3'"]),
     "part_beyond": (["--part", "4/3"], ["--part '4/3'"]),
+    "part_superscript": (["--part", "²/3"], ["--part '²/3'"]),
     "part_and_merge": (["--part", "1/3", "--merge"], ["exclude each other"]),
     "merge_of_nothing": (["--merge"], ["no parts to merge"]),
     "processes_negative": (["--processes", "-2"], ["--processes", "-2"]),
