@@ -241,17 +241,21 @@ def test_the_plain_encoder_is_what_it_was(
     encoder: Encoder, train: bool, autocast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit the expressions that the kernels replace, dropout's draws included."""
+    from tnr_dist.kernels.layer_norm import layer_norm
     from tnr_dist.models import transformer
     from tnr_dist.models.attention import ragged_attention
+
+    def norm(x: Tensor, module: torch.nn.LayerNorm) -> Tensor:
+        return layer_norm(x, module.weight, module.bias, module.eps)
 
     def forward(
         self: transformer.Layer, x: Tensor, batch: Packed, bias: Tensor | None, train: bool, weights: object = None
     ) -> Tensor:
         attended = ragged_attention(*self.heads_of(x), batch.plan, bias, self.attention_dropout if train else 0.0)
         attended = F.dropout(self.attention_out(attended.flatten(1)), self.dropout, train)
-        x = self.attention_norm(x + attended)
+        x = norm(x + attended, self.attention_norm)
         out = F.dropout(self.ffn_out(self.activation(self.ffn_in(x))), self.dropout, train)
-        return self.ffn_norm(x + out)
+        return norm(x + out, self.ffn_norm)
 
     results = []
     encoder.cpu().train(train)

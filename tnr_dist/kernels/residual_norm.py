@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
+from tnr_dist.kernels.layer_norm import layer_norm
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -72,7 +73,7 @@ def residual_norm_reference(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout_p: float = 0.0
 ) -> Tensor:
     """`residual_norm` in plain torch."""
-    return F.layer_norm(x + F.dropout(y, dropout_p, dropout_p > 0), x.shape[-1:], weight, bias, eps)
+    return layer_norm(x + F.dropout(y, dropout_p, dropout_p > 0), weight, bias, eps)
 
 
 @Kernel

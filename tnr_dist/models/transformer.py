@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.errors import InputError
-from tnr_dist.kernels.dispatch import use_triton
+from tnr_dist.kernels.layer_norm import layer_norm
 from tnr_dist.kernels.linear import lay_out, linear, linear_gelu
 from tnr_dist.kernels.residual_norm import residual_norm
 from tnr_dist.models.attention import attention_scores, ragged_attention, relative_buckets
@@ -155,10 +155,7 @@ class Layer(nn.Module):
 
     def _add(self, x: Tensor, y: Tensor, norm: nn.LayerNorm, train: bool) -> Tensor:
         """norm(x + dropout(y)) for x, y [T, d]."""
-        if use_triton(None, x, "residual_norm"):
-            p = self.dropout if train else 0.0
-            return residual_norm(x, y, norm.weight, norm.bias, norm.eps, p, "triton")
-        return norm(x + F.dropout(y, self.dropout, train))  # type: ignore[no-any-return]
+        return residual_norm(x, y, norm.weight, norm.bias, norm.eps, self.dropout if train else 0.0)
 
 
 class Encoder(nn.Module):
@@ -332,7 +329,8 @@ class Encoder(nn.Module):
         x = self.words(batch.tokens) + self.positions(batch.positions + self.config.position_offset)
         if self.types is not None:
             x = x + self.types.weight[0]
-        x = F.dropout(self.embedding_norm(x), self.config.dropout, train)
+        norm = self.embedding_norm
+        x = F.dropout(layer_norm(x, norm.weight, norm.bias, norm.eps), self.config.dropout, train)
         device = x.device.type
         # The residual stream is kept in autocast's dtype: half the memory traffic, same accuracy as a cast model.
         return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -33,6 +33,7 @@ from tnr_dist.models.recommender import (
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.progress import say
+from tnr_dist.streams import drawn_from, stream_seed
 from tnr_dist.train import preemption
 from tnr_dist.train.loop import Task, train
 from tnr_dist.train.runfolder import RunFolder, completed_id
@@ -147,14 +148,17 @@ def click_loader(
     )
 
 
-def fresh_model(config: Config, data: DataSet, layers: int, seed: int) -> tuple[Recommender, ModelSpec]:
-    """A recommender around the PLM's first `layers` layers (0: all); what stands on top is drawn from `seed`."""
+def fresh_model(config: Config, data: DataSet, layers: int, seed: int, stage: str) -> tuple[Recommender, ModelSpec]:
+    """A recommender around the PLM's first `layers` layers (0: all).
+
+    What stands on top is drawn from the stream of `seed` and `stage`, so that no two stages start from one head.
+    """
     encoder, tokenizer = load_plm(config.plm.name, layers or config.plm.layers or None)
     data.check_tokenizer(tokenizer.hash(), config.plm.name)
     encoder.set_dropout(config.model.dropout)
     spec = model_spec(config, encoder)
-    torch.manual_seed(seed)
-    return build_recommender(spec, encoder), spec
+    with drawn_from(seed, stage, "model"):
+        return build_recommender(spec, encoder), spec
 
 
 def kept_model(run: Path, before_end: int) -> Path:
@@ -187,10 +191,10 @@ def continued_model(config: Config, run: Path, what: str, before_end: int = 0) -
     return model, replace(spec, encoder=encoder.config)
 
 
-def with_fresh_user_encoder(model: Recommender, spec: ModelSpec, seed: int) -> Recommender:
-    """Keep the news encoder, draw a new user encoder from `seed`: the M teachers differ by it (Fig. 2b)."""
-    torch.manual_seed(seed)
-    model.user_encoder = build_recommender(spec, model.news_encoder.encoder).user_encoder
+def with_fresh_user_encoder(model: Recommender, spec: ModelSpec, seed: int, stage: str) -> Recommender:
+    """Keep the news encoder, draw a new user encoder from `seed` and `stage`: the M teachers differ by it (Fig. 2b)."""
+    with drawn_from(seed, stage, "user encoder"):
+        model.user_encoder = build_recommender(spec, model.news_encoder.encoder).user_encoder
     return model
 
 
@@ -277,6 +281,8 @@ def train_model(
     with contextlib.ExitStack() as alone:
         if not may_start(run, engine, redo, alone):
             return
+        # Projections and whatever else a stage draws beside its models.
+        torch.manual_seed(stream_seed(run.config.seed, run.stage))
         # Bad data, models and settings are found here, before anything of an earlier run is given up.
         config, task = run.config, make_task()
         begin(run, engine, redo)

@@ -128,7 +128,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     def task() -> Any:
         data = DataSet.open(config)
         if "layers" in place.extra:
-            model, spec = fresh_model(config, data, place.extra["layers"], seed)
+            model, spec = fresh_model(config, data, place.extra["layers"], seed, place.stage)
             title = f"finetune ({spec.encoder.layers} layers)"
         elif "further" in place.extra:
             source = further_pretrain.run_folder(config, data, place.extra["further"])
@@ -136,12 +136,12 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
             title = f"further-finetune ({spec.encoder.layers} layers)"
         elif "student" in place.extra:
             model, spec = continued_model(config, stage1.run_folder(config, data).path, "stage1")
-            model = with_fresh_user_encoder(model, spec, seed)
+            model = with_fresh_user_encoder(model, spec, seed, place.stage)
             title = f"stage1, then finetune ({spec.encoder.layers} layers)"
         else:
             source, before_end = post_train.run_folder(config, data), place.extra.get("before_end", 0)
             model, spec = continued_model(config, source.path, "post-train", before_end)
-            model = with_fresh_user_encoder(model, spec, seed)
+            model = with_fresh_user_encoder(model, spec, seed, place.stage)
             title = f"teacher {teacher}"
         return _task(config, data, engine, model, seed, title)
 

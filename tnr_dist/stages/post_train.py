@@ -154,7 +154,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
 
     def task() -> Any:
         data = DataSet.open(config)
-        model, _ = fresh_model(config, data, 0, config.seed)
+        model, _ = fresh_model(config, data, 0, config.seed, place.stage)
         freeze(model.news_encoder, config.post_train, engine)
         loader = matching_loader(config, data, config.post_train, engine)
         module = MatchingModule(Matcher(model.news_encoder))

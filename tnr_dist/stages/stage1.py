@@ -185,13 +185,16 @@ class Stage1Task:
         return matching_accuracy(self.module.student, self.loader, self.train, engine)
 
 
-def first_layers(config: Config, data: DataSet, source: Literal["plm", "post-train"]) -> tuple[Recommender, ModelSpec]:
-    """A student of the first `student.layers` layers of the PLM, with a fresh head, or of the post-trained teacher."""
+def first_layers(
+    config: Config, data: DataSet, source: Literal["plm", "post-train"], stage: str
+) -> tuple[Recommender, ModelSpec]:
+    """A student of the first `student.layers` layers of the PLM, with a head of `stage`'s own, or of the post-trained teacher."""
     layers = config.student.layers
     if source == "plm":
-        return fresh_model(config, data, layers, config.seed)
+        return fresh_model(
+            config, data, layers, config.seed, "post-train" if config.student.head == "shared" else stage
+        )
     student, spec = continued_model(config, post_train.run_folder(config, data).path, "post-train")
-    torch.manual_seed(config.seed)  # for what a stage draws beside the student, as `fresh_model` does
     encoder = student.news_encoder.encoder.truncate(layers)
     return student, replace(spec, encoder=encoder.config)
 
@@ -216,7 +219,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     def task() -> Any:
         data = DataSet.open(config)
         source = post_train.run_folder(config, data).path
-        student, _ = first_layers(config, data, config.student.init)
+        student, _ = first_layers(config, data, config.student.init, place.stage)
         freeze(student.news_encoder, config.stage1, engine)
         loader = matching_loader(config, data, config.stage1, engine)
         return Stage1Task(

@@ -147,7 +147,7 @@ def start_of_student(config: Config, data: DataSet) -> tuple[Recommender, ModelS
     """What the student starts from: stage 1's, or (without stage 1, Fig. 4) the first layers of `stage2.init`."""
     if config.stage2.init == "stage1":
         return continued_model(config, stage1.run_folder(config, data).path, "stage1")
-    return first_layers(config, data, config.stage2.init)
+    return first_layers(config, data, config.stage2.init, "stage2")
 
 
 def teacher_tables(config: Config, data: DataSet, stored: TeacherCache, engine: Engine) -> TeacherTables | None:
@@ -172,7 +172,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         data = DataSet.open(config)
         stored = TeacherCache(cache.run_folder(config, data).path, cache.expected(config, data))
         student, spec = start_of_student(config, data)
-        student = with_fresh_user_encoder(student, spec, config.seed)
+        student = with_fresh_user_encoder(student, spec, config.seed, place.stage)
         freeze(student.news_encoder, config.stage2, engine)
         news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
         titles = ClickTitles(

@@ -17,6 +17,7 @@ from tnr_dist.config import Config, TrainConfig
 from tnr_dist.data.loader import Batch
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError, Preempted
+from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import count_parameters
 from tnr_dist.progress import Bar, say
 from tnr_dist.train import preemption
@@ -82,19 +83,34 @@ def learning_rate(step: int, total: int, train: TrainConfig, base: float) -> flo
 
 
 def make_optimizer(task: Task, module: nn.Module) -> torch.optim.Optimizer:
-    """Adam (the paper's Table 3) with one group for the PLM and one for what stands on top."""
+    """Adam (the paper's Table 3) with one group for the PLM and one for what stands on top.
+
+    With `weight_decay` each is cut in two, for it pulls towards zero: matrices that start near it decay; biases, norms,
+    omega and projections, which start as ones or identities or mean something as they are, do not decay.
+    """
     train = task.train
-    plm = task.plm_parameters()
+    plm, kept = task.plm_parameters(), _not_decayed(module) if train.weight_decay else set()
     groups = []
     for members, rate in ((True, train.lr), (False, train.head_lr or train.lr)):
-        parameters = [p for p in module.parameters() if p.requires_grad and (p in plm) is members]
-        if parameters:
-            groups.append({"params": parameters, "lr": rate, "base_lr": rate})
+        for decays in (True, False):
+            parameters = [
+                p
+                for p in module.parameters()
+                if p.requires_grad and (p in plm) is members and (p not in kept) is decays
+            ]
+            decay = train.weight_decay if decays else 0.0
+            if parameters:
+                groups.append({"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay})
     beta1, beta2 = train.betas
     kind = torch.optim.AdamW if train.weight_decay else torch.optim.Adam
     return kind(
         groups, betas=(beta1, beta2), eps=train.eps, weight_decay=train.weight_decay, amsgrad=train.amsgrad, fused=True
     )
+
+
+def _not_decayed(module: nn.Module) -> set[nn.Parameter]:
+    vectors = {p for p in module.parameters() if p.ndim < 2}
+    return vectors | {p for part in module.modules() if isinstance(part, Projection) for p in part.parameters()}
 
 
 def train(

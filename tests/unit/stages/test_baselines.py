@@ -64,8 +64,8 @@ def scene(prepared, tiny_plm, tmp_path):
         for part in section.split("."):
             train = getattr(train, part)
         engine, data = DDPEngine("cpu", 1), DataSet.open(config)
-        student, _ = fresh_model(config, data, layers, 0)
-        teacher, _ = fresh_model(config, data, 0, 1)
+        student, _ = fresh_model(config, data, layers, 0, "finetune")
+        teacher, _ = fresh_model(config, data, 0, 1, "finetune")
         with torch.no_grad():
             for parameter in teacher.news_encoder.encoder.parameters():  # else its lower layers are the student's
                 parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -401,7 +401,7 @@ def test_each_learns(made):
         assert all(np.isfinite(losses)) and len(set(losses)) == len(losses)
     finetuned = load_recommender(places["further-pretrain"].path / "model.safetensors")[0]
     source = load_recommender(further_pretrain.run_folder(config, DataSet.open(config)).path / "model.safetensors")[0]
-    fresh, _ = fresh_model(config, DataSet.open(config), 0, 0)
+    fresh, _ = fresh_model(config, DataSet.open(config), 0, 0, "finetune")
     pairs = {
         name: torch.equal(p, q) for (name, p), q in zip(source.named_parameters(), fresh.parameters(), strict=True)
     }
@@ -415,7 +415,7 @@ def test_newsbert_starts_from_the_post_trained_top(made):
     config, places = made
     post = load_recommender(places["newsbert"].inputs["post-train"].path / "model.safetensors")[0]
     student = load_recommender(places["newsbert"].path / "model.safetensors")[0]
-    plm, _ = fresh_model(config, DataSet.open(config), 1, 0)
+    plm, _ = fresh_model(config, DataSet.open(config), 1, 0, "finetune")
     # 4 steps at 1e-3 move each weight by 0.004 at most.
     for name, source in (
         ("pooling.project.weight", post),

@@ -21,7 +21,7 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import Matcher, load_recommender
 from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
-from tnr_dist.stages.common import DataSet, continued_model, kept_model
+from tnr_dist.stages.common import DataSet, continued_model, fresh_model, kept_model
 from tnr_dist.stages.evaluate import evaluate, predict
 from tnr_dist.stages.rows import evaluate_run, make, row_folder
 from tnr_dist.train.checkpoint import sorted_steps
@@ -57,6 +57,34 @@ def state(file: Path, prefix: str = "") -> dict[str, torch.Tensor]:
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+# What a model starts from ----------------------------------------------------------------------------------------------
+
+
+def test_no_two_stages_start_from_one_head(chain_yaml, tmp_path):
+    """The student's pooling and dense layers are its own (Fig. 2a), not those that its teacher started from."""
+    config = settings(chain_yaml, tmp_path)
+    data = DataSet.open(config)
+    heads = {
+        stage: fresh_model(config, data, 1, config.seed, stage)[0].news_encoder
+        for stage in ("post-train", "stage1", "finetune")
+    }
+    heads["student"] = stage1.first_layers(config, data, "plm", "stage1")[0].news_encoder
+    for name in ("pooling.project.weight", "dense.weight"):
+        flat = {stage: head.get_parameter(name).flatten() for stage, head in heads.items()}
+        assert torch.equal(flat["student"], flat["stage1"])
+        for one, other in (("post-train", "stage1"), ("post-train", "finetune"), ("stage1", "finetune")):
+            assert abs(torch.cosine_similarity(flat[one], flat[other], 0)) < 0.2
+
+
+def test_a_student_may_share_the_head_that_its_teacher_started_from(chain_yaml, tmp_path):
+    config = settings(chain_yaml, tmp_path, "student.head=shared")
+    data = DataSet.open(config)
+    teacher, _ = fresh_model(config, data, 0, config.seed, "post-train")
+    student, _ = stage1.first_layers(config, data, "plm", "stage1")
+    for name in ("pooling.project.weight", "pooling.query.weight", "dense.weight", "dense.bias"):
+        assert torch.equal(student.news_encoder.get_parameter(name), teacher.news_encoder.get_parameter(name))
 
 
 # Without a stage (Fig. 4) -----------------------------------------------------------------------------------------------
@@ -192,7 +220,7 @@ def matching(code_runs, chain_yaml):
     )  # fmt: skip
     task.begin(device)
     inputs = task.to_device(next(loader.epoch(0)))
-    return config.stage1, stage1.first_layers(config, data, "plm")[0], inputs
+    return config.stage1, stage1.first_layers(config, data, "plm", "stage1")[0], inputs
 
 
 def test_stage1s_teachers_are_the_checkpoints(code_runs, matching):

@@ -120,7 +120,8 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
 
     def task() -> Any:
         data, train = DataSet.open(config), config.further_pretrain
-        model, spec = fresh_model(config, data, place.extra["layers"], config.seed)
+        # Under the head that PLM-NR-n (FT) starts with.
+        model, spec = fresh_model(config, data, place.extra["layers"], config.seed, "finetune")
         freeze(model.news_encoder, train, engine)
         loader = _loader(config, data, engine)
         module = MLMModule(model.news_encoder.encoder, model.news_encoder.token_budget)

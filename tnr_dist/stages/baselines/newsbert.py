@@ -198,7 +198,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     def task() -> Any:
         data = DataSet.open(config)
         teacher, _ = continued_model(config, post_train.run_folder(config, data).path, "post-train")
-        student, _ = first_layers(config, data, config.student.init)
+        student, _ = first_layers(config, data, config.student.init, place.stage)
         top, source = student.news_encoder, teacher.news_encoder
         top.pooling, top.dense = source.pooling, source.dense
         freeze(top, train, engine)

@@ -264,7 +264,7 @@ def make_general(place: RunFolder, engine: Engine, *, redo: bool = False) -> Non
     def task() -> Any:
         data, env = DataSet.open(config), engine.environment
         teacher, _ = trained_model(post_train.run_folder(config, data).path, "post-train")
-        student, _ = first_layers(config, data, config.student.init)
+        student, _ = first_layers(config, data, config.student.init, place.stage)
         freeze(student.news_encoder, train, engine)
         loader = MatchingLoader(data.folder, train.batch_size, 0, config.seed, 0.0, env.rank, env.world_size)
         news_encoder = student.news_encoder

@@ -1,0 +1,113 @@
+"""Every parameter's gradient of stage 2 in bf16 against float32, over 20,000 tokens.
+
+A sum over tokens that is kept in bf16 stops growing: its error grows with the number of tokens, and a small batch does
+not show it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.click_batches import random_titles
+from tnr_dist.config import Stage2Config
+from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.kernels.dispatch import use_kernels
+from tnr_dist.kernels.layer_norm import layer_norm
+from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
+from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.stages.clicks import ClickTitles
+from tnr_dist.stages.stage2 import Stage2Module
+
+TOKENS, M, B, L, C = 20_000, 2, 400, 20, 5
+BOUND = 0.02
+
+
+def gradients(kernels: str, precision: str, width: int, layers: int) -> dict[str, Tensor]:
+    """Gradients of L^(2) on a batch that holds all titles, by parameter; the same weights and data in every call."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    titles = random_titles(rng, TOKENS // 13, 24)
+    assert TOKENS - 500 < len(titles.values) < 1.1 * TOKENS
+    news = len(titles)
+    encoder = encoder_from_config(
+        EncoderConfig(
+            vocab_size=1000, hidden=width, layers=layers, heads=width // 32, intermediate=2 * width, max_positions=32
+        )
+    )
+    student = Recommender(NewsEncoder(encoder.set_dropout(0.0), 64), AttentionUserEncoder(64))
+    student.news_encoder.token_budget = 0
+    everything = rng.permutation(np.arange(B * (L + C)) % news).astype(np.int32).reshape(B, L + C)
+    batch = {
+        "history": everything[:, :L],
+        "candidates": everything[:, L:],
+        "weights": np.ones(B, np.float32),
+        "count": np.array(B, np.float32),
+        # Teachers that agree on a direction: its gradient is common to all titles, and adds up.
+        "teacher_users": rng.standard_normal((B, M, 64)).astype(np.float32) + 1,
+        "teacher_logits": rng.standard_normal((B, C, M)).astype(np.float32),
+    }
+    engine = DDPEngine("cpu", 1)
+    settings = Stage2Config()
+    module = Stage2Module(
+        student,
+        ClickTitles(titles, 24, student.news_encoder, settings, engine, Path("unused")),
+        torch.randn(news, M, 64) + 1,
+        settings,
+        64,
+    )
+    engine.use_precision(precision)
+    with use_kernels(kernels), engine.autocast():
+        loss = module(module.titles.inputs(batch))["loss"]
+        loss.backward()
+    return {name: p.grad.double() for name, p in module.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("kernels", "width", "layers"),
+    [("torch", 64, 2), pytest.param("triton", 32, 1, marks=pytest.mark.slow)],
+)
+def test_every_gradient_in_bf16_is_that_of_float32(device, kernels, width, layers):
+    if device.type == "cuda":
+        pytest.skip("of the CPU's forms; the kernels' own tests compare theirs on a GPU")
+    exact, found = (gradients(kernels, precision, width, layers) for precision in ("fp32", "bf16"))
+    assert len(exact) == len(found) > 15 * layers
+    errors = {name: float((found[name] - g).norm() / g.norm()) for name, g in exact.items()}
+    assert all(np.isfinite(list(errors.values())))
+    bad = {name: round(error, 4) for name, error in errors.items() if error > BOUND}
+    assert not bad, bad
+
+
+@pytest.mark.parametrize("rows", [1, 100, 20_000])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_layer_norm_sums_its_gradients_in_float32(rows, dtype):
+    """Also with an upstream part that all rows share, over which a sum in half precision loses most."""
+    g = torch.Generator().manual_seed(rows)
+    x, weight, bias = (torch.randn(*shape, generator=g) for shape in ((rows, 384), (384,), (384,)))
+    upstream = 0.01 * torch.randn(rows, 384, generator=g) + 0.002 * torch.randn(1, 384, generator=g)
+    x, upstream = x.to(dtype), upstream.to(dtype)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    out = layer_norm(*leaves, 1e-12)
+    assert out.dtype == dtype
+    found = torch.autograd.grad(out, leaves, upstream)
+    leaves = [t.double().requires_grad_() for t in (x, weight, bias)]
+    wanted = torch.autograd.grad(
+        torch.nn.functional.layer_norm(leaves[0], (384,), leaves[1], leaves[2], 1e-12), leaves, upstream.double()
+    )
+    for name, a, b in zip(("x", "weight", "bias"), found, wanted, strict=True):
+        error = float((a.double() - b).norm() / b.norm())
+        assert error < (0.005 if name == "x" else 1e-4), (name, error)
+
+
+def test_layer_norm_of_other_inputs_is_torchs():
+    x, weight, bias = torch.randn(7, 16), torch.randn(16), torch.randn(16)
+    for inputs in ((x, weight, bias), (x.double(), weight.double(), bias.double())):
+        assert torch.equal(
+            layer_norm(*inputs, 1e-5), torch.nn.functional.layer_norm(inputs[0], (16,), *inputs[1:], 1e-5)
+        )
+    frozen = layer_norm(x.bfloat16().requires_grad_(), weight, bias, 1e-5)
+    assert frozen.grad_fn.name().startswith("NativeLayerNorm")  # nothing to sum: torch's own
