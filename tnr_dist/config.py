@@ -121,6 +121,16 @@ class ClickTrainConfig(TrainConfig):
 
 
 @dataclass
+class ValidatedTrainConfig(ClickTrainConfig):
+    """What those of them add whose model scores clicks."""
+
+    # Share of the train impressions, the last ones by time, that is kept apart: the model is scored on it as it trains, and
+    # the best one is the result. 0: train on all of them and take the last model.
+    validate: float = 0.0
+    validate_every: int = 0  # steps between two scores; 0: half an epoch
+
+
+@dataclass
 class MatchingConfig(TrainConfig):
     """What the stages on the matching task share: match a body with its own title among N others."""
 
@@ -163,7 +173,7 @@ class Stage1Config(MatchingConfig):
 
 
 @dataclass
-class FinetuneConfig(ClickTrainConfig):
+class FinetuneConfig(ValidatedTrainConfig):
     """Click prediction from a post-trained (or plain) PLM."""
 
     teachers: int = 4  # M: as many teachers, each with its own seed
@@ -179,7 +189,7 @@ class FinetuneConfig(ClickTrainConfig):
 
 
 @dataclass
-class Stage2Config(ClickTrainConfig):
+class Stage2Config(ValidatedTrainConfig):
     """Second-stage distillation from M finetuned teachers."""
 
     # What the student starts from. plm, post-train: without stage 1, from the first layers of the PLM or of the
@@ -232,7 +242,7 @@ class IntermediateConfig(ClickTrainConfig):
 
 
 @dataclass
-class PredictionConfig(ClickTrainConfig):
+class PredictionConfig(ValidatedTrainConfig):
     """TinyBERT's task-specific distillation, second step: the finetuned teacher's soft labels, on click samples."""
 
     lr: float = 1e-4
@@ -249,7 +259,7 @@ class TinyBERTConfig:
 
 
 @dataclass
-class NewsBERTConfig(ClickTrainConfig):
+class NewsBERTConfig(ValidatedTrainConfig):
     """NewsBERT: teacher and student trained together; `trainable_layers` is of both."""
 
     temperature: float = 1.0  # t

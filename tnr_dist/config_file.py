@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import yaml
 
-from tnr_dist.config import NEWS_INPUTS, Config, TrainConfig, get
+from tnr_dist.config import NEWS_INPUTS, Config, TrainConfig, ValidatedTrainConfig, get
 from tnr_dist.errors import InputError
 
 
@@ -289,6 +289,11 @@ def _check(config: Config) -> None:
             raise InputError(f"{name}: max_steps, head_lr, clip_norm and weight_decay must not be negative")
         if stage.trainable_layers < -1:
             raise InputError(f"{name}.trainable_layers={stage.trainable_layers}: -1 (everything), 0 (none) or more")
+        if isinstance(stage, ValidatedTrainConfig) and not (0 <= stage.validate < 1 and stage.validate_every >= 0):
+            raise InputError(
+                f"{name}: validate={stage.validate} is a share, at least 0 and below 1; validate_every={stage.validate_every} "
+                "a number of steps, 0 or more"
+            )
         if stage.eps <= 0:
             raise InputError(f"{name}.eps={stage.eps}: must be greater than 0")
         if not 0 <= stage.warmup < 1:

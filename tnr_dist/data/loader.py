@@ -141,6 +141,8 @@ class ClickLoader:
         """
         options = dataclasses.replace(self.options, on_bad_shard="stop")
         text = repr((options, [(s.name, s.sha256) for s in self.index.shards]))
+        if options.before is not None:
+            text += f" before {options.before}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -199,7 +201,8 @@ class ClickLoader:
         where = self.source.name(info)
         if not all("candidate_clicked" in block for block in blocks.values()):
             raise InputError(f"{where}: has no labels, the index says it has; prepare it again")
-        shard = decode(blocks, self.options.history, self.columns(info) if self.columns else {})
+        columns = self.columns(info) if self.columns else {}
+        shard = decode(blocks, self.options.history, columns, self.options.before)
         if len(shard.impression) != info.samples:
             raise InputError(f"{where}: {len(shard.impression)} samples, the index says {info.samples}")
         if self.columns and self._column_spec is None:

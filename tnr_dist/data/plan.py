@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ class LoaderOptions:
     streams: int = 16
     window_shards: int = 2
     on_bad_shard: Literal["stop", "skip"] = "stop"
+    before: int | None = field(default=None, repr=False)  # leave out impressions of this time (seconds) and later
 
 
 class Plan:

@@ -37,8 +37,13 @@ class Shard:
     bad: bool = False  # stands for a damaged shard: its samples have weight 0
 
 
-def decode(blocks: dict[str, Block], history: int, columns: dict[str, np.ndarray] | None = None) -> Shard:
-    """Blocks of a labelled shard (one at least) as arrays that samples are cut from."""
+def decode(
+    blocks: dict[str, Block], history: int, columns: dict[str, np.ndarray] | None = None, before: int | None = None
+) -> Shard:
+    """Blocks of a labelled shard (one at least) as arrays that samples are cut from.
+
+    `before`: impressions of this time (seconds since 1970) and later give no samples.
+    """
     parts = list(blocks.values())
     impressions = sum(len(block["row"]) for block in parts)
     clicked = _join([block["candidate_clicked"] for block in parts]).view(bool)
@@ -57,6 +62,8 @@ def decode(blocks: dict[str, Block], history: int, columns: dict[str, np.ndarray
     impression = np.searchsorted(offsets, click, side="right") - 1
     negative_counts = np.diff(offsets) - np.bincount(impression, minlength=impressions)
     trainable = negative_counts[impression] > 0
+    if before is not None:
+        trainable &= _join([block["time"] for block in parts])[impression] < before
     if not trainable.all():
         impression, click = impression[trainable], click[trainable]
     negative_offsets = np.zeros(impressions + 1, np.int64)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tnr_dist.cache.teachers import from_stored
-from tnr_dist.config import ClickTrainConfig
+from tnr_dist.config import ClickTrainConfig, ValidatedTrainConfig
+from tnr_dist.data.held_out import HeldOut
 from tnr_dist.data.loader import Batch, ClickLoader
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine
@@ -23,6 +24,7 @@ from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages.common import plm_parameters
 from tnr_dist.stages.frozen import FrozenStates, TokenRows, compute_dtype, frozen_states
 from tnr_dist.stages.static_shapes import StaticTables, fill
+from tnr_dist.stages.validation import Validation
 from tnr_dist.train.prefetch import replace_tensors, tensors_of
 from tnr_dist.transfer import to_device
 
@@ -169,6 +171,15 @@ class ClickTitles:
         """The encoder's own order: it then need not reorder tokens and states, there and back."""
         return news[np.argsort(self.lengths[news], kind="stable")]
 
+    def vectors(self, encoder: NewsEncoder, news: np.ndarray) -> Tensor:
+        """Vectors [E, D] of some news [E] on the device, outside a training step and on this rank alone."""
+        lengths = self.lengths[news]
+        tokens = TokenRows(np.asarray(self.titles.offsets)[news], lengths, self.engine.device)
+        titles = Packed(self._tokens[tokens.on_device].long(), lengths)
+        if self.frozen is None:
+            return encoder(titles)  # type: ignore[no-any-return]
+        return encoder(titles, encoder.encoder.frozen_layers, self.frozen.rows(tokens))  # type: ignore[no-any-return]
+
     def encode(self, encoder: NewsEncoder, inputs: ClickInputs) -> Tensor:
         """Vectors of the batch's distinct titles, [U, D] float32."""
         first = encoder.encoder.frozen_layers if inputs.frozen is not None else 0
@@ -192,6 +203,7 @@ class ClickTask:
     train: ClickTrainConfig
     seed: int
     title: str
+    held_out: HeldOut | None = None
 
     @property
     def prefetch(self) -> bool:
@@ -209,6 +221,14 @@ class ClickTask:
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""
         return plm_parameters(self.module)
+
+    def validation(self) -> Validation | None:
+        """See `Task`."""
+        if self.held_out is None:
+            return None
+        assert isinstance(self.train, ValidatedTrainConfig)
+        history, every = self.loader.options.history, self.train.validate_every
+        return Validation(self.recommender, self.titles, self.held_out, history, every, self.loader.steps)
 
     def validate(self, engine: Engine) -> dict[str, float]:
         """See `Task`."""

@@ -12,7 +12,8 @@ import psutil
 import torch
 from torch import nn
 
-from tnr_dist.config import Config, DataConfig, TrainConfig
+from tnr_dist.config import ClickTrainConfig, Config, DataConfig, TrainConfig, ValidatedTrainConfig
+from tnr_dist.data.held_out import HeldOut, hold_out_last
 from tnr_dist.data.loader import ClickLoader, Columns, LoaderOptions
 from tnr_dist.data.prepare import manifest_hash, read_manifest
 from tnr_dist.data.shards import read_index
@@ -123,12 +124,17 @@ def _described(inputs: dict[str, int]) -> str:
 
 
 def click_loader(
-    config: Config, data: DataSet, batch_size: int, seed: int, engine: Engine, columns: Columns | None = None
-) -> ClickLoader:
-    """The training split's loader for this rank."""
+    config: Config, data: DataSet, train: ClickTrainConfig, seed: int, engine: Engine, columns: Columns | None = None
+) -> tuple[ClickLoader, HeldOut | None]:
+    """The training split's loader for this rank, and what `train.validate` keeps apart from it."""
     index = read_index(data.folder, "train")
+    source = ShardSource.of(data.folder / "train", index, config.data.shards)
+    held_out = None
+    if isinstance(train, ValidatedTrainConfig) and train.validate:
+        held_out = hold_out_last(index, source, train.validate, config.data.on_bad_shard == "skip")
+        index = held_out.index
     options = LoaderOptions(
-        batch_size,
+        train.batch_size,
         config.data.history,
         config.data.negatives,
         config.data.few_negatives,
@@ -136,16 +142,18 @@ def click_loader(
         config.data.streams,
         config.data.window_shards,
         config.data.on_bad_shard,
+        held_out.before if held_out else None,
     )
-    return ClickLoader(
+    loader = ClickLoader(
         index,
-        ShardSource.of(data.folder / "train", index, config.data.shards),
+        source,
         options,
         rank=engine.environment.rank,
         world_size=engine.environment.world_size,
         workers=config.data.workers,
         columns=columns,
     )
+    return loader, held_out
 
 
 def fresh_model(config: Config, data: DataSet, layers: int, seed: int, stage: str) -> tuple[Recommender, ModelSpec]:

@@ -150,7 +150,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
 
 def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, seed: int, title: str) -> Any:
     freeze(model.news_encoder, config.finetune, engine)
-    loader = click_loader(config, data, config.finetune.batch_size, seed, engine)
+    loader, held_out = click_loader(config, data, config.finetune, seed, engine)
     titles = ClickTitles(
         data.news_tokens(config.data),
         config.data.news_tokens,
@@ -159,4 +159,4 @@ def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, see
         engine,
         folder(config, "frozen"),
     )
-    return ClickTask(model, ClickModule(model, titles), titles, loader, config.finetune, seed, title)
+    return ClickTask(model, ClickModule(model, titles), titles, loader, config.finetune, seed, title, held_out)

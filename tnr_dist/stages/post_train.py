@@ -117,6 +117,9 @@ class PostTrainTask:
         """See `Task`."""
         return plm_parameters(self.module)
 
+    def validation(self) -> None:
+        """See `Task`."""
+
     def validate(self, engine: Engine) -> dict[str, float]:
         """See `Task`."""
         return matching_accuracy(self.module.matcher, self.loader, self.train, engine)

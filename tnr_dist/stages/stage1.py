@@ -180,6 +180,9 @@ class Stage1Task:
         """See `Task`."""
         return plm_parameters(self.module)
 
+    def validation(self) -> None:
+        """See `Task`."""
+
     def validate(self, engine: Engine) -> dict[str, float]:
         """See `Task`."""
         return matching_accuracy(self.module.student, self.loader, self.train, engine)

@@ -185,15 +185,15 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         )
         tables = teacher_tables(config, data, stored, engine)
         module = Stage2Module(student, titles, news, config.stage2, config.model.news_dim, tables)
-        loader = click_loader(
+        loader, held_out = click_loader(
             config,
             data,
-            config.stage2.batch_size,
+            config.stage2,
             config.seed,
             engine,
             columns=tables.columns if tables else lambda info: stored.columns("train", info),
         )
         title = f"stage2 ({config.student.layers} layers)"
-        return ClickTask(student, module, titles, loader, config.stage2, config.seed, title)
+        return ClickTask(student, module, titles, loader, config.stage2, config.seed, title, held_out)
 
     train_model(engine, place, task, redo)

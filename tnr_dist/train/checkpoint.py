@@ -2,6 +2,7 @@
 
     checkpoints/STEP/model.safetensors      what trains (and buffers); frozen weights are identified by their digest
     checkpoints/STEP/optimizer.safetensors  optimiser tensors, `<parameter name>/<state name>`
+    checkpoints/STEP/best.safetensors       with a validation: what trains, as it was when it scored best
     checkpoints/STEP/state.json             epoch, step, loader fingerprint, optimiser numbers, digests of the above
 
 Random numbers need no state: every step seeds its own from (seed, step, rank).
@@ -66,11 +67,12 @@ class Checkpoints:
             for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
                 shutil.rmtree(left, ignore_errors=True)
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
+    def save(self, step: int, state: dict[str, Any], extra: dict[str, dict[str, Tensor]] | None = None) -> None:
         """Copy what a checkpoint needs and write it beside the next steps; a collective.
 
         A save that is still being written is waited for, so that there is never more than one copy. One that fails (a
-        full disk) is said and left behind: training goes on, the one before it stays.
+        full disk) is said and left behind: training goes on, the one before it stays. `extra`: further files of tensors
+        on the host, by name.
         """
         self.wait()
         optimizer = self.engine.state_dict()
@@ -81,7 +83,9 @@ class Checkpoints:
         tensors, description = _describe(optimizer, _parameter_names(self.engine))
         fields = {**state, "step": step, "frozen": self._frozen, "optimizer": description}
         self._step = step
-        self._writing = self._writer.submit(self._write, step, model, tensors, fields)
+        self._writing = self._writer.submit(
+            self._write, step, {"model": model, "optimizer": tensors, **(extra or {})}, fields
+        )
 
     def wait(self, *, must: bool = False) -> None:
         """Until the last save is on disk; `must`: raise what went wrong with it."""
@@ -102,11 +106,11 @@ class Checkpoints:
         self.wait()
         self._writer.shutdown()
 
-    def _write(self, step: int, model: dict[str, Tensor], tensors: dict[str, Tensor], fields: dict[str, Any]) -> None:
+    def _write(self, step: int, files: dict[str, dict[str, Tensor]], fields: dict[str, Any]) -> None:
         with atomic_path(self.folder / str(step)) as temporary:
             temporary.mkdir()
             digests = {}
-            for name, values in (("model", model), ("optimizer", tensors)):
+            for name, values in files.items():
                 file = temporary / f"{name}.safetensors"
                 save_file(values, file)
                 digests[name] = file_hash(file)
@@ -126,6 +130,8 @@ class Checkpoints:
     def load_newest(self, fingerprint: str) -> dict[str, Any] | None:
         """Restore module and optimiser from the newest sound checkpoint; returns its state, or None when there is none.
 
+        The state's `tensors` holds what was saved as `extra`.
+
         A damaged one is skipped with a message. Raises InputError for a checkpoint of other data or other frozen
         weights, and when the ranks do not see the same one.
         """
@@ -138,7 +144,8 @@ class Checkpoints:
             )
         if found is None:
             return None
-        state, model, tensors = found
+        state, files = found
+        model, tensors = files.pop("model"), files.pop("optimizer")
         path = self.folder / str(state["step"])
         if state["fingerprint"] != fingerprint:
             raise InputError(
@@ -155,9 +162,9 @@ class Checkpoints:
             for name, value in expected.items():
                 value.copy_(model[name])
         self.engine.load_state_dict(_optimizer_state(self.engine, state["optimizer"], tensors))
-        return state
+        return {**state, "tensors": files}
 
-    def _newest_sound(self) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]] | None:
+    def _newest_sound(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]] | None:
         for step in reversed(sorted_steps(self.folder)):
             path = self.folder / str(step)
             try:
@@ -169,7 +176,8 @@ class Checkpoints:
                         raise InputError(f"{path / name}.safetensors: damaged (digest differs)")
                 if state["step"] != step:
                     raise InputError(f"{path / 'state.json'}: is of step {state['step']}")
-                return state, load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors")
+                names = dict.fromkeys(("model", "optimizer", *state["sha256"]))
+                return state, {name: load_file(path / f"{name}.safetensors") for name in names}
             except (InputError, OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
                 if self.engine.environment.rank == 0:
                     say(f"checkpoint {path} is not used: {error}; trying the one before")

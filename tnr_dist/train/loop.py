@@ -21,6 +21,7 @@ from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import count_parameters
 from tnr_dist.progress import Bar, say
 from tnr_dist.train import preemption
+from tnr_dist.train.best import Best, Scorer
 from tnr_dist.train.checkpoint import Checkpoints
 from tnr_dist.train.heartbeat import watched
 from tnr_dist.train.peak import device_peak
@@ -67,6 +68,9 @@ class Task(Protocol):
 
     def plm_parameters(self) -> set[nn.Parameter]:
         """Parameters that learn at `lr`; the others at `head_lr`."""
+
+    def validation(self) -> Scorer | None:
+        """What scores the model as it trains, if anything does; the best model is then the result, not the last."""
 
     def validate(self, engine: Engine) -> dict[str, float]:
         """Figures measured after the last step, logged under their own keys; may be empty."""
@@ -162,6 +166,9 @@ def _train(
     state = checkpoints.load_newest(fingerprint)
     step = int(state["step"]) if state else 0
     samples = float(state["samples"]) if state else 0.0
+    best = Best()
+    if state and "best" in state:
+        best.restore(state["best"], state["tensors"]["best"])
     skipped = float(state.get("skipped_samples", 0)) if state and rank == 0 else 0.0  # this rank's
     earlier = float(state["seconds"]) if state else 0.0
     if step and rank == 0:
@@ -179,9 +186,12 @@ def _train(
         _check_finite({"step": step, "optim/grad_norm": float(norm)}, task.title)
         seconds = earlier + time.monotonic() - began
         position = {"fingerprint": fingerprint, "samples": samples, "skipped_samples": lost(), "seconds": seconds}
-        checkpoints.save(step, {**position, "wandb_id": tracker.wandb_id})
+        extra = {"best": best.tensors} if best.tensors else {}
+        kept = {"best": best.state()} if best.tensors else {}
+        checkpoints.save(step, {**position, **kept, "wandb_id": tracker.wandb_id}, extra)
 
     task.begin(engine)
+    scorer = task.validation()
     engine.module.train()
     throughput = Throughput(engine, peak)
     batches = _inputs(task, _batches(task.loader, step, total), engine.device)
@@ -220,6 +230,12 @@ def _train(
                 note = status(record, world)
                 tracker.write(record)
                 throughput.restart()
+            if scorer is not None and scorer.due(step, total):
+                score = scorer.score(engine)
+                engine.module.train()
+                best.offer(score, step, engine)
+                tracker.write({"step": step, "samples": int(samples), "valid/auc": score})
+                throughput.restart()
             bar.advance(1, note)
             if engine.any_rank(preemption.asked()) and step < total:
                 save()
@@ -239,6 +255,7 @@ def _train(
         raise InputError(
             f"{task.title}: every sample was of a damaged shard; prepare the data again, nothing was trained"
         )
+    best.load_into(engine.module)
     engine.module.eval()
     figures = task.validate(engine)
     seconds = earlier + time.monotonic() - began
@@ -246,8 +263,10 @@ def _train(
         tracker.write({"step": step, "samples": int(samples), **figures})
     if skipped_samples and rank == 0:
         say(f"{task.title}: {skipped_samples:,} samples of damaged shards were skipped")
+    chosen = {"best_step": best.step, "valid_auc": best.score} if best.tensors else {}
     return {
         "steps": step,
+        **chosen,
         "skipped_samples": skipped_samples,
         "samples": int(samples),
         "seconds": round(seconds, 2),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def scene(prepared, tiny_plm, tmp_path):
                 parameter.add_(torch.randn_like(parameter) * 0.05)
         freeze(student.news_encoder, train, engine)
         titles = ClickTitles(cut(data.news_tokens(config.data)), 24, student.news_encoder, train, engine, tmp_path)
-        batch = next(click_loader(config, data, 12, 0, engine).epoch(0))
+        batch = next(click_loader(config, data, replace(config.stage2, batch_size=12), 0, engine)[0].epoch(0))
         return student, teacher, train, titles, titles.inputs(batch), engine, batch
 
     return build

@@ -58,6 +58,9 @@ class CorpusTask:
         """See `Task`."""
         return plm_parameters(self.module)
 
+    def validation(self) -> None:
+        """See `Task`."""
+
     def validate(self, engine: Engine) -> dict[str, float]:
         """See `Task`."""
         return {}

@@ -205,8 +205,8 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         freeze(source, train, engine)
         tokens, longest = data.news_tokens(config.data), config.data.news_tokens
         titles = ClickTitles(tokens, longest, top, train, engine, folder(config, "frozen"))
-        loader = click_loader(config, data, train.batch_size, config.seed, engine)
+        loader, held_out = click_loader(config, data, train, config.seed, engine)
         module = NewsBERTModule(student, source.encoder, titles, train)
-        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name)
+        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
 
     train_model(engine, place, task, redo)

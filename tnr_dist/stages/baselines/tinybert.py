@@ -298,8 +298,8 @@ def make_intermediate(place: RunFolder, engine: Engine, *, redo: bool = False) -
         titles = _titles(config, data, student, train, engine)
         encoders = student.news_encoder.encoder, teacher.news_encoder.encoder
         module = IntermediateModule(*encoders, student.news_encoder.token_budget, titles)
-        loader = click_loader(config, data, train.batch_size, config.seed, engine)
-        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name)
+        loader, held_out = click_loader(config, data, train, config.seed, engine)
+        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
 
     train_model(engine, place, task, redo)
 
@@ -314,8 +314,8 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         freeze(student.news_encoder, train, engine)
         titles = _titles(config, data, student, train, engine)
         module = PredictionModule(student, teacher, titles, train.temperature)
-        loader = click_loader(config, data, train.batch_size, config.seed, engine)
-        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name)
+        loader, held_out = click_loader(config, data, train, config.seed, engine)
+        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
 
     train_model(engine, place, task, redo)
 
