@@ -128,6 +128,9 @@ class ValidatedTrainConfig(ClickTrainConfig):
     # the best one is the result. 0: train on all of them and take the last model.
     validate: float = 0.0
     validate_every: int = 0  # steps between two scores; 0: half an epoch
+    # Scale the news vectors before the first step so that the click loss is least: after the matching task they are far too
+    # long for clicks. false: start with them as they are.
+    fit_scale: bool = True
 
 
 @dataclass

@@ -34,6 +34,7 @@ from tnr_dist.models.recommender import (
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.progress import say
+from tnr_dist.stages.start_scale import fit_start_scale
 from tnr_dist.streams import drawn_from, stream_seed
 from tnr_dist.train import preemption
 from tnr_dist.train.loop import Task, train
@@ -154,6 +155,17 @@ def click_loader(
         columns=columns,
     )
     return loader, held_out
+
+
+def fit_scale(
+    config: Config, data: DataSet, train: ValidatedTrainConfig, model: Recommender, loader: ClickLoader, engine: Engine
+) -> None:
+    """Where `train.fit_scale` says so, give a model's vectors the scale that clicks want (`start_scale.py`)."""
+    if train.fit_scale:
+        engine.use_precision(config.precision)
+        scale = fit_start_scale(model, data.news_tokens(config.data), config.data.news_tokens, loader, engine)
+        if engine.environment.rank == 0 and scale != 1:
+            say(f"news vectors start {scale:.2f} times as long: the scale under which the click loss is least")
 
 
 def fresh_model(config: Config, data: DataSet, layers: int, seed: int, stage: str) -> tuple[Recommender, ModelSpec]:

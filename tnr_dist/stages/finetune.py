@@ -24,6 +24,7 @@ from tnr_dist.stages.common import (
     DataSet,
     click_loader,
     continued_model,
+    fit_scale,
     folder,
     freeze,
     fresh_model,
@@ -151,6 +152,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
 def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, seed: int, title: str) -> Any:
     freeze(model.news_encoder, config.finetune, engine)
     loader, held_out = click_loader(config, data, config.finetune, seed, engine)
+    fit_scale(config, data, config.finetune, model, loader, engine)
     titles = ClickTitles(
         data.news_tokens(config.data),
         config.data.news_tokens,

@@ -29,6 +29,7 @@ from tnr_dist.stages.common import (
     DataSet,
     click_loader,
     continued_model,
+    fit_scale,
     folder,
     freeze,
     recipe,
@@ -193,6 +194,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
             engine,
             columns=tables.columns if tables else lambda info: stored.columns("train", info),
         )
+        fit_scale(config, data, config.stage2, student, loader, engine)
         title = f"stage2 ({config.student.layers} layers)"
         return ClickTask(student, module, titles, loader, config.stage2, config.seed, title, held_out)
 

@@ -44,6 +44,7 @@ from tnr_dist.stages.common import (
     DataSet,
     click_loader,
     continued_model,
+    fit_scale,
     folder,
     freeze,
     recipe,
@@ -206,6 +207,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         tokens, longest = data.news_tokens(config.data), config.data.news_tokens
         titles = ClickTitles(tokens, longest, top, train, engine, folder(config, "frozen"))
         loader, held_out = click_loader(config, data, train, config.seed, engine)
+        fit_scale(config, data, train, student, loader, engine)
         module = NewsBERTModule(student, source.encoder, titles, train)
         return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
 

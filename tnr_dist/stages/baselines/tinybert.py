@@ -48,6 +48,7 @@ from tnr_dist.stages.common import (
     DataSet,
     click_loader,
     continued_model,
+    fit_scale,
     folder,
     freeze,
     recipe,
@@ -315,6 +316,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         titles = _titles(config, data, student, train, engine)
         module = PredictionModule(student, teacher, titles, train.temperature)
         loader, held_out = click_loader(config, data, train, config.seed, engine)
+        fit_scale(config, data, train, student, loader, engine)
         return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
 
     train_model(engine, place, task, redo)
