@@ -26,6 +26,9 @@ _SAMPLES = 128
 # Of the scores, so the square of the vectors'; steps of a factor of 1.4. A grid, so that ranks whose devices round
 # otherwise still choose the same one.
 _FACTORS = tuple(2.0 ** (-step / 2) for step in range(-4, 15))
+# Scores of an impression's candidates are not brought closer together than this, their standard deviation: about that of a
+# fresh head on a PLM. A model that knows nothing yet would lose least with vectors of length 0, and learn nothing from there.
+_LEAST_SPREAD = 0.25
 
 
 @torch.no_grad()
@@ -42,12 +45,21 @@ def fit_start_scale(
     count = float(weights.sum())
     if not count:  # of a damaged shard that is skipped
         return 1.0
-    losses = [float(click_loss(scores * factor, weights, count, mask)) for factor in _FACTORS]
-    scale = math.sqrt(_FACTORS[int(np.argmin(losses))])
+    spread = float(_spread(scores, mask)[weights > 0].mean())
+    factors = [factor for factor in _FACTORS if factor >= 1 or factor * spread >= _LEAST_SPREAD]
+    losses = [float(click_loss(scores * factor, weights, count, mask)) for factor in factors]
+    scale = math.sqrt(factors[int(np.argmin(losses))])
     dense = model.news_encoder.dense
     dense.weight.mul_(scale)
     dense.bias.mul_(scale)
     return scale
+
+
+def _spread(scores: Tensor, mask: Tensor) -> Tensor:
+    """Standard deviation [B] of the scores [B, C] of each sample's candidates."""
+    number = mask.sum(1)
+    mean = (scores * mask).sum(1) / number
+    return ((scores - mean.unsqueeze(1)).square() * mask).sum(1).div(number).sqrt()
 
 
 def _first_samples(loader: ClickLoader) -> Batch:

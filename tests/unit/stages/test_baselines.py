@@ -46,6 +46,7 @@ def settings(prepared, tiny_plm, output, *overrides):
         "finetune.max_steps=2", "finetune.batch_size=16", "further_pretrain.body_tokens=40",
         "tinybert.general.body_tokens=40", *(f"{name}.max_steps=4" for name in TRAININGS),
         *(f"{name}.batch_size=16" for name in TRAININGS), *(f"{name}.lr=1e-3" for name in TRAININGS),
+        "newsbert.fit_scale=false",
     ]  # fmt: skip
     return load_config(None, [*common, *overrides])
 

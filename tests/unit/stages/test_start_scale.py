@@ -66,3 +66,11 @@ def test_any_batch_size_and_rank_finds_the_same(chain_yaml, tmp_path):
         model.news_encoder.dense.weight.mul_(11)
         scales.add(fit_start_scale(model, data.news_tokens(config.data), config.data.news_tokens, other, engine))
     assert len(scales) == 1
+
+
+@torch.no_grad()
+def test_a_model_that_knows_nothing_keeps_vectors_to_learn_from(chain_yaml, tmp_path):
+    """Of vectors of length 0 the click loss would be least, ln 5, and its gradient 0."""
+    config, data, engine, loader = setting(chain_yaml, tmp_path)
+    model, _ = fresh_model(config, data, 1, 0, "finetune")
+    assert fit_start_scale(model, data.news_tokens(config.data), config.data.news_tokens, loader, engine) >= 1
