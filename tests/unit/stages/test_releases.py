@@ -19,11 +19,11 @@ from tnr_dist.train.runfolder import in_order
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "paper"
 RELEASES = ("first_release", "later_release")
-L, D, HEADS = 10, 16, 4
+L, D, HEADS = 30, 16, 4
 SMALL = [
-    "ranks=1", "threads=1", "student.layers=3", "model.news_dim=16", "model.query_dim=8", "data.history=10",
+    "ranks=1", "threads=1", "student.layers=3", "model.news_dim=16", "model.query_dim=8", "data.history=30",
     "data.title_tokens=24", "data.body_tokens=40", "log.checkpoint_every=0", "rows=[]", "finetune.teachers=2",
-    "finetune.batch_size=32", "finetune.max_steps=4", "finetune.lr=1e-2", "stage2.batch_size=32", "stage2.max_steps=2",
+    "finetune.batch_size=32", "finetune.max_steps=10", "finetune.lr=1e-2", "stage2.batch_size=32", "stage2.max_steps=2",
     *(f"{stage}.{setting}" for stage in ("post_train", "stage1") for setting in (
         "batch_size=16", "max_steps=6", "negatives=3", "body_tokens=40", "lr=1e-3", "head_lr=1e-2")),
 ]  # fmt: skip
@@ -215,8 +215,8 @@ def test_stage2s_loss_is_the_releases(run):
     assert found["loss"] == pytest.approx(total, rel=1e-5)
     # Without the padding vector in the teachers' histories it would be another loss.
     masked, _ = stage2_parts(student, teachers, projection, batch, table, omega, teachers_padding=False)
-    for name in ("loss_distill", "loss_emb_user"):
-        assert abs(masked[name] / parts[name] - 1) > 1e-3
+    for name, least in (("loss_distill", 1e-4), ("loss_emb_user", 1e-2)):
+        assert abs(masked[name] / parts[name] - 1) > least
 
 
 def test_stage1s_loss_is_the_releases(run):
