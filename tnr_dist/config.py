@@ -80,8 +80,10 @@ class ModelConfig:
     query_dim: int = 200  # size of the query of attentive pooling, over tokens and over clicked news
     user_encoder: Literal["attention", "nrms"] = "attention"  # attention: attentive pooling; nrms: self-attention first
     user_heads: int = 16  # NRMS only
-    history_padding: Literal["mask", "learned"] = "mask"  # learned: the published code's vector, while training
-    dropout: float = 0.1  # in the layers of the PLM that train
+    # What stands in empty history slots while training; in evaluation they are masked. learned: a vector that is learned
+    # (both releases of the authors' code).
+    history_padding: Literal["mask", "learned"] = "mask"
+    dropout: float = 0.1  # in the layers of the PLM that train; a stage's own `dropout` overrides it
 
 
 @dataclass
@@ -103,6 +105,7 @@ class TrainConfig:
     warmup: float = 0.0  # share of all steps in which the learning rate rises from 0
     clip_norm: float = 0.0  # 0: no clipping
     trainable_layers: int = 2  # the last n transformer layers; -1: everything, embeddings included
+    dropout: float = -1.0  # of this stage; -1: model.dropout
     accumulate: int = 1  # micro-batches that a rank's share of a global batch is cut into
     # Tokens whose activations a rank keeps at a time; beyond, they are computed twice. 0: by memory; -1: no bound.
     token_budget: int = 0
@@ -134,7 +137,16 @@ class ValidatedTrainConfig(ClickTrainConfig):
 
 
 @dataclass
-class MatchingConfig(TrainConfig):
+class CorpusTrainConfig(TrainConfig):
+    """What post-training, stage 1 and further pre-training add."""
+
+    # Where dropout acts while training. trainable: in the layers that train; all: also behind the embeddings and in the
+    # frozen layers (both releases of the authors' code).
+    dropout_in: Literal["trainable", "all"] = "trainable"
+
+
+@dataclass
+class MatchingConfig(CorpusTrainConfig):
     """What the stages on the matching task share: match a body with its own title among N others."""
 
     batch_size: int = 32
@@ -152,14 +164,15 @@ class PostTrainConfig(MatchingConfig):
     """Domain-specific post-training."""
 
     trainable_layers: int = 3
-    # M models are kept: the last, and those 1, 2, ... M - 1 intervals before it (the published code's M teachers).
+    # M models are kept: the last, and those 1, 2, ... M - 1 intervals before it (the M teachers of the authors' later
+    # release).
     keep_models: int = 1
     keep_models_every: int = 0  # steps of an interval; 0: an M-th of all steps
 
 
 # How the projection of a teacher's vectors starts. identity: teachers and student come from one space, so it is the map
 # between them; random: as a fresh dense layer, which first pulls the student away from what it was taught before;
-# xavier: the published code's.
+# xavier: as in both releases of the authors' code.
 ProjectionInit = Literal["identity", "random", "xavier"]
 
 
@@ -170,9 +183,13 @@ class Stage1Config(MatchingConfig):
     trainable_layers: int = 2
     temperature: float = 1.0  # T1
     beta1: float = 1.0  # weight of the target loss
-    # More than 1: the last M models of post-training, weighted by how well each matches a sample (the published code).
+    # More than 1: the last M models of post-training, weighted by how well each matches a sample (the authors' later
+    # release).
     teachers: int = 1
-    projection_init: ProjectionInit = "identity"  # with several teachers; one teacher's vectors are not projected
+    # Whether the teachers' vectors are projected onto the student's. several: those of several teachers, one teacher's
+    # are imitated as they are (the paper); always: one teacher's too (the authors' first release).
+    project: Literal["several", "always"] = "several"
+    projection_init: ProjectionInit = "identity"  # of the projections, where there are any
 
 
 @dataclass
@@ -181,7 +198,7 @@ class FinetuneConfig(ValidatedTrainConfig):
 
     teachers: int = 4  # M: as many teachers, each with its own seed
     # seeds: all start from the post-trained model (the paper); checkpoints: teacher i from the model of post-training i
-    # intervals before its end (the published code).
+    # intervals before its end (the authors' later release).
     teachers_by: Literal["seeds", "checkpoints"] = "seeds"
     teacher: int = -1  # train only this one (for a job array); -1: all M
     # post-train: the teachers; plm: no post-training, PLM-NR-n (FT) of `layers` layers; stage1: the student of stage 1,
@@ -198,21 +215,24 @@ class Stage2Config(ValidatedTrainConfig):
     # What the student starts from. plm, post-train: without stage 1, from the first layers of the PLM or of the
     # post-trained teacher.
     init: Literal["stage1", "plm", "post-train"] = "stage1"
-    lr: float = 1e-4
+    lr: float = 5e-5  # the authors' first release; 1e-4 in their later one
     temperature: float = 1.0  # T2
     beta2: float = 0.1  # weight of the target loss
     omega: float = 1.0  # initial value
-    learn_omega: bool = True  # false: omega keeps its initial value
+    learn_omega: bool = True  # false: omega keeps its initial value (the authors' later release)
+    # softplus: omega stays positive (the paper); free: a plain parameter (the authors' first release).
+    omega_form: Literal["softplus", "free"] = "softplus"
     projection_init: ProjectionInit = "identity"
     teacher_tables_gib: float = 8.0  # keep user vectors and logits on the device up to this size; else read them along
-    share_projection: bool = False  # one projection for news and user of a teacher, as in the published code
+    # true: one projection for news and user of a teacher (both releases of the authors' code); false: one for each (the paper).
+    share_projection: bool = False
     use_distill: bool = True  # the distillation loss (soft labels), a part of the loss; for ablations
     use_embedding: bool = True  # the embedding loss, projections onto the teachers' vectors
     use_target: bool = True  # the target loss (clicks), of weight beta2
 
 
 @dataclass
-class MLMConfig(TrainConfig):
+class MLMConfig(CorpusTrainConfig):
     """Further pre-training of PLM-NR (FP): masked language modelling on the News corpus, titles and bodies."""
 
     batch_size: int = 32  # news, each with its title and its body
@@ -267,7 +287,7 @@ class NewsBERTConfig(ValidatedTrainConfig):
 
     temperature: float = 1.0  # t
     beta: float = 0.1  # share of the teacher's gradient in the student's
-    target_weight: float = 1.0  # of the student's CE; 0.1 in the published code
+    target_weight: float = 1.0  # of the student's CE; 0.1 in the authors' first release
 
 
 @dataclass
@@ -286,6 +306,10 @@ class CacheConfig:
     """The teachers' pass."""
 
     dtype: Literal["bf16", "fp32"] = "bf16"  # of news and user vectors; logits are float32
+    # What stands in the empty ones of the `data.history` slots of a teacher's user encoder. mask: nothing, as in
+    # evaluation; learned: the vector of model.history_padding=learned, as while the teacher was trained (both releases of
+    # the authors' code).
+    history_padding: Literal["mask", "learned"] = "mask"
     splits: list[str] = field(
         default_factory=lambda: ["train"]
     )  # splits whose impressions are computed: train, dev, test

@@ -287,6 +287,8 @@ def _check(config: Config) -> None:
             raise InputError(f"{name}.token_budget={stage.token_budget}: tokens, 0 (by memory) or -1 (no bound)")
         if stage.max_steps < 0 or stage.head_lr < 0 or stage.clip_norm < 0 or stage.weight_decay < 0:
             raise InputError(f"{name}: max_steps, head_lr, clip_norm and weight_decay must not be negative")
+        if stage.dropout != -1 and not 0 <= stage.dropout < 1:
+            raise InputError(f"{name}.dropout={stage.dropout}: at least 0 and below 1, or -1 (model.dropout)")
         if stage.trainable_layers < -1:
             raise InputError(f"{name}.trainable_layers={stage.trainable_layers}: -1 (everything), 0 (none) or more")
         if isinstance(stage, ValidatedTrainConfig) and not (0 <= stage.validate < 1 and stage.validate_every >= 0):
@@ -326,6 +328,10 @@ def _check(config: Config) -> None:
     if config.model.user_encoder == "nrms" and config.model.news_dim % config.model.user_heads:
         raise InputError(
             f"model.user_heads={config.model.user_heads} does not divide model.news_dim={config.model.news_dim}"
+        )
+    if config.cache.history_padding == "learned" and config.model.history_padding != "learned":
+        raise InputError(
+            "cache.history_padding=learned: the teachers have learned no padding; set model.history_padding=learned too"
         )
     if not -1 <= config.deepspeed.zero_stage <= 3:
         raise InputError(f"deepspeed.zero_stage={config.deepspeed.zero_stage}: 0 to 3, or -1 (as in deepspeed.config)")

@@ -64,6 +64,14 @@ def test_equals_the_losses_in_float64(
     close(got, everything(distillation_reference, inputs, torch.float64), 3e-6)
 
 
+def test_a_free_omega_may_be_negative(device: torch.device) -> None:
+    """`stage2.omega_form=free`: the worst teacher then counts most."""
+    inputs = sample(device, 37, 4, 5, scale=8.0)
+    inputs["omega"] = inputs["omega"] - 3.1
+    got = everything(distillation, inputs, torch.float32, kernels="triton")
+    close(got, everything(distillation_reference, inputs, torch.float64), 5e-6)
+
+
 def test_bfloat16(device: torch.device) -> None:
     inputs = sample(device, 37, 4, 5)
     inputs = {

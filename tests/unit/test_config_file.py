@@ -28,6 +28,7 @@ def test_defaults_are_the_papers():
     )
     assert (config.post_train.negatives, config.post_train.batch_size, config.post_train.lr) == (9, 32, 1e-6)
     assert (config.finetune.lr, config.finetune.batch_size, config.finetune.teachers) == (5e-5, 128, 4)
+    assert (config.stage2.lr, config.stage2.batch_size) == (5e-5, 128)
     assert (config.stage1.temperature, config.stage1.beta1, config.stage2.temperature, config.stage2.beta2) == (
         1,
         1,
@@ -61,6 +62,11 @@ def test_resolved_yaml_reads_back(tmp_path):
         ("ranks=0", "must be greater than 0"),
         ("finetune.betas=[1]", "two numbers"),
         ("model.dropout=1", "below 1"),
+        ("finetune.dropout=1", "finetune.dropout=1.0: at least 0 and below 1, or -1"),
+        ("stage1.dropout=-0.1", "stage1.dropout=-0.1"),
+        ("stage2.dropout_in=all", "unknown key 'stage2.dropout_in'"),  # its frozen layers' states are kept
+        ("stage2.omega_form=exp", "one of softplus, free"),
+        ("cache.history_padding=learned", "set model.history_padding=learned too"),
         ("seed=[", "not valid YAML"),
         ("evaluate.split=valid", "one of train, dev, test"),
     ],

@@ -143,7 +143,7 @@ def _per_slot_step(model: PerSlot, batch: Batch, titles: RaggedTable, teacher_ne
             tokens, mask = padded(titles, rows.reshape(-1), PADDED)
             shape = (*ids.shape, PADDED)
             # An empty slot is a title of padding; one visible token keeps its softmax finite, its vector is masked out.
-            gathered = teacher_news[torch.from_numpy(rows.astype(np.int64))]  # on the host, as the published code
+            gathered = teacher_news[torch.from_numpy(rows.astype(np.int64))]  # on the host, as in the authors' releases
             users = torch.from_numpy(part["teacher_users"].view(np.int16)).view(torch.bfloat16)
             inputs = [
                 tokens.view(shape), mask.view(shape), torch.from_numpy(part["history"] >= 0), gathered.float(),

@@ -67,6 +67,7 @@ class TeacherCache:
                     "data": "other data",
                     "tokenizer": "another tokenizer",
                     "history": "another history length",
+                    "history_padding": "another padding of histories",
                 }
                 raise InputError(
                     f"{folder}: the cache was made from {names.get(key, 'another ' + key)} "

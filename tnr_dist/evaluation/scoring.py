@@ -20,7 +20,7 @@ from tnr_dist.data.tokens import RaggedTable, gather_rows
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.metrics import ImpressionMetrics, impression_metrics
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
+from tnr_dist.models.recommender import AttentionUserEncoder, HistoryPadding, NewsEncoder, Recommender
 from tnr_dist.progress import Bar
 
 # Tokens encoded at a time, by device: on a GPU enough that kernels take longer than their launch does.
@@ -69,28 +69,47 @@ class UserVectors:
     Args:
         model: in evaluation mode.
         news: [news, D] float32 vectors.
+        padding: of empty history slots. `mask` leaves them out; `learned` puts the vector there that the user encoder
+            has learned for them, as while it was trained.
+
+    Raises:
+        ValueError: `learned`, and the model has no such vector.
     """
 
     @torch.no_grad()
-    def __init__(self, model: Recommender, news: Tensor) -> None:
+    def __init__(self, model: Recommender, news: Tensor, padding: HistoryPadding = "mask") -> None:
         self.model, self.news = model, news
         self.logits: Tensor | None = None
+        self.padding: Tensor | None = None
         if isinstance(model.user_encoder, AttentionUserEncoder):
             parts = [model.user_encoder.pooling.logits(part) for part in news.split(_USER_ROWS)]
             self.logits = torch.cat(parts)
+        if padding == "learned":
+            encoder = model.user_encoder
+            if not isinstance(encoder, AttentionUserEncoder) or encoder.padding is None:
+                raise ValueError("this model's user encoder has learned no padding")
+            self.padding = encoder.padding.float()
+            self.padding_logit = encoder.pooling.logits(self.padding)
 
     @torch.no_grad()
     def of(self, block: Block, history: int) -> Tensor:
-        """User vectors of a block's histories, [H, D] float32; the last `history` clicks count."""
+        """User vectors of a block's histories of `history` slots, [H, D] float32; the last so many clicks count."""
         clicked = last_clicked(block["history_news"], block["history_offsets"], history)
         if self.logits is None:
             return torch.cat([self._encode(clicked[i : i + _USER_ROWS]) for i in range(0, len(clicked), _USER_ROWS)])
         rows = torch.from_numpy(clicked.astype(np.int64)).to(self.news.device)
         known = rows >= 0
-        weights = self.logits[rows.clamp(min=0)].masked_fill(~known, -torch.inf).softmax(1)
+        logits = self.logits[rows.clamp(min=0)].masked_fill(~known, -torch.inf)
+        if self.padding is not None:
+            # The n empty slots hold one vector, so they are one slot of n times its weight.
+            empty = (~known).sum(1, keepdim=True)
+            logits = torch.cat([logits, self.padding_logit + empty.log()], 1)
+        weights = logits.softmax(1)
         # A history without clicks has no finite logit (its weights are NaN) and no rows either: it sums to zeros.
         offsets = torch.cat([known.new_zeros(1, dtype=torch.int64), known.sum(1).cumsum(0)[:-1]])
-        return F.embedding_bag(rows[known], self.news, offsets, mode="sum", per_sample_weights=weights[known])
+        share = weights[:, : known.shape[1]][known]
+        vectors = F.embedding_bag(rows[known], self.news, offsets, mode="sum", per_sample_weights=share)
+        return vectors if self.padding is None else vectors + weights[:, -1:] * self.padding
 
     def _encode(self, clicked: np.ndarray) -> Tensor:
         rows = torch.from_numpy(clicked.astype(np.int64)).to(self.news.device)

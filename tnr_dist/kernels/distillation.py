@@ -66,8 +66,8 @@ def distillation(
     Args:
         teacher_logits: [B, M, C] scores of the candidates by each teacher, the click at index 0; any strides. They are
             constants: no gradient flows to them.
-        omega: positive factor, a number or a tensor of shape (1,); its gradient comes from the distillation loss and,
-            through `teacher_weights`, from whatever is computed with them.
+        omega: factor of the cross-entropies, a number or a tensor of shape (1,); its gradient comes from the distillation
+            loss and, through `teacher_weights`, from whatever is computed with them.
         student_scores: [B, C].
         weights: [B] weight of each sample, 0 for a slot without one; a constant.
         count: samples in the global batch.

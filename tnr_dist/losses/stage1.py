@@ -134,7 +134,7 @@ def multi_teacher_stage1_loss(
     beta1: float = 1.0,
     temperature: float = 1.0,
 ) -> Stage1Loss:
-    """The first stage with M teachers, each weighted on each sample by how well it matches it.
+    """The first stage with projected vectors of M teachers, each weighted on each sample by how well it matches it.
 
     L^(1) = T1^2 * CE(sum_i w_i * y_hat^(ti) / T1, y_hat^(s) / T1)
             + sum_i w_i * (MSE(W_i h_t^(ti) + b_i, h_t^(s)) + MSE(W_i h_b^(ti) + b_i, h_b^(s)))
@@ -155,8 +155,9 @@ def multi_teacher_stage1_loss(
     Returns:
         The total and its parts; each is this rank's share of the global mean.
 
-    Source: the published code's form of the first stage (the paper has one teacher there): the paper's equations of
-    the second stage on the matching task, with omega = 1 and one projection per teacher for titles and bodies.
+    Source: the authors' later release (the paper has one teacher here): the paper's equations of the second stage on
+    the matching task, with omega = 1 and one projection per teacher for titles and bodies. With M = 1, where w = 1,
+    their first release (commit 27a6852): the paper's L^(1) with one projection.
     """
     teacher = teacher_weights(teacher_cross_entropy(teacher_scores), 1.0)
     distill = stage2.distillation_loss(teacher_scores, teacher, student_scores, temperature, weights, count)

@@ -242,7 +242,7 @@ def stage2_loss(
 
     Args:
         teacher_logits: [B, M, C], the click at index 0.
-        omega: positive factor of the teachers' weights, a number or a tensor of shape (1,) (`weighting.Omega`).
+        omega: factor of the teachers' weights, a number or a tensor of shape (1,) (`weighting.Omega`).
         student_scores: [B, C].
         weights: [B] weight of each sample, 0 for a slot without one.
         count: samples in the global batch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def teacher_weights(ce: Tensor, omega: Tensor | float) -> Tensor:
 
     Args:
         ce: [B, M] cross-entropy of each teacher (`teacher_cross_entropy`).
-        omega: positive factor, a number or a tensor of shape (1,); it enlarges the difference between teachers.
+        omega: factor, a number or a tensor of shape (1,); positive, it enlarges the difference between teachers.
 
     Returns:
         [B, M], rows adding to 1, float32 (float64 if given).
@@ -43,28 +44,35 @@ def teacher_weights(ce: Tensor, omega: Tensor | float) -> Tensor:
     return torch.softmax(-full_precision(ce) * omega, dim=-1)
 
 
-class Omega(nn.Module):
-    """The positive learnable parameter omega: softplus(raw) = log(1 + exp(raw)).
+OmegaForm = Literal["softplus", "free"]
 
-    A free parameter could become negative in an optimiser step and then favour the worst teacher. The raw parameter has
-    shape (1,), for DeepSpeed takes no 0-dimensional one.
+
+class Omega(nn.Module):
+    """The learnable parameter omega.
+
+    `softplus`: omega = log(1 + exp(raw)), which stays positive, as the paper says. `free`: omega = raw, as in the authors'
+    first release (commit 27a6852); an optimiser step can make it negative, and the worst teacher then counts most. The
+    raw parameter has shape (1,), for DeepSpeed takes no 0-dimensional one.
 
     Args:
-        initial: value at the start; the paper's published code has no omega, which is 1 and `fixed`.
+        initial: value at the start; the authors' later release has no omega, which is 1 and `fixed`.
         fixed: do not train it.
+        form: see above.
 
     Raises:
         InputError: if `initial` is not a positive number.
     """
 
-    def __init__(self, initial: float = 1.0, fixed: bool = False) -> None:
+    def __init__(self, initial: float = 1.0, fixed: bool = False, form: OmegaForm = "softplus") -> None:
         super().__init__()
         if not 0.0 < initial < math.inf:
             raise InputError(f"omega starts at {initial}: it must be a positive number (the paper's is 1)")
+        self.form = form
         # The inverse of softplus, log(exp(x) - 1), in a form that does not overflow for a large x.
-        raw = initial + math.log(-math.expm1(-initial))
+        raw = initial if form == "free" else initial + math.log(-math.expm1(-initial))
         self.raw = nn.Parameter(torch.tensor([raw], dtype=torch.float32), requires_grad=not fixed)
 
     def forward(self) -> Tensor:
         """The value of omega, shape (1,), float32 (float64 after `.double()`)."""
-        return nn.functional.softplus(full_precision(self.raw))
+        raw = full_precision(self.raw)
+        return raw if self.form == "free" else nn.functional.softplus(raw)

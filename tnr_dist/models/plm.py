@@ -16,6 +16,7 @@ from tnr_dist.models.sources import find_folder, one_file
 from tnr_dist.models.tokenizer import TokenizerFiles
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import load_state, load_strict, read_weights, save_model
+from tnr_dist.progress import say
 
 __all__ = [
     "encoder_from_config",
@@ -68,6 +69,8 @@ def load_plm(name: str, layers: int | None = None) -> tuple[Encoder, TokenizerFi
     Args:
         name: local folder, hub id, or `package:PACKAGE/FOLDER` (see `sources.find_folder`). UniLMv2's folder holds the
             files under their published names (`unilm.NAME`); without its configuration the published one is assumed.
+            A position table of another size than the configuration's is cut or extended, and tensors that the model has
+            no place for are left out, each with a warning, as public code that reads this file does.
         layers: keep only the first `layers` layers; None = all.
 
     Returns:
@@ -184,6 +187,9 @@ def _own_names(weights: dict[str, Tensor], config: EncoderConfig, source: Path) 
     mpnet = _RELATIVE in left
     if config.relative_buckets:
         state["relative_bias.weight"] = take(_RELATIVE) if mpnet else _bias_table(take(unilm.RELATIVE), config, source)
+    of_unilm = bool(config.relative_buckets) and not mpnet
+    if of_unilm:
+        state["positions.weight"] = _fitting_positions(state["positions.weight"], config, source)
     _check_tables(state, config, source)
     names, qkv = (_MPNET_LAYER, _MPNET_QKV) if mpnet else (_BERT_LAYER, _BERT_QKV)
     for i in range(config.layers):
@@ -201,7 +207,11 @@ def _own_names(weights: dict[str, Tensor], config: EncoderConfig, source: Path) 
     if unilm.RELATIVE in left:
         shape = list(left[unilm.RELATIVE].shape)
         raise InputError(f"{source}: has a relative position bias {shape}, the configuration no rel_pos_bins; {_USE}")
-    if left:
+    if left and of_unilm:
+        say(
+            f"{source}: left out: {sorted(left)[0]} ({len(left)} in all), for which {config.layers} layers have no place"
+        )
+    elif left:
         raise InputError(f"{source}: unexpected key {sorted(left)[0]} ({len(left)} in all) for {config.layers} layers")
     return state
 
@@ -228,6 +238,15 @@ def _bias_table(weight: Tensor, config: EncoderConfig, source: Path) -> Tensor:
             f"(num_attention_heads, rel_pos_bins); {_USE}"
         )
     return weight.t().contiguous() if list(weight.shape) == linear else weight
+
+
+def _fitting_positions(table: Tensor, config: EncoderConfig, source: Path) -> Tensor:
+    """UniLMv2's position table with as many rows as the configuration says; one of another width is left as it is."""
+    if table.shape == (config.max_positions, config.hidden) or table.shape[1:] != (config.hidden,):
+        return table
+    how = "cut" if len(table) > config.max_positions else "extended by rows drawn at random"
+    say(f"{source}: {len(table)} positions, max_position_embeddings is {config.max_positions}: {how}")
+    return unilm.resized_positions(table, config.max_positions)
 
 
 def _check_tables(state: dict[str, Tensor], config: EncoderConfig, source: Path) -> None:

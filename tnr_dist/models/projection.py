@@ -12,7 +12,7 @@ class Projection(nn.Module):
     """W^(ti), b^(ti) of all M teachers: weight [M, D, D] (applied as h W, see `losses.stage2.project`), bias [M, D].
 
     The paper does not say how they start: as the identity; `random` as `nn.Linear` draws them; `xavier` as the
-    published code does (Glorot and Bengio 2010, and no bias).
+    authors' releases do (Glorot and Bengio 2010, and no bias).
     """
 
     def __init__(self, teachers: int, dim: int, init: ProjectionInit) -> None:

@@ -64,8 +64,8 @@ class NewsEncoder(nn.Module):
 class AttentionUserEncoder(nn.Module):
     """Additive attention over the clicked news (the paper's user encoder).
 
-    `history_padding`: 'mask' leaves padded slots out. 'learned' is the published code's form: in training a learned
-    vector stands in every padded slot and takes part in the attention; in evaluation they are masked.
+    `history_padding`: 'mask' leaves padded slots out. 'learned' is the form of the authors' releases: in training a
+    learned vector stands in every padded slot and takes part in the attention; in evaluation they are masked.
     """
 
     def __init__(self, news_dim: int = 256, query_dim: int = 200, history_padding: HistoryPadding = "mask") -> None:

@@ -176,6 +176,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.frozen_layers = 0
         self.frozen_embeddings = False
+        self.frozen_dropout = False
         self._serving: list[Weights] | None = None
 
     def truncate(self, n: int) -> Encoder:
@@ -195,15 +196,20 @@ class Encoder(nn.Module):
             layer.dropout = layer.attention_dropout = p
         return self
 
-    def freeze_below(self, trainable: int) -> Encoder:
-        """Train only the last `trainable` layers: embeddings and the layers below get no gradient and no dropout.
+    def freeze_below(self, trainable: int, dropout: bool = False) -> Encoder:
+        """Train only the last `trainable` layers: embeddings and the layers below get no gradient.
 
         The relative bias is shared by all layers, so it trains only where all layers do. Returns itself.
+
+        Args:
+            trainable: 0 or more.
+            dropout: whether the frozen part has dropout in training too; without it its output for a text is always
+                the same, and can be kept.
         """
         if trainable < 0:
             raise InputError(f"trainable layers = {trainable}: give 0 or more")
         self.frozen_layers = max(0, len(self.layers) - trainable)
-        self.frozen_embeddings = True
+        self.frozen_embeddings, self.frozen_dropout = True, dropout
         self.requires_grad_(False)
         for layer in self.layers[self.frozen_layers :]:
             layer.requires_grad_(True)
@@ -268,7 +274,7 @@ class Encoder(nn.Module):
                 if scores:
                     q, k, _ = heads
                     all_scores.append(attention_scores(q, k, order.batch.plan, bias))
-                x = layer(x, order.batch, bias, self.training and learns, heads)
+                x = layer(x, order.batch, bias, self.training and (learns or self.frozen_dropout), heads)
             states.append(order.leave(x))
         return states, all_scores
 
@@ -292,7 +298,7 @@ class Encoder(nn.Module):
         middle = min(max(first, self.frozen_layers), last)
         if x is None or first < middle:
             with torch.no_grad():
-                x = self._span(batch, x, first, middle, False)
+                x = self._span(batch, x, first, middle, self.training and self.frozen_dropout)
         return self._span(batch, x, middle, last, self.training) if middle < last else x
 
     def _span(

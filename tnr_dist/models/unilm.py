@@ -6,7 +6,9 @@ Read in public code that loads this very file, since the file itself was not at 
 - function: microsoft/unilm, s2s-ft/s2s_ft/modeling.py: BERT, and a bias added to the scaled scores of every layer;
 - sizes: microsoft/SpeedyRec, example_data/pretrainedModel/uncased-config.json, and yflyl613/Tiny-NewsRec,
   TinyBERT/tnlrv3/config/tnlrv3-base-uncased-config.json;
-- shapes of q_bias and v_bias: LayoutLMv2 in `transformers`, which has the same fused projection (`fast_qkv`).
+- shapes of q_bias and v_bias: LayoutLMv2 in `transformers`, which has the same fused projection (`fast_qkv`);
+- what else a file may hold: Tiny-NewsRec/tnlrv3/modeling.py, which resizes the position table and, as `transformers` does,
+  leaves out tensors that the model has no place for. Nobody can test the file itself here, so both are done here too.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ BASE_UNCASED: dict[str, Any] = {
 RELATIVE = "rel_pos_bias.weight"
 _RELATIVE_IN_FILE = "encoder.rel_pos_bias.weight"
 _FUSED = "attention.self.qkv_linear.weight"
+_NEW_ROWS = 0.02  # standard deviation of rows that a position table is extended by: the published initializer_range
 
 
 def bert_names(weights: Mapping[str, Tensor], hidden: int, source: Path) -> dict[str, Tensor]:
@@ -87,3 +90,15 @@ def bert_names(weights: Mapping[str, Tensor], hidden: int, source: Path) -> dict
             named[f"{attention}{name}.bias"] = bias.reshape(hidden)
         named[f"{attention}key.bias"] = torch.zeros_like(named[f"{attention}query.bias"])
     return named
+
+
+def resized_positions(table: Tensor, rows: int) -> Tensor:
+    """A position table [rows', d] with `rows` rows: cut, or extended by rows drawn from N(0, 0.02^2).
+
+    The draw is the same every time, so that every load on every rank gives the same encoder.
+    """
+    more = rows - len(table)
+    if more <= 0:
+        return table[:rows].contiguous()
+    drawn = torch.randn(more, table.shape[1], generator=torch.Generator().manual_seed(0)) * _NEW_ROWS
+    return torch.cat([table, drawn.to(table.dtype)])

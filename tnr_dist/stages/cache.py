@@ -33,7 +33,8 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     inputs: dict[str, str | RunFolder] = {"data": data.id}
     for teacher in range(config.finetune.teachers):
         inputs[f"teacher-{teacher}"] = teacher_folder(config, data, teacher)
-    settings = (*NEWS_SETTINGS, "finetune.teachers", "cache.dtype", "cache.splits", "data.history", "precision")
+    how = ("cache.dtype", "cache.history_padding", "cache.splits")
+    settings = (*NEWS_SETTINGS, "finetune.teachers", *how, "data.history", "precision")
     return RunFolder("cache", "cache", config, settings, inputs, {})
 
 
@@ -49,6 +50,7 @@ def expected(config: Config, data: DataSet) -> dict[str, Any]:
         "data": data.id,
         "teachers": teachers,
         "history": config.data.history,
+        "history_padding": config.cache.history_padding,
     }
 
 
@@ -74,7 +76,8 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     engine.use_precision(config.precision)  # nothing is trained here, and an earlier stage may have had another
     models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
     news, facts = _news_vectors(config, data, models, engine, place.path)
-    teachers = [UserVectors(model, vectors) for model, vectors in zip(models, news, strict=True)]
+    padding = config.cache.history_padding
+    teachers = [UserVectors(model, vectors, padding) for model, vectors in zip(models, news, strict=True)]
     for split in config.cache.splits:
         index = read_index(data.folder, split)
         chosen = index.shards[shard_slice(config.cache.shard_range, len(index.shards))]

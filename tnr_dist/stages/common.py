@@ -12,7 +12,14 @@ import psutil
 import torch
 from torch import nn
 
-from tnr_dist.config import ClickTrainConfig, Config, DataConfig, TrainConfig, ValidatedTrainConfig
+from tnr_dist.config import (
+    ClickTrainConfig,
+    Config,
+    CorpusTrainConfig,
+    DataConfig,
+    TrainConfig,
+    ValidatedTrainConfig,
+)
 from tnr_dist.data.held_out import HeldOut, hold_out_last
 from tnr_dist.data.loader import ClickLoader, Columns, LoaderOptions
 from tnr_dist.data.prepare import manifest_hash, read_manifest
@@ -233,16 +240,19 @@ def token_budget(encoder: Encoder, train: TrainConfig, engine: Engine) -> int:
 
 
 def freeze(news_encoder: NewsEncoder, train: TrainConfig, engine: Engine) -> None:
-    """Let only the last `trainable_layers` train (-1: everything), within the stage's token budget.
+    """Let only the last `trainable_layers` train (-1: everything), within the stage's token budget and with its dropout.
 
     What stands on the PLM always trains.
     """
     encoder = news_encoder.encoder
+    if train.dropout >= 0:
+        encoder.set_dropout(train.dropout)
     news_encoder.token_budget = token_budget(encoder, train, engine)
     if train.trainable_layers < 0:
         encoder.requires_grad_(True)
     else:
-        encoder.freeze_below(min(train.trainable_layers, len(encoder.layers)))
+        everywhere = isinstance(train, CorpusTrainConfig) and train.dropout_in == "all"
+        encoder.freeze_below(min(train.trainable_layers, len(encoder.layers)), everywhere)
 
 
 def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.ExitStack | None = None) -> bool:

@@ -57,8 +57,9 @@ class Stage1Module(nn.Module):
         super().__init__()
         self.student, self.settings = student, train
         dim = student.news_encoder.dense.out_features
-        # One teacher is imitated as it is (the paper); several do not agree, so each gets a projection (the code).
-        self.projection = Projection(train.teachers, dim, train.projection_init) if train.teachers > 1 else None
+        # One teacher is imitated as it is (the paper); several do not agree, so each gets a projection.
+        projected = train.teachers > 1 or train.project == "always"
+        self.projection = Projection(train.teachers, dim, train.projection_init) if projected else None
 
     def forward(self, inputs: Stage1Inputs) -> dict[str, Tensor]:
         """This rank's share of the loss, of its parts and of the student's accuracy."""
@@ -217,23 +218,23 @@ def run(config: Config, engine: Engine) -> None:
 
 def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     """Make one result of this stage."""
-    config = place.config
+    train_model(engine, place, lambda: task_of(place.config, engine), redo)
 
-    def task() -> Any:
-        data = DataSet.open(config)
-        source = post_train.run_folder(config, data).path
-        student, _ = first_layers(config, data, config.student.init, place.stage)
-        freeze(student.news_encoder, config.stage1, engine)
-        loader = matching_loader(config, data, config.stage1, engine)
-        return Stage1Task(
-            student,
-            Stage1Module(Matcher(student.news_encoder), config.stage1),
-            loader,
-            config.stage1,
-            config.seed,
-            f"stage1 ({config.student.layers} layers)",
-            lambda: TeacherVectors(source, loader, config.stage1, engine, data),
-            engine.device,
-        )
 
-    train_model(engine, place, task, redo)
+def task_of(config: Config, engine: Engine) -> Any:
+    """What this stage trains (a `Stage1Task`): a student of `student.layers` layers, on the post-trained teachers' vectors."""
+    data = DataSet.open(config)
+    source = post_train.run_folder(config, data).path
+    student, _ = first_layers(config, data, config.student.init, "stage1")
+    freeze(student.news_encoder, config.stage1, engine)
+    loader = matching_loader(config, data, config.stage1, engine)
+    return Stage1Task(
+        student,
+        Stage1Module(Matcher(student.news_encoder), config.stage1),
+        loader,
+        config.stage1,
+        config.seed,
+        f"stage1 ({config.student.layers} layers)",
+        lambda: TeacherVectors(source, loader, config.stage1, engine, data),
+        engine.device,
+    )

@@ -68,7 +68,7 @@ class Stage2Module(nn.Module):
                 self.news_projection if settings.share_projection else Projection(teachers, dim, init)
             )
         weighted = settings.use_distill or settings.use_embedding
-        self.omega = Omega(settings.omega, fixed=not (settings.learn_omega and weighted))
+        self.omega = Omega(settings.omega, not (settings.learn_omega and weighted), settings.omega_form)
         # In a list: neither saved with checkpoints nor reduced.
         self._tables = [teacher_news] + ([tables.users, tables.logits] if tables else [])
 
@@ -167,35 +167,35 @@ def run(config: Config, engine: Engine) -> None:
 
 def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     """Make one result of this stage."""
-    config = place.config
+    train_model(engine, place, lambda: task_of(place.config, engine), redo)
 
-    def task() -> Any:
-        data = DataSet.open(config)
-        stored = TeacherCache(cache.run_folder(config, data).path, cache.expected(config, data))
-        student, spec = start_of_student(config, data)
-        student = with_fresh_user_encoder(student, spec, config.seed, place.stage)
-        freeze(student.news_encoder, config.stage2, engine)
-        news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
-        titles = ClickTitles(
-            data.news_tokens(config.data),
-            config.data.news_tokens,
-            student.news_encoder,
-            config.stage2,
-            engine,
-            folder(config, "frozen"),
-        )
-        tables = teacher_tables(config, data, stored, engine)
-        module = Stage2Module(student, titles, news, config.stage2, config.model.news_dim, tables)
-        loader, held_out = click_loader(
-            config,
-            data,
-            config.stage2,
-            config.seed,
-            engine,
-            columns=tables.columns if tables else lambda info: stored.columns("train", info),
-        )
-        fit_scale(config, data, config.stage2, student, loader, engine)
-        title = f"stage2 ({config.student.layers} layers)"
-        return ClickTask(student, module, titles, loader, config.stage2, config.seed, title, held_out)
 
-    train_model(engine, place, task, redo)
+def task_of(config: Config, engine: Engine) -> Any:
+    """What this stage trains (a `ClickTask`): the student of `student.layers` layers, on the teachers' cache."""
+    data = DataSet.open(config)
+    stored = TeacherCache(cache.run_folder(config, data).path, cache.expected(config, data))
+    student, spec = start_of_student(config, data)
+    student = with_fresh_user_encoder(student, spec, config.seed, "stage2")
+    freeze(student.news_encoder, config.stage2, engine)
+    news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
+    titles = ClickTitles(
+        data.news_tokens(config.data),
+        config.data.news_tokens,
+        student.news_encoder,
+        config.stage2,
+        engine,
+        folder(config, "frozen"),
+    )
+    tables = teacher_tables(config, data, stored, engine)
+    module = Stage2Module(student, titles, news, config.stage2, config.model.news_dim, tables)
+    loader, held_out = click_loader(
+        config,
+        data,
+        config.stage2,
+        config.seed,
+        engine,
+        columns=tables.columns if tables else lambda info: stored.columns("train", info),
+    )
+    fit_scale(config, data, config.stage2, student, loader, engine)
+    title = f"stage2 ({config.student.layers} layers)"
+    return ClickTask(student, module, titles, loader, config.stage2, config.seed, title, held_out)

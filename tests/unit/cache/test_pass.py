@@ -7,15 +7,18 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.ranks import on_ranks
 from tnr_dist.cache.teachers import TeacherCache, from_stored, to_stored
 from tnr_dist.config_file import load_config
-from tnr_dist.data.shards import read_index
+from tnr_dist.data.shards import read_index, read_shard
+from tnr_dist.data.windows import last_clicked
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
+from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache, finetune, post_train
 from tnr_dist.stages.common import DataSet
 from tnr_dist.train import preemption
@@ -146,6 +149,43 @@ def test_other_settings_do_not_remove_an_unfinished_pass(fresh, whole, prepared,
     assert len(made) == 2 and sorted((fresh / "cache").rglob("*.tar")) == made
     work(settings(prepared, tiny_plm, fresh))
     assert digests(fresh) == whole
+
+
+def test_learned_padding_of_the_teachers_histories(prepared, tiny_plm, tmp_path):
+    """`cache.history_padding=learned`: user vectors and logits are those of the user encoders as they were trained."""
+    learned = ["model.history_padding=learned", "cache.dtype=fp32"]
+    config = settings(prepared, tiny_plm, tmp_path, *learned, "cache.history_padding=learned")
+    engine = DDPEngine("cpu", 1)
+    post_train.run(config, engine)
+    finetune.run(config, engine)
+    work(config)
+    data = DataSet.open(config)
+    stored = TeacherCache(tmp_path / "cache", cache.expected(config, data))
+    info = read_index(prepared, "train").shards[0]
+    columns, news = stored.columns("train", info), stored.news_vectors()
+    blocks = list(read_shard(prepared / "train" / info.name, info).values())
+    rows = np.concatenate([last_clicked(b["history_news"], b["history_offsets"], 10) for b in blocks]).astype(np.int64)
+    slots = torch.from_numpy(rows)
+    assert (slots < 0).any()
+    owners, first = [], 0
+    for block in blocks:
+        owners.append(first + np.repeat(block["impression_history"], np.diff(block["candidate_offsets"])))
+        first += len(block["history_offsets"]) - 1
+    owner, candidates = np.concatenate(owners), np.concatenate([block["candidate_news"] for block in blocks])
+    for number in range(2):
+        model, _ = load_recommender(tmp_path / f"teacher-{number}" / "model.safetensors")
+        with torch.no_grad():
+            users = model.user_encoder.train()(news[number][slots.clamp(min=0)], slots >= 0)
+            logits = (users[owner] * news[number][candidates]).sum(1)
+        np.testing.assert_allclose(columns["teacher_users"][:, number], users, atol=1e-5)
+        np.testing.assert_allclose(columns["teacher_logits"][:, number], logits, atol=1e-4)
+    # It is part of what the cache is: another padding is another cache, refused by name.
+    masked = settings(prepared, tiny_plm, tmp_path, *learned)
+    assert cache.run_folder(masked, data).key != cache.run_folder(config, data).key
+    with pytest.raises(
+        InputError, match=r"made from another padding of histories \(it has learned, this stage needs mask\)"
+    ):
+        TeacherCache(tmp_path / "cache", cache.expected(masked, data))
 
 
 def test_a_damaged_side_shard_is_made_again_as_the_error_says(fresh, whole, prepared, tiny_plm):

@@ -146,7 +146,7 @@ def test_the_configuration_page_has_every_key_with_its_default() -> None:
         group, _, leaf = key.name.rpartition(".")
         section = page.partition(f"## {group or 'The whole run'}\n")[2].partition("\n## ")[0]
         assert f"| `{key.name}` |" in section or f"`{leaf}`" in section, key.name
-    assert "| `stage2.lr` | number | `0.0001` |" in page
+    assert "| `stage2.lr` | number | `5e-05` |" in page
     assert "| `log.keep` | whole number | `2` | rolling checkpoints kept" in page
 
 
@@ -158,7 +158,7 @@ def test_comments_above_and_behind_a_key_are_its_meaning() -> None:
     meanings = {key.name: key.meaning for key in GENERATE.all_keys()}
     assert "the last L clicked news" in meanings["data.history"]
     assert "activations a rank keeps at a time; beyond" in meanings["stage2.token_budget"]
-    assert "the published code's" in meanings["stage2.projection_init"]
+    assert "both releases of the authors' code" in meanings["stage2.projection_init"]
 
 
 def test_the_commands_page_has_every_command_and_option() -> None:

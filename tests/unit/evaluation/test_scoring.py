@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tnr_dist.data.windows import last_clicked
 from tnr_dist.evaluation import scoring
 from tnr_dist.evaluation.scoring import UserVectors, block_scores
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, NRMSUserEncoder, Recommender
@@ -43,13 +44,16 @@ def test_block_scores(block, dense, monkeypatch):
             assert scores[i] == pytest.approx(float(users[who] @ news[what]), abs=1e-5)
 
 
+def recommender(encoder):
+    tiny = EncoderConfig(vocab_size=8, hidden=8, layers=1, heads=1, intermediate=8, max_positions=8)
+    return Recommender(NewsEncoder(encoder_from_config(tiny), D), encoder).eval()
+
+
 @pytest.mark.parametrize("kind", ["attention", "nrms"])
 @pytest.mark.parametrize("history", [4, 20])
 def test_user_vectors_equal_the_model(block, kind, history):
     torch.manual_seed(0)
-    tiny = EncoderConfig(vocab_size=8, hidden=8, layers=1, heads=1, intermediate=8, max_positions=8)
-    encoder = AttentionUserEncoder(D, 6) if kind == "attention" else NRMSUserEncoder(D, 2, 6)
-    model = Recommender(NewsEncoder(encoder_from_config(tiny), D), encoder).eval()
+    model = recommender(AttentionUserEncoder(D, 6) if kind == "attention" else NRMSUserEncoder(D, 2, 6))
     news = torch.randn(NEWS, D)
     found = UserVectors(model, news).of(block, history)
     for h in range(4):
@@ -61,3 +65,26 @@ def test_user_vectors_equal_the_model(block, kind, history):
         with torch.no_grad():
             expected = model.encode_users(rows, torch.ones(rows.shape[:2], dtype=torch.bool))[0]
         torch.testing.assert_close(found[h], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("history", [4, 20])
+def test_user_vectors_with_learned_padding_equal_the_user_encoder_in_training(block, history):
+    torch.manual_seed(0)
+    model = recommender(AttentionUserEncoder(D, 6, "learned"))
+    news = torch.randn(NEWS, D)
+    found = UserVectors(model, news, "learned").of(block, history)
+    clicked = last_clicked(block["history_news"], block["history_offsets"], history)
+    rows = torch.from_numpy(clicked.astype(np.int64))
+    with torch.no_grad():
+        expected = model.user_encoder.train()(news[rows.clamp(min=0)], rows >= 0)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found[1], model.user_encoder.padding.detach())  # nothing was clicked
+    masked = UserVectors(model, news).of(block, history)
+    short = (rows < 0).any(1)
+    assert ((found - masked).abs().amax(1) > 1e-3).tolist() == short.tolist()
+
+
+def test_learned_padding_needs_a_model_that_has_it(block):
+    for encoder in (AttentionUserEncoder(D, 6), NRMSUserEncoder(D, 2, 6)):
+        with pytest.raises(ValueError, match="learned no padding"):
+            UserVectors(recommender(encoder), torch.randn(NEWS, D), "learned")

@@ -93,11 +93,25 @@ def test_omega_stays_positive_under_any_step() -> None:
     assert float(omega.raw.detach()) < 0, "the raw parameter crossed 0 while omega did not"
 
 
+def test_a_free_omega_is_its_parameter_and_may_become_negative() -> None:
+    omega = Omega(1.5, form="free")
+    assert float(omega().detach()) == float(omega.raw.detach()) == 1.5
+    optimizer = torch.optim.SGD(omega.parameters(), lr=1.0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        omega().sum().backward()
+        assert float(omega.raw.grad) == 1.0
+        optimizer.step()
+    assert float(omega().detach()) == -0.5
+    weights = teacher_weights(torch.tensor([[0.1, 2.0]]), omega()).detach()
+    assert weights[0, 1] > weights[0, 0], "the worse teacher counts more"
+
+
 def test_a_fixed_omega_does_not_learn_and_is_saved_alike() -> None:
     fixed = Omega(fixed=True)
     assert not any(p.requires_grad for p in fixed.parameters())
     assert not fixed().requires_grad
-    assert fixed.state_dict().keys() == Omega().state_dict().keys()
+    assert fixed.state_dict().keys() == Omega().state_dict().keys() == Omega(form="free").state_dict().keys()
 
 
 @pytest.mark.parametrize("initial", [0.0, -1.0, float("nan"), float("inf")])

@@ -22,5 +22,5 @@ def test_drawn_within_their_bounds(init, bound):
     weight = projection.weight.detach()
     assert weight.shape == (M, D, D) and 0.99 * bound < weight.abs().max() <= bound
     assert weight.var() == pytest.approx(bound**2 / 3, rel=0.05) and not torch.equal(weight[0], weight[1])
-    # The published code's are `nn.init.xavier_uniform_` without a bias; `random` is `nn.Linear`'s own.
+    # The authors' releases have `nn.init.xavier_uniform_` without a bias; `random` is `nn.Linear`'s own.
     assert bool(projection.bias.any()) is (init == "random")

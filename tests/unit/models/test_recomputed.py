@@ -15,13 +15,15 @@ from tnr_dist.stages.baselines.common import in_parts
 BUDGET = 20
 
 
-@pytest.fixture(params=["news encoder", "encoder in parts"])
+@pytest.fixture(params=["news encoder", "encoder in parts", "dropout in frozen layers"])
 def work(request):
     """A function of a batch of 40 tokens that is computed in parts, and its module."""
     torch.manual_seed(0)
     news = NewsEncoder(encoder_from_config(EncoderConfig(50, 16, 2, 2, 32, 16)).set_dropout(0.5), 8, 4)
     news.token_budget = BUDGET
-    if request.param == "news encoder":
+    if request.param == "dropout in frozen layers":
+        news.encoder.freeze_below(1, dropout=True)
+    if request.param != "encoder in parts":
         return news, news
     return news, lambda texts: in_parts(texts, BUDGET, lambda part, rows: news.encoder(part))
 

@@ -208,6 +208,27 @@ def test_frozen_layers_have_no_dropout():
     assert not torch.allclose(model.train()(batch), model.train()(batch))
 
 
+@pytest.mark.parametrize(
+    "where", [{"dropout": 0.5, "attention_dropout": 0.0}, {"dropout": 0.0, "attention_dropout": 0.5}]
+)
+def test_frozen_layers_with_dropout(where):
+    """As in the matching stages of the authors' releases: behind the embeddings and in every layer, without a gradient."""
+    model, batch = encoder(**where).freeze_below(1, dropout=True), ragged()
+    exact = model.eval()(batch, last=2)
+    torch.testing.assert_close(model(batch, last=2), exact)
+    model.train()
+    frozen = [model(batch, last=2) for _ in range(2)]
+    assert not torch.allclose(*frozen) and not any(states.requires_grad for states in frozen)
+    assert torch.allclose(model(batch, last=0), model(batch, last=0)) == (where["dropout"] == 0)
+    torch.manual_seed(1)
+    states, _ = model.forward_all(batch)
+    assert not torch.allclose(states[2], exact)
+    torch.manual_seed(1)
+    torch.testing.assert_close(states[-1], model(batch))  # both forms draw in the same places
+    model(batch).sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+
+
 def test_dropout_is_active_in_every_trainable_place():
     for dropouts in ({"dropout": 0.5, "attention_dropout": 0.0}, {"dropout": 0.0, "attention_dropout": 0.5}):
         model = encoder(**dropouts).train()

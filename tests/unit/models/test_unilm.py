@@ -261,14 +261,15 @@ def test_without_a_configuration_the_published_one_is_assumed(folder, monkeypatc
 
 LAYER = "bert.encoder.layer.1.attention.self."
 RELATIVE = "bert.encoder.rel_pos_bias.weight"
+POSITIONS = "bert.embeddings.position_embeddings.weight"
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
         (
-            lambda s: s.update({"bert.embeddings.position_embeddings.weight": torch.zeros(512, 24)}),
-            r"position_embeddings.weight has shape \[512, 24\], expected \[150, 24\] \(max_position_embeddings, ",
+            lambda s: s.update({POSITIONS: torch.zeros(512, 23)}),
+            r"position_embeddings.weight has shape \[512, 23\], expected \[150, 24\] \(max_position_embeddings, ",
         ),
         (
             lambda s: s.update({"bert.embeddings.word_embeddings.weight": torch.zeros(30522, 24)}),
@@ -292,7 +293,6 @@ RELATIVE = "bert.encoder.rel_pos_bias.weight"
             lambda s: s.update({f"{LAYER}q_bias": torch.zeros(1, 1, 23)}),
             r"layer.1.attention.self.q_bias has shape \[1, 1, 23\], expected \[1, 1, 24\]",
         ),
-        (lambda s: s.update({"bert.encoder.layer.2.output.dense.bias": torch.zeros(24)}), "unexpected key encoder"),
         (lambda s: s.pop("bert.encoder.layer.0.output.dense.bias"), "layer.0.output.dense.bias is missing"),
     ],
 )
@@ -301,6 +301,64 @@ def test_other_tensors_are_named(folder, edit, message):
     with pytest.raises(InputError, match=message) as error:
         load_plm(str(folder))
     assert str(error.value).startswith(f"{folder / BIN}: ") and "\n" not in str(error.value)
+
+
+def said(capsys):
+    """The one line on stderr."""
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("rows", [40, 512])
+def test_a_position_table_of_another_size_is_resized(folder, tmp_path, capsys, rows):
+    """Cut or extended, as the public loaders do, with a warning; the rows that are there stay."""
+    torch.manual_seed(2)
+    table = torch.randn(rows, 24)
+    change(folder, lambda state: state.update({POSITIONS: table}))
+    encoder, _ = load_plm(str(folder))
+    how = "extended by rows drawn at random" if rows < 150 else "cut"
+    assert said(capsys) == f"{folder / BIN}: {rows} positions, max_position_embeddings is 150: {how}"
+    ours = encoder.positions.weight.detach()
+    kept = min(rows, 150)
+    assert ours.shape == (150, 24) and torch.equal(ours[:kept], table[:kept])
+    if rows < 150:
+        assert ours[rows:].std() == pytest.approx(0.02, rel=0.1) and ours[rows:].mean().abs() < 0.002
+    state = torch.load(folder / BIN, weights_only=True) | {POSITIONS: ours}
+    check_forward(encoder, state, SMALL, [150, 7, 30])
+    torch.manual_seed(5)  # what is drawn does not depend on it: another rank has the same
+    assert same(load_plm(str(folder))[0], encoder)
+    out = tmp_path / "converted"
+    assert convert_plm(str(folder), out) and not convert_plm(str(folder), out)
+    capsys.readouterr()
+    assert same(load_plm(str(out))[0], encoder) and not capsys.readouterr().err
+
+
+def test_tensors_without_a_place_are_left_out(folder, tmp_path, capsys):
+    expected, _ = load_plm(str(folder))
+    others = {"bert.encoder.layer.2.output.dense.bias": torch.zeros(24), "bert.embeddings.extra": torch.zeros(3)}
+    change(folder, lambda state: state.update(others))
+    capsys.readouterr()
+    assert same(load_plm(str(folder))[0], expected)
+    line = said(capsys)
+    assert line == f"{folder / BIN}: left out: embeddings.extra (2 in all), for which 2 layers have no place"
+    convert_plm(str(folder), tmp_path / "converted")
+    assert "layer.2" not in str(load_file(tmp_path / "converted" / "model.safetensors").keys())
+
+
+def test_of_other_models_neither_is_accepted(tmp_path):
+    """There a wrong size means a file of another model: `transformers` refuses it too."""
+    config = BertConfig(**{key: SMALL[key] for key in list(SMALL)[:6]})
+    state = BertModel(config, add_pooling_layer=False).state_dict()
+    config.save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    name = POSITIONS.removeprefix("bert.")
+    for changed, message in (
+        ({name: torch.zeros(40, 24)}, r"position_embeddings.weight has shape \[40, 24\]"),
+        ({"embeddings.extra": torch.zeros(3)}, "unexpected key embeddings.extra"),
+    ):
+        torch.save(state | changed, tmp_path / "pytorch_model.bin")
+        with pytest.raises(InputError, match=message):
+            load_plm(str(tmp_path))
 
 
 def test_a_configuration_without_the_relative_bias(folder):

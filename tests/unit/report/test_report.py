@@ -135,6 +135,15 @@ def test_every_section_is_there(page, written):
     assert page.table("Time of the stages")[-1] == ["together", "14", "", "16 min 43 s"]
 
 
+def test_omega_is_drawn_over_the_training(page, written):
+    """Beside the entropy of the weights, from its first logged value to the last, a line a seed; and in the table."""
+    described = dict(re.findall(r'<desc id="(trust-\d-d)">(.*?)</desc>', (written / "report.html").read_text()))
+    omega = described["trust-2-d"]
+    assert "Tiny-NewsRec-1, seed 0: 1 to 1.01" in omega and "Tiny-NewsRec-1, seed 1: 1 to 1.01" in omega
+    (row,) = page.table("Weights at the last logged step")[1:]
+    assert row[0] == "Tiny-NewsRec-1" and row[-1] == "1.010 ± 0.005"  # 1 + step / 900 after 12 and after 6 steps
+
+
 def test_data_and_impressions_come_from_the_data_set(page, prepared):
     manifest = json.loads((prepared / "manifest.json").read_text())
     rows = {row[0]: row for row in page.table(f"Impressions of {prepared}")}

@@ -1,4 +1,4 @@
-"""The variants behind the paper's figures and its published code: each trains, and does what sets it apart."""
+"""The variants behind the paper's figures and its authors' releases: each trains, and does what sets it apart."""
 
 import shutil
 from dataclasses import replace
@@ -155,12 +155,12 @@ def test_rows_share_what_they_do_not_change(chain_yaml, tmp_path):
     assert runs((*kept,), (*kept, "finetune.teachers_by=checkpoints")).count("teacher-0") == 1
 
 
-# Teachers that are checkpoints of post-training (the published code) ----------------------------------------------------
+# Teachers that are checkpoints of post-training (the authors' later release) --------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def code_runs(chain_yaml, tmp_path_factory) -> Path:
-    """A chain in the published code's form, its PLMs frozen while they are finetuned so that their origin can be seen."""
+    """A chain in the later release's form, its PLMs frozen while they are finetuned so that their origin can be seen."""
     output = tmp_path_factory.mktemp("code")
     config = settings(chain_yaml, output, *CODE, "finetune.trainable_layers=0")
     make_all(config, stage2.run_folder(config, DataSet.open(config)))
@@ -308,7 +308,7 @@ def test_stage1_imitates_one_teacher_as_it_is(matching):
     assert float(got["loss"]) == pytest.approx(float(paper.total), rel=2e-4)
 
 
-def test_the_published_codes_keys_work_together(code_runs, chain_yaml):
+def test_the_later_releases_keys_work_together(code_runs, chain_yaml):
     config = settings(chain_yaml, code_runs, *CODE, "finetune.trainable_layers=0")
     data = DataSet.open(config)
     assert stage2.run_folder(config, data).is_complete()
