@@ -341,6 +341,7 @@ def reproduce(
     from tnr_dist.engines.environment import detect
     from tnr_dist.reproduce import command
     from tnr_dist.stages import pipeline
+    from tnr_dist.train import preemption
 
     resolved = _configure(config, overrides, print_config)
     names = study.split(",")
@@ -368,6 +369,7 @@ def reproduce(
                 command.run_task(one, engine, *place)
             continue
         if not report_only and alone and resolved.ranks == 1:
+            preemption.listen()
             outcome = command.run_here(one, jobs or command.default_jobs(resolved))
             failed += len(outcome.failed)
         elif not report_only:
