@@ -58,7 +58,9 @@ def port(env):
 
 
 def test_each_step_and_each_start_of_a_launcher_has_a_port_of_its_own():
-    jobs = [{**SRUN, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)} for job in (70012, 70013) for step in range(90)]
+    jobs = [
+        {**SRUN, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)} for job in (70012, 70013) for step in range(90)
+    ]
     ports = [port(env) for env in jobs]
     assert len(set(ports)) == len(ports) and min(ports) >= 20000 and max(ports) < 30000
     mpi = [{**MPI, "PMIX_NAMESPACE": name} for name in ("prterun-a-1@1", "prterun-a-2@1")]

@@ -96,7 +96,11 @@ def test_training_leaves_the_process_as_it_was(prepared, tiny_plm, tmp_path, mon
     monkeypatch.setattr(loop, "_record", record)
     before = {number: (lambda *_: taken.append(1)) for number in STOPS}
     outside = {number: signal.signal(number, handler) for number, handler in before.items()}
-    raised = {"done": contextlib.nullcontext(), "crashed": pytest.raises(RuntimeError), "told to stop": pytest.raises(Preempted)}
+    raised = {
+        "done": contextlib.nullcontext(),
+        "crashed": pytest.raises(RuntimeError),
+        "told to stop": pytest.raises(Preempted),
+    }
     try:
         with raised[end]:
             train(config(prepared, tiny_plm, tmp_path, "finetune.max_steps=2"))
