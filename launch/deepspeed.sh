@@ -11,7 +11,8 @@ need deepspeed "pip install -c constraints.txt deepspeed (make venv does)"
 options=(--num_gpus "$ranks" --no_python --no_local_rank)
 if [ -n "${HOSTFILE:-}" ]; then
   [ -r "$HOSTFILE" ] || die "HOSTFILE=$HOSTFILE cannot be read"
-  options+=(--hostfile "$HOSTFILE" --master_port "${MASTER_PORT:-29500}")
+  # DeepSpeed's launcher tells all machines the port; one that is free here is hardly ever taken on the first of them.
+  options+=(--hostfile "$HOSTFILE" --master_port "${MASTER_PORT:-$(free_port)}")
   [ -z "${MASTER_ADDR:-}" ] || options+=(--master_addr "$MASTER_ADDR")
 else
   options+=(--hostfile /dev/null --master_addr 127.0.0.1 --master_port "${MASTER_PORT:-$(free_port)}")

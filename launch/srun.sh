@@ -3,7 +3,7 @@
 #   launch/srun.sh --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 -- tnr stage2 configs/mind_large.yaml
 #   launch/srun.sh --per-node 4 --nodes=2 --gpus-per-node=4 -- tnr stage2 configs/mind_large.yaml
 # The first form is one task per GPU. With --per-node Slurm starts one task on each node, and that starts N ranks there.
-# Ranks find each other by the first node's name and a port from the job's id.
+# Ranks find each other by the first node's name and a port from the numbers of job and step (MASTER_PORT: another).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 per_node= options=()

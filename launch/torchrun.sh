@@ -3,7 +3,7 @@
 #   launch/torchrun.sh 4 tnr stage2 configs/mind_large.yaml
 # On several machines start it on each of them with
 #   NNODES=2 NODE_RANK=0|1 MASTER_ADDR=first-machine MASTER_PORT=29500
-# (under srun with one task per node NNODES and NODE_RANK come from Slurm). The rendezvous is static, because torchrun's
+# (under srun with one task per node NNODES and NODE_RANK come from Slurm, and the port from the numbers of job and step). The rendezvous is static, because torchrun's
 # c10d one orders the machines by name. torchrun makes every failure exit code 1, 75 (preempted) too: where the code
 # matters use launch/local.sh or srun.
 set -euo pipefail
@@ -19,7 +19,7 @@ options=(--nproc-per-node "$ranks" --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIG
 if [ "${nodes:-1}" -gt 1 ]; then
   [ -n "${MASTER_ADDR:-}" ] || die "NNODES=$nodes needs MASTER_ADDR, the name of the first machine"
   [ -n "$node" ] || die "NNODES=$nodes needs NODE_RANK, the number of this machine from 0"
-  options+=(--nnodes "$nodes" --node-rank "$node" --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-29500}")
+  options+=(--nnodes "$nodes" --node-rank "$node" --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-$(step_port)}")
 else
   options+=(--standalone)
 fi

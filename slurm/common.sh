@@ -68,8 +68,8 @@ on_ranks() {
     set -u
   fi
   IFS= read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-  # Two jobs may share a machine, so the port is the job's own.
-  export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
+  # No MASTER_PORT: each step has a port of its own, from the numbers of job and step (tnr_dist/engines/environment.py).
+  export MASTER_ADDR
   # Newer sruns do not take this from sbatch by themselves.
   [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
   if [ "${SLURM_GPUS_ON_NODE:-0}" -gt "${SLURM_NTASKS_PER_NODE:-1}" ]; then

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,20 @@ from tests.tiny_plm import write_tiny_plm
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["WANDB_MODE"] = "disabled"  # tests of the logging set their own
+
+
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+HANDLERS = {number: signal.getsignal(number) for number in STOPS}
+
+
+@pytest.fixture(autouse=True)
+def signals_still_end_the_suite() -> Iterator[None]:
+    """A handler that a test or one of its fixtures leaves behind would make the suite ignore TERM: an error of that test."""
+    yield
+    left = [number.name for number in STOPS if signal.getsignal(number) != HANDLERS[number]]
+    for number, handler in HANDLERS.items():
+        signal.signal(number, handler)
+    assert not left, f"left with another handler: {', '.join(left)}"
 
 
 @pytest.fixture(scope="session")

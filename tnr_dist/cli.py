@@ -96,17 +96,22 @@ def _ranks(config: Any) -> int | None:
 
 
 @contextlib.contextmanager
-def _engine(config: Any, *, stops: bool = True) -> Iterator[Any]:
-    """The engine and the kernels of a configuration; `stops`: the work can end with exit code 75 when told to stop."""
+def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
+    """The engine and the kernels of a configuration; `stops`: the work can end with exit code 75 when told to stop.
+
+    `command`: what all ranks must be running.
+    """
     from tnr_dist.engines import core
     from tnr_dist.engines.base import make_engine
     from tnr_dist.kernels.dispatch import use_kernels
+    from tnr_dist.stages.terms import terms_of
     from tnr_dist.train import preemption
 
     if stops:
         preemption.listen()
     core.TIMEOUT_SECONDS = config.timeout
-    engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod)
+    terms = terms_of(config, command, preemption.asked)
+    engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod, terms)
     if engine.environment.rank == 0 and engine.environment.world_size > 1:
         say(engine.environment.describe())
     try:
@@ -116,12 +121,14 @@ def _engine(config: Any, *, stops: bool = True) -> Iterator[Any]:
         engine.close()
 
 
-def _stage(path: Path, overrides: list[str] | None, print_config: bool, work: Any, *, stops: bool = True) -> None:
+def _stage(
+    command: str, path: Path, overrides: list[str] | None, print_config: bool, work: Any, *, stops: bool = True
+) -> None:
     config = _configure(path, overrides, print_config)
     code = _ranks(config)
     if code is not None:
         raise typer.Exit(code)
-    with _engine(config, stops=stops) as engine:
+    with _engine(config, command, stops=stops) as engine:
         work(config, engine)
 
 
@@ -133,7 +140,7 @@ def post_train(config: ConfigArgument, overrides: OverridesArgument = None, prin
     """
     from tnr_dist.stages import post_train as stage
 
-    _stage(config, overrides, print_config, stage.run)
+    _stage("post-train", config, overrides, print_config, stage.run)
 
 
 @app.command("stage1", epilog=_STOPS)
@@ -144,7 +151,7 @@ def stage1(config: ConfigArgument, overrides: OverridesArgument = None, print_co
     """
     from tnr_dist.stages import stage1 as stage
 
-    _stage(config, overrides, print_config, stage.run)
+    _stage("stage1", config, overrides, print_config, stage.run)
 
 
 @app.command("finetune", epilog=_STOPS)
@@ -155,7 +162,7 @@ def finetune(config: ConfigArgument, overrides: OverridesArgument = None, print_
     """
     from tnr_dist.stages import finetune as stage
 
-    _stage(config, overrides, print_config, stage.run)
+    _stage("finetune", config, overrides, print_config, stage.run)
 
 
 @app.command("cache", epilog=_STOPS)
@@ -174,7 +181,7 @@ def cache(
     from tnr_dist.stages import cache as stage
 
     extra = [f"cache.shard_range={shard_range}"] if shard_range else []
-    _stage(config, [*(overrides or []), *extra], print_config, stage.run)
+    _stage("cache", config, [*(overrides or []), *extra], print_config, stage.run)
 
 
 @app.command("stage2", epilog=_STOPS)
@@ -186,7 +193,7 @@ def stage2(config: ConfigArgument, overrides: OverridesArgument = None, print_co
     """
     from tnr_dist.stages import stage2 as stage
 
-    _stage(config, overrides, print_config, stage.run)
+    _stage("stage2", config, overrides, print_config, stage.run)
 
 
 class Baseline(enum.StrEnum):
@@ -212,7 +219,7 @@ def baseline(
     from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
 
     runs = {"further-pretrain": further_pretrain.run, "tinybert": tinybert.run, "newsbert": newsbert.run}
-    _stage(config, overrides, print_config, runs[method.value])
+    _stage(f"baseline {method.value}", config, overrides, print_config, runs[method.value])
 
 
 @app.command("evaluate", epilog=_SCORES)
@@ -230,7 +237,7 @@ def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_
             names = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
             print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in names.items()))
 
-    _stage(config, overrides, print_config, show, stops=False)
+    _stage("evaluate", config, overrides, print_config, show, stops=False)
 
 
 @app.command("predict", epilog=_SCORES)
@@ -263,7 +270,7 @@ def predict(
         raise InputError("tnr predict: give a configuration file, or --check FILE")
     from tnr_dist.stages.evaluate import predict as work
 
-    _stage(config, overrides, print_config, work, stops=False)
+    _stage("predict", config, overrides, print_config, work, stops=False)
 
 
 @app.command("export")
@@ -310,7 +317,7 @@ def run(config: ConfigArgument, overrides: OverridesArgument = None, print_confi
             return
     elif not started_by_run:
         pipeline.ensure_data(resolved)
-    with _engine(resolved) as engine:
+    with _engine(resolved, "run") as engine:
         pipeline.run_chain(resolved, engine)
     # `tnr run` prints the table for the ranks that it started itself; under a launcher rank 0 does.
     if detect().rank == 0 and not started_by_run:
@@ -341,6 +348,7 @@ def reproduce(
     from tnr_dist.engines.environment import detect
     from tnr_dist.reproduce import command
     from tnr_dist.stages import pipeline
+    from tnr_dist.train import preemption
 
     resolved = _configure(config, overrides, print_config)
     names = study.split(",")
@@ -364,10 +372,11 @@ def reproduce(
     for one in studies:
         outcome = None
         if place is not None:
-            with _engine(resolved) as engine:
+            with _engine(resolved, f"reproduce {one.study.name} --task {task}") as engine:
                 command.run_task(one, engine, *place)
             continue
         if not report_only and alone and resolved.ranks == 1:
+            preemption.listen()
             outcome = command.run_here(one, jobs or command.default_jobs(resolved))
             failed += len(outcome.failed)
         elif not report_only:
@@ -375,9 +384,9 @@ def reproduce(
             code = _ranks(resolved)
             if code is not None:
                 raise typer.Exit(code)
-            with _engine(resolved) as engine:
+            with _engine(resolved, f"reproduce {one.study.name}") as engine:
                 command.run_on_ranks(one, engine)
-        with _engine(resolved) as engine:
+        with _engine(resolved, f"reproduce {one.study.name}") as engine:
             pipeline.baselines(resolved, one.data, engine)
             page = command.write_report(one, engine, outcome) if engine.environment.rank == 0 else None
         if page:

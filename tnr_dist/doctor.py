@@ -22,15 +22,18 @@ from tnr_dist import __version__
 from tnr_dist.cache.teachers import TeacherCache
 from tnr_dist.config import Config
 from tnr_dist.data.verify import Finding, verify_prepared
+from tnr_dist.engines.base import Terms
 from tnr_dist.engines.core import on_one_machine
 from tnr_dist.engines.environment import Environment, detect
-from tnr_dist.engines.process_group import LOOPBACK, loopback_store
-from tnr_dist.errors import InputError
+from tnr_dist.engines.meeting import differences, open_store, word_of
+from tnr_dist.engines.waiting import Wait
+from tnr_dist.errors import InputError, RankLost
 from tnr_dist.files import file_hash
 from tnr_dist.hardware import cores
 from tnr_dist.stages import cache
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.rows import each_seed
+from tnr_dist.stages.terms import terms_of
 
 _OPTIONAL = ("deepspeed", "horovod", "triton", "wandb", "webdataset")
 _MIB = 16  # what the timed all-reduce sends: about the gradients of one trained layer
@@ -49,7 +52,8 @@ def examine(config: Config | None, limit: float, need_gib: float) -> list[Findin
     output = Path(config.output if config else ".")
     if place.world_size > 1:
         faults = [f"{finding.where}: {finding.message}" for finding in findings if finding.level == "error"]
-        findings += _ranks(place, _uses_cuda(config), limit, output, faults)
+        terms = terms_of(config, "doctor") if config else Terms()
+        findings += _ranks(place, _uses_cuda(config), limit, output, faults, terms)
     if place.rank != 0:
         return [finding for finding in findings if finding.level == "error"]
     findings += _disk(output, need_gib)
@@ -135,28 +139,23 @@ def _device(config: Config | None, place: Environment) -> Iterator[Finding]:
 # Ranks ----------------------------------------------------------------------------------------------------------------
 
 
-def _ranks(place: Environment, cuda: bool, limit: float, output: Path, faults: list[str]) -> list[Finding]:
+def _ranks(
+    place: Environment, cuda: bool, limit: float, output: Path, faults: list[str], terms: Terms
+) -> list[Finding]:
     """Let the ranks meet, look at each other, see the same files and time an all-reduce.
 
     `faults` are this rank's own; rank 0 learns of them here.
     """
-    # torchrun's agent holds the port by design and serves the store there.
-    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    address = f"{place.master_addr}:{place.master_port}"
-    if place.rank == 0 and not agent and (fault := _port_fault(place)):
-        return [fault]
     if on_one_machine(place):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     try:
-        store = _store(place, agent, timedelta(seconds=limit))
-    except (RuntimeError, ValueError, OSError) as error:
-        message = (
-            f"rank {place.rank} reached nobody at {address} within {limit:g} s ({_line(error)}): rank 0 is missing"
-        )
+        store = dist.PrefixStore("doctor", open_store(place, Wait(limit, lambda: False)))
+    except InputError as error:
+        return [Finding("error", "port", str(error))]
+    except (RankLost, RuntimeError, ValueError, OSError) as error:
+        message = f"rank {place.rank}: {_line(error)}"
         return [Finding("error", "ranks", message, "is rank 0 running, and do the nodes reach each other's ports?")]
-    # A store may outlive a run (torchrun restarts workers), so names are this run's own.
-    store = dist.PrefixStore(f"doctor-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     meeting = _Meeting(store, place, limit)
     probe = _shared_probe(output) if place.rank == 0 else None
     try:
@@ -165,6 +164,7 @@ def _ranks(place: Environment, cuda: bool, limit: float, output: Path, faults: l
             "device": torch.cuda.get_device_name(place.local_rank) if cuda and not faults else "cpu",
             "versions": f"torch {torch.__version__}, tnr_dist {__version__}",
             "faults": faults,
+            "run": word_of(place, terms),
         }
         if probe is not None:
             facts["probe"] = str(probe)
@@ -187,25 +187,6 @@ def _ranks(place: Environment, cuda: bool, limit: float, output: Path, faults: l
     finally:
         if probe is not None:
             probe.unlink(missing_ok=True)
-
-
-def _store(place: Environment, agent: bool, limit: timedelta) -> dist.Store:
-    """Where the ranks meet: torchrun's agent, rank 0, or, where all ranks are on this machine, rank 0 on loopback only."""
-    if on_one_machine(place) and not agent:
-        return loopback_store(place, limit)
-    serves = place.rank == 0 and not agent
-    return dist.TCPStore(place.master_addr, place.master_port, is_master=serves, timeout=limit, wait_for_workers=False)
-
-
-def _port_fault(place: Environment) -> Finding | None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK if on_one_machine(place) else "", place.master_port))
-        except OSError as error:
-            message = f"port {place.master_port} on {socket.gethostname()} is not free ({error.strerror})"
-            return Finding("error", "port", message, "set MASTER_PORT to another, the same on all ranks")
-    return None
 
 
 class _Meeting:
@@ -259,6 +240,9 @@ def _compare(people: list[dict[str, Any]]) -> list[Finding]:
         if one["versions"] != people[0]["versions"]:
             message = f"on {one['host']} {one['versions']}, rank 0 has {people[0]['versions']}"
             findings.append(Finding("error", f"rank {rank}", message, "use one environment on all nodes"))
+        if names := differences(people[0]["run"], one["run"]):
+            message = f"on {one['host']} with another configuration (differs in: {', '.join(names)})"
+            findings.append(Finding("error", f"rank {rank}", message, "start all ranks with one command"))
         if one["device"] != people[0]["device"]:
             message = f"on {one['host']} {one['device']}, rank 0 has {people[0]['device']}: the slowest sets the pace"
             findings.append(Finding("warning", f"rank {rank}", message))

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.cluster.harness import ROOT, clean_environment
+from tnr_dist.engines.environment import detect
 
 SRUN = """#!/bin/bash
 for word in "$@"; do case $word in --output=*) log=${word#*=};; esac; done
@@ -25,13 +26,13 @@ def job(tmp_path):
     binary.mkdir()
     (tmp_path / "c.yaml").write_text("")
 
-    def start(srun, restarts=0):
+    def start(srun, restarts=0, **settings):
         for name, text in (("srun", SRUN % srun), ("scontrol", SCONTROL)):
             (binary / name).write_text(text)
             (binary / name).chmod(0o755)
         environment = clean_environment(
             SLURM_JOB_ID=40123, SLURM_JOB_NAME="tnr stage2", SLURM_JOB_NODELIST="node1", TNR_LOGS=tmp_path / "logs",
-            CALLS=tmp_path / "calls", SLURM_RESTART_COUNT=restarts,
+            CALLS=tmp_path / "calls", SLURM_RESTART_COUNT=restarts, **settings,
         )  # fmt: skip
         # common.sh puts the project's environment first on PATH, which has no srun.
         environment["PATH"] = f"{binary}:{environment['PATH']}"
@@ -66,11 +67,12 @@ def test_exit_codes(job, srun, code, requeued):
     assert job.requeued() is requeued
 
 
-def test_the_ranks_get_a_port_of_the_job_and_a_log_each(job):
-    process = job('echo "$MASTER_ADDR:$MASTER_PORT $*"; exit 0')
+def test_the_ranks_find_the_first_node_and_get_a_log_each(job):
+    # The port is the step's own (engines.environment): one that the job named would be the same for all its steps.
+    process = job('echo "$MASTER_ADDR:${MASTER_PORT:-none} $*"; exit 0')
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "node1:20123 --kill-on-bad-exit=1 --open-mode=append" in out
+    assert "node1:none --kill-on-bad-exit=1 --open-mode=append" in out
     assert f"--output={job.logs}/rank-%t.log" in out and out.rstrip().endswith("engine=ddp")
 
 
@@ -105,6 +107,20 @@ def test_when_slurm_ends_the_job_it_only_waits_for_the_ranks(job):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 75 and not job.requeued() and time.monotonic() - began > 0.5
+
+
+def test_a_port_of_the_users_own_reaches_the_ranks(job):
+    out, err = job('echo "port $MASTER_PORT"', MASTER_PORT=1234).communicate(timeout=60)
+    assert err == "" and "port 1234\n" in out
+
+
+@pytest.mark.parametrize(("job_id", "step"), [(70012, 0), (70012, 3), (1234567, 12)])
+def test_bash_and_python_name_one_port_for_a_step(job_id, step):
+    numbers = {"SLURM_JOB_ID": str(job_id), "SLURM_STEP_ID": str(step)}
+    ask = ["bash", "-c", ". launch/common.sh && step_port"]
+    said = subprocess.run(ask, cwd=ROOT, env=clean_environment(**numbers), text=True, capture_output=True, timeout=60)
+    place = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0"}
+    assert int(said.stdout) == detect({**numbers, **place}).master_port, said.stderr
 
 
 @pytest.mark.parametrize("restarts", [0, 1, 2, 3])

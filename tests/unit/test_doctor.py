@@ -104,7 +104,7 @@ def doctor(port, rank, *options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rank", "says"),
-    [(0, "rank 1 of 2 missing after 3 s; there are 0 on "), (1, "within 3 s (")],
+    [(0, "rank 1 of 2 missing after 3 s; there are 0 on "), (1, "within 3 s: rank 0 of 2 is missing")],
     ids=["rank 1", "rank 0"],
 )
 def test_a_rank_that_does_not_come_is_named(rank, says):
@@ -112,7 +112,7 @@ def test_a_rank_that_does_not_come_is_named(rank, says):
     process = doctor(_port(), rank, "--limit", "3")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 2 and says in out + err
-    assert "Traceback" not in err and ("rank 0 is missing" in err) == (rank == 1)
+    assert "Traceback" not in err
     assert time.monotonic() - began < 45
 
 

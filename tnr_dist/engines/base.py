@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,21 @@ from tnr_dist.engines.environment import Environment
 from tnr_dist.errors import InputError
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the ranks must have in common to train together, compared when they meet, and what ends their wait.
+
+    Attributes:
+        settings: a name -> the digest of a value that must be the same on all ranks.
+        folders: a name -> a path that must be the same folder on all ranks (`meeting.differences` says how it is compared).
+        told_to_stop: whether this process was told to stop.
+    """
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
+    told_to_stop: Callable[[], bool] = lambda: False
 
 
 class Engine(Protocol):
@@ -108,20 +124,25 @@ def make_engine(
     threads: int,
     deepspeed: DeepSpeedConfig | None = None,
     horovod: HorovodConfig | None = None,
+    terms: Terms | None = None,
 ) -> Engine:
-    """Start the engine that `engine=` names for this process's place among the ranks."""
+    """Start the engine that `engine=` names for this process's place among the ranks, once all of them are there.
+
+    Raises InputError when ranks of different runs meet (`terms` says of this one what they compare), RankLost when one does
+    not come in time, Preempted when one is told to stop meanwhile.
+    """
     if name == "ddp":
         from tnr_dist.engines.ddp import DDPEngine
 
-        return DDPEngine(device, threads)
+        return DDPEngine(device, threads, terms)
     if name == "deepspeed":
         from tnr_dist.engines.deepspeed import DeepSpeedEngine
 
-        return DeepSpeedEngine(device, threads, deepspeed)
+        return DeepSpeedEngine(device, threads, deepspeed, terms)
     if name == "horovod":
         from tnr_dist.engines.horovod import HorovodEngine
 
-        return HorovodEngine(device, threads, horovod)
+        return HorovodEngine(device, threads, horovod, terms)
     raise InputError(f"engine={name!r}: one of ddp, deepspeed, horovod")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tnr_dist.engines.allocator import keep_freed_memory
-from tnr_dist.engines.base import OptimizerFactory, choose_precision
+from tnr_dist.engines.base import OptimizerFactory, Terms, choose_precision
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.environment import Environment, detect
 from tnr_dist.errors import InputError
@@ -29,9 +30,12 @@ class EngineCore:
     module: nn.Module
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, device: str, threads: int) -> None:
+    def __init__(self, device: str, threads: int, terms: Terms | None = None) -> None:
         self.environment = detect()
         self.device = choose_device(device, self.environment)
+        terms = terms or Terms()
+        # Ranks of which some chose the CPU would wait for the others in another library.
+        self._terms = dataclasses.replace(terms, settings={**terms.settings, "device": self.device.type})
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tnr_dist.engines.base import OptimizerFactory
+from tnr_dist.engines.base import OptimizerFactory, Terms
 from tnr_dist.engines.graphs import Recordable, StepGraphs
 from tnr_dist.engines.process_group import ProcessGroupEngine
 
@@ -16,8 +16,8 @@ from tnr_dist.engines.process_group import ProcessGroupEngine
 class DDPEngine(ProcessGroupEngine):
     """See `Engine`."""
 
-    def __init__(self, device: str = "auto", threads: int = 0) -> None:
-        super().__init__(device, threads)
+    def __init__(self, device: str = "auto", threads: int = 0, terms: Terms | None = None) -> None:
+        super().__init__(device, threads, terms)
         self._wrapped: nn.Module | None = None
         self._graphs: StepGraphs | None = None  # of one rank on a GPU
 

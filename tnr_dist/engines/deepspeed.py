@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.config import DeepSpeedConfig
-from tnr_dist.engines.base import OptimizerFactory
+from tnr_dist.engines.base import OptimizerFactory, Terms
 from tnr_dist.engines.deepspeed_config import Ours, read_ds_config, resolve, zero_stage
-from tnr_dist.engines.process_group import ProcessGroupEngine, groups_with_our_timeout
+from tnr_dist.engines.meeting import groups_with_our_timeout
+from tnr_dist.engines.process_group import ProcessGroupEngine
 from tnr_dist.errors import InputError
 
 
@@ -28,11 +29,17 @@ class DeepSpeedEngine(ProcessGroupEngine):
     stage 1 on it never steps, and its twin inside DeepSpeed, whose parameters are flat partitions, follows its rates.
     """
 
-    def __init__(self, device: str = "auto", threads: int = 0, settings: DeepSpeedConfig | None = None) -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        threads: int = 0,
+        settings: DeepSpeedConfig | None = None,
+        terms: Terms | None = None,
+    ) -> None:
         self.settings = settings or DeepSpeedConfig()
         self._file = read_ds_config(self.settings.config)
         self.stage = zero_stage(self.settings, self._file)
-        super().__init__(device, threads, alone=True)
+        super().__init__(device, threads, terms, alone=True)
         os.environ["LOCAL_RANK"] = str(self.environment.local_rank)
         self._deepspeed = load_deepspeed(self.device.type)
         self._engine: Any = None

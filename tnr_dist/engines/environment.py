@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tnr_dist.errors import InputError
 
 LAUNCHER_MARK = "TNR_LAUNCHER"  # set by `engines.local` for the ranks that it starts
-_DEFAULT_PORT = 29500
+_DEFAULT_PORT = 29500  # where nothing tells one start from another: ranks started by hand, MPICH
+_FIRST_PORT, _PORTS = 20000, 10000  # below those that Linux gives out by itself
+# What a launcher calls one start of it, the same on all ranks and another at the next start.
+_START_IDS = {
+    "openmpi": ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"),
+    "horovodrun": ("HOROVOD_GLOO_RENDEZVOUS_PORT",),
+}
 # Steps of a Slurm job that srun did not start: the batch script, the interactive shell of salloc, and an outside step.
 _NOT_SRUN = ("", "4294967291", "4294967290", "4294967292")
 
@@ -124,19 +131,18 @@ def _place(env: Mapping[str, str], launcher: _Launcher) -> Environment:
     local_rank = _number(env, launcher.local_rank, str(rank))
     if launcher.name == "slurm":
         local_world = _slurm_local_size(env, world)
-        master_addr, port = _slurm_first_node(env), str(20000 + _number(env, "SLURM_JOB_ID", "9500") % 10000)
+        master_addr = _slurm_first_node(env)
     else:
         local_world = _number(env, launcher.local_size, str(world))
         # horovodrun says where it was started itself; its rank 0 is there unless the host list begins elsewhere.
         master_addr = env.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "") if launcher.name == "horovodrun" else ""
-        port = str(_DEFAULT_PORT)
     place = Environment(
         rank,
         world,
         local_rank,
         local_world,
         env.get("MASTER_ADDR", master_addr),
-        _number(env, "MASTER_PORT", port),
+        _number(env, "MASTER_PORT", str(_port(env, launcher.name))),
         launcher.name,
     )
     for name, value, limit_name, limit in (
@@ -150,6 +156,18 @@ def _place(env: Mapping[str, str], launcher: _Launcher) -> Environment:
     if not 0 < place.master_port < 65536:
         raise InputError(f"environment: MASTER_PORT={place.master_port} is not a port (1 to 65535)")
     return place
+
+
+def _port(env: Mapping[str, str], launcher: str) -> int:
+    """Where the ranks meet when nobody has said: another port for each step of a Slurm job and each start of a launcher."""
+    if launcher == "slurm" and "SLURM_JOB_ID" in env:
+        # Steps of one job never share a port, and up to 97 of them none with those of the next job.
+        job, step = _number(env, "SLURM_JOB_ID"), _number(env, "SLURM_STEP_ID")
+        return _FIRST_PORT + (97 * job + step) % _PORTS
+    for name in _START_IDS.get(launcher, ()):
+        if name in env:
+            return _FIRST_PORT + zlib.crc32(f"{launcher} {env[name]}".encode()) % _PORTS
+    return _DEFAULT_PORT
 
 
 def _check_agreement(launcher: _Launcher, place: Environment, outer: _Launcher, around: Environment) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tnr_dist.config import HorovodConfig
-from tnr_dist.engines.base import OptimizerFactory
+from tnr_dist.engines.base import OptimizerFactory, Terms
 from tnr_dist.engines.core import EngineCore
 from tnr_dist.engines.horovod_gradients import GradientSum
 from tnr_dist.engines.horovod_start import Meeting, load_horovod
@@ -25,16 +25,22 @@ from tnr_dist.errors import InputError
 class HorovodEngine(EngineCore):
     """See `Engine`."""
 
-    def __init__(self, device: str = "auto", threads: int = 0, settings: HorovodConfig | None = None) -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        threads: int = 0,
+        settings: HorovodConfig | None = None,
+        terms: Terms | None = None,
+    ) -> None:
         self.settings = settings or HorovodConfig()
         self._hvd = hvd = load_horovod()
-        super().__init__(device, threads)
+        super().__init__(device, threads, terms)
         if self.device.type == "cuda" and not hvd.nccl_built():
             raise InputError(
                 "engine=horovod: this Horovod was built without NCCL; build it with HOROVOD_NCCL=1 launch/install_horovod.sh, "
                 "or set device=cpu"
             )
-        self._meeting = Meeting(self.environment, hvd)
+        self._meeting = Meeting(self.environment, hvd, self._terms)
         self._gradients: GradientSum | None = None
 
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:

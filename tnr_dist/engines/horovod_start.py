@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ import torch
 import torch.distributed as dist
 
 from tnr_dist.engines import core
+from tnr_dist.engines.base import Terms
 from tnr_dist.engines.core import on_one_machine
 from tnr_dist.engines.environment import Environment
-from tnr_dist.engines.process_group import did_not_meet, meet
+from tnr_dist.engines.meeting import address, did_not_meet, judgement, meet, word_of
+from tnr_dist.engines.waiting import Result, TooLate, Wait, interruptible
 from tnr_dist.errors import InputError
 
 _INSTALL = "run launch/install_horovod.sh with this environment's python"
@@ -44,15 +48,15 @@ def load_horovod() -> Any:
 
 
 class Meeting:
-    """The ranks' meeting through Horovod, until `leave`. Raises InputError when they do not meet."""
+    """The ranks' meeting through Horovod, until `leave`. Raises as `make_engine`."""
 
-    def __init__(self, env: Environment, hvd: Any) -> None:
-        self._hvd = hvd
+    def __init__(self, env: Environment, hvd: Any, terms: Terms) -> None:
+        self._hvd, self._terms = hvd, terms
         self._store: dist.Store | None = None
         self._server: Any = None
         settings = {
             "HOROVOD_FUSION_THRESHOLD": "0",  # see GradientSum
-            "HOROVOD_GLOO_TIMEOUT_SECONDS": str(int(core.TIMEOUT_SECONDS)),
+            "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(int(core.TIMEOUT_SECONDS), 1)),
             "HOROVOD_STALL_CHECK_TIME_SECONDS": str(int(core.TIMEOUT_SECONDS / 2)),  # names the ranks it waits for
             "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(int(core.TIMEOUT_SECONDS)),
         }
@@ -61,11 +65,16 @@ class Meeting:
         elif "GLOO_SOCKET_IFNAME" in os.environ:
             settings["HOROVOD_GLOO_IFACE"] = os.environ["GLOO_SOCKET_IFNAME"]
         settings = {name: os.environ.get(name, value) for name, value in settings.items()}
+        told = self._told(env)
         try:
-            if not self._told(env):
-                settings |= self._arrange(env)
+            if not told:
+                settings |= self._patiently(functools.partial(self._arrange, env))
             with _environment(settings):
-                hvd.init()
+                self._patiently(hvd.init)
+            if told and env.world_size > 1:
+                self._patiently(functools.partial(self._compare, env))
+        except TooLate:
+            raise did_not_meet(env, TimeoutError(f"no answer for {core.TIMEOUT_SECONDS:g} s")) from None
         except (RuntimeError, OSError) as error:
             raise did_not_meet(env, error) from None
         if (hvd.rank(), hvd.size()) != (env.rank, env.world_size):
@@ -73,6 +82,24 @@ class Meeting:
                 f"engine=horovod: this is rank {env.rank} of {env.world_size} by {env.launcher}, and rank {hvd.rank()} of "
                 f"{hvd.size()} by Horovod; start with one launcher, and unset variables that are left over from another"
             )
+
+    def _patiently(self, work: Callable[[], Result]) -> Result:
+        """`work()`, within `timeout`; given up, Horovod's own end, which would wait for the others again, is left out."""
+        try:
+            return interruptible(work, Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop))
+        except BaseException:
+            if not self._hvd.is_initialized():
+                atexit.unregister(self._hvd.shutdown)
+            raise
+
+    def _compare(self, env: Environment) -> None:
+        """What `meet` does, where Horovod has met without torch's store. Raises InputError on all ranks alike."""
+        said = json.dumps(word_of(env, self._terms)).encode()
+        sizes = self._hvd.allgather(torch.tensor([len(said)]), name="words.sizes").tolist()
+        said_by_all = self._hvd.allgather(torch.frombuffer(bytearray(said), dtype=torch.uint8), name="words")
+        texts = [bytes(part.tolist()) for part in said_by_all.split(sizes)]
+        if why := judgement({rank: [json.loads(text)] for rank, text in enumerate(texts)}, address(env)):
+            raise InputError(why)
 
     def _told(self, env: Environment) -> bool:
         """Whether the launcher has told Horovod where to meet."""
@@ -85,7 +112,7 @@ class Meeting:
         gloo = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
         if env.world_size == 1:
             return gloo
-        self._store = store = meet(env)
+        self._store = store = meet(env, self._terms, Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop))
         node = os.environ.get("SLURMD_NODENAME") or f"{socket.gethostname()}.{os.environ.get('GROUP_RANK', '0')}"
         store.set(f"horovod/node/{env.rank}", "localhost" if on_one_machine(env) else node)
         places = _places([store.get(f"horovod/node/{rank}").decode() for rank in range(env.world_size)])

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import functools
-import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from tnr_dist.engines import core
-from tnr_dist.engines.core import EngineCore, on_one_machine
-from tnr_dist.engines.environment import Environment
-from tnr_dist.errors import RankLost
-
-LOOPBACK = "127.0.0.1"
+from tnr_dist.engines.base import Terms
+from tnr_dist.engines.core import EngineCore
+from tnr_dist.engines.meeting import did_not_meet, meet, timeout
+from tnr_dist.engines.waiting import TooLate, Wait, interruptible
 
 
 class ProcessGroupEngine(EngineCore):
     """Collectives over the default process group; `alone`: have one even where there is one rank."""
 
-    def __init__(self, device: str, threads: int, *, alone: bool = False) -> None:
-        super().__init__(device, threads)
+    def __init__(self, device: str, threads: int, terms: Terms | None = None, *, alone: bool = False) -> None:
+        super().__init__(device, threads, terms)
         self._host: dist.ProcessGroup | None = None  # for messages that never touch the device
+        if (self.environment.world_size > 1 or alone) and not dist.is_initialized():
+            self._begin()
+
+    def _begin(self) -> None:
+        """Meet, then connect: each ends within `timeout`."""
         env = self.environment
-        if (env.world_size > 1 or alone) and not dist.is_initialized():
-            store = meet(env)
-            try:
-                dist.init_process_group(
-                    "nccl" if self.device.type == "cuda" else "gloo",
-                    store=store,
-                    rank=env.rank,
-                    world_size=env.world_size,
-                    timeout=timeout(),
-                )
-            except (RuntimeError, ValueError) as error:
-                raise did_not_meet(env, error) from None
+        try:
+            wait = Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop)
+            store = interruptible(functools.partial(meet, env, self._terms, wait), wait)
+            wait = Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop)
+            interruptible(functools.partial(self._connect, store), wait)
+        except TooLate:
+            raise did_not_meet(env, TimeoutError(f"no answer for {core.TIMEOUT_SECONDS:g} s")) from None
+        except (RuntimeError, ValueError) as error:
+            raise did_not_meet(env, error) from None
+
+    def _connect(self, store: dist.Store) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # a thread has its own
+        dist.init_process_group(
+            "nccl" if self.device.type == "cuda" else "gloo",
+            store=store,
+            rank=self.environment.rank,
+            world_size=self.environment.world_size,
+            timeout=timeout(),
+        )
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """See `Engine`."""
@@ -93,65 +101,3 @@ def _padded(rows: Tensor, longest: int) -> Tensor:
     padded = rows.new_zeros(longest, *rows.shape[1:])
     padded[: len(rows)] = rows
     return padded
-
-
-@contextlib.contextmanager
-def groups_with_our_timeout() -> Iterator[None]:
-    """Groups that a library makes inside wait as long as `timeout`; left alone they would wait for half an hour."""
-    new_group = dist.new_group
-    dist.new_group = functools.partial(new_group, timeout=timeout())
-    try:
-        yield
-    finally:
-        dist.new_group = new_group
-
-
-def timeout() -> datetime.timedelta:
-    """How long a rank waits for another."""
-    return datetime.timedelta(seconds=core.TIMEOUT_SECONDS)
-
-
-def meet(env: Environment) -> dist.Store:
-    """The key-value store through which the ranks find each other; on one machine it listens on loopback only.
-
-    Raises RankLost when they do not find it in time.
-    """
-    if env.world_size == 1:
-        return dist.HashStore()
-    try:
-        # Under torchrun the agent already serves a store on that port; between nodes torch's own is the one to use.
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" or not on_one_machine(env):
-            os.environ.update(MASTER_ADDR=env.master_addr, MASTER_PORT=str(env.master_port))
-            store, _, _ = next(dist.rendezvous("env://", rank=env.rank, world_size=env.world_size, timeout=timeout()))
-            return store
-        return loopback_store(env, timeout())
-    except (RuntimeError, ValueError, OSError) as error:
-        raise did_not_meet(env, error) from None
-
-
-def loopback_store(env: Environment, limit: datetime.timedelta) -> dist.Store:
-    """The store of ranks that are all on this machine, served by rank 0; `limit`: of every wait."""
-    if env.rank != 0:
-        return dist.TCPStore(LOOPBACK, env.master_port, env.world_size, False, limit, wait_for_workers=False)
-    # torch's own server would listen on every interface.
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((LOOPBACK, env.master_port))
-        listener.listen(128)
-        return dist.TCPStore(
-            LOOPBACK,
-            env.master_port,
-            env.world_size,
-            True,
-            limit,
-            wait_for_workers=False,
-            master_listen_fd=listener.detach(),
-        )
-
-
-def did_not_meet(env: Environment, error: Exception) -> RankLost:
-    """One line that names the rank and where it waited."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return RankLost(
-        f"rank {env.rank} of {env.world_size}: the ranks did not meet at {env.master_addr}:{env.master_port} ({line})"
-    )

@@ -53,7 +53,6 @@ def run_works(works: Sequence[Work], config: Config, jobs: int, logs: Path, titl
     Workers write what they would show to `logs`/worker-N.log. Raises Preempted, with checkpoints written, when this
     process is told to stop.
     """
-    preemption.listen()
     outcome = Outcome()
     waiting = {work.key: work for work in works if not work.is_complete()}
     finished = {work.key for work in works} - set(waiting)
@@ -62,7 +61,7 @@ def run_works(works: Sequence[Work], config: Config, jobs: int, logs: Path, titl
     workers: list[_Worker] = []
     logs.mkdir(parents=True, exist_ok=True)
     try:
-        with Bar(title, len(works), "runs") as bar:
+        with preemption.listening(), Bar(title, len(works), "runs") as bar:
             bar.advance(len(finished))
             while waiting or any(worker.work for worker in workers):
                 _leave_out(waiting, outcome, bar)

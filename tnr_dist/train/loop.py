@@ -131,7 +131,7 @@ def train(
 
     Raises Preempted after a checkpoint when the process was told to stop, and RankLost when another rank is gone.
     """
-    with watched(run.path / "heartbeat", engine.environment):
+    with preemption.listening(), watched(run.path / "heartbeat", engine.environment):
         return _train(engine, task, run, config, tracker, after_step)
 
 
@@ -144,7 +144,6 @@ def _train(
     after_step: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     rank, world = engine.environment.rank, engine.environment.world_size
-    preemption.listen()
     began = time.monotonic()
     settings = task.train
     facts: dict[str, Any] = {

@@ -6,9 +6,12 @@ and loads for many seconds), so it is the process's, not the loop's.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 
 class _Flag:
@@ -32,10 +35,26 @@ _asked = _Flag()
 
 
 def listen() -> None:
-    """From now on take SIGTERM and SIGUSR1 as a request."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, _ask)
+    """From now on take SIGTERM and SIGUSR1 as a request: for a process that ends when its work does.
+
+    Until its very end, so that a second signal does not change the exit code of a process that is granting the first.
+    """
+    _take()
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Inside, SIGTERM and SIGUSR1 are a request; after it they do again what they did before.
+
+    May be nested: a request stays until it is granted, whichever of them it came in.
+    """
+    before = _take()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: one that was not set from Python, which cannot be set again
+                signal.signal(number, handler)
 
 
 def asked() -> bool:
@@ -46,6 +65,13 @@ def asked() -> bool:
 def forget() -> None:
     """The request has been granted."""
     _asked.clear()
+
+
+def _take() -> dict[signal.Signals, Any]:
+    """Set our handlers; returns those before. Python sets them in its main thread only: in another nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, _ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
 
 
 def _ask(number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ from tnr_dist.kernels import dispatch
 
 def test_the_setting_holds_while_a_command_runs(monkeypatch):
     monkeypatch.setattr("tnr_dist.train.preemption.listen", lambda: None)
-    with _engine(load_config(None, ["kernels=torch", "threads=1", "device=cpu"])) as engine:
+    with _engine(load_config(None, ["kernels=torch", "threads=1", "device=cpu"]), "run") as engine:
         assert dispatch._chosen == "torch" and engine.device.type == "cpu"
     assert dispatch._chosen == "auto"
 
@@ -30,7 +30,7 @@ def test_commands_start_their_engine_there(monkeypatch, chain_like_config, comma
         cli.run(chain_like_config, ["kernels=torch", "threads=1", "device=cpu"])
     else:
         work = lambda config, engine: seen.append(dispatch._chosen)  # noqa: E731
-        cli._stage(chain_like_config, ["kernels=torch", "threads=1", "device=cpu"], False, work)
+        cli._stage("stage2", chain_like_config, ["kernels=torch", "threads=1", "device=cpu"], False, work)
     assert seen == ["torch"]
 
 

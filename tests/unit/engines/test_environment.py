@@ -47,10 +47,34 @@ def test_openmpi_mpich_and_horovodrun():
 
 def test_srun_knows_its_nodes():
     assert place(SRUN) == ("slurm", 4, 5, 0, 1)
-    assert (detect(SRUN).master_addr, detect(SRUN).master_port) == ("gpu07", 20012)
+    assert detect(SRUN).master_addr == "gpu07"
     assert detect({**SRUN, "MASTER_ADDR": "x", "MASTER_PORT": "7"}).describe().endswith("meeting at x:7")
     first = {**SRUN, "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"}
     assert place(first) == ("slurm", 1, 5, 1, 2)
+
+
+def port(env):
+    return detect(env).master_port
+
+
+def test_each_step_and_each_start_of_a_launcher_has_a_port_of_its_own():
+    jobs = [
+        {**SRUN, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)} for job in (70012, 70013) for step in range(90)
+    ]
+    ports = [port(env) for env in jobs]
+    assert len(set(ports)) == len(ports) and min(ports) >= 20000 and max(ports) < 30000
+    mpi = [{**MPI, "PMIX_NAMESPACE": name} for name in ("prterun-a-1@1", "prterun-a-2@1")]
+    mpi += [{**MPI, "OMPI_MCA_ess_base_jobid": "77"}, {**HOROVODRUN, "HOROVOD_GLOO_RENDEZVOUS_PORT": "77"}]
+    ports = [port(env) for env in mpi]
+    assert len(set(ports)) == 4 and min(ports) >= 20000 and max(ports) < 30000
+    assert port({**mpi[0], "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}) == ports[0]
+
+
+def test_all_ranks_of_a_step_have_one_port_and_the_users_own_goes_first():
+    first = {**SRUN, "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
+    assert port(first) == port(SRUN)
+    for env in (SRUN, {**MPI, "PMIX_NAMESPACE": "a"}, HOROVODRUN, {"RANK": "0", "WORLD_SIZE": "2"}):
+        assert port({**env, "MASTER_PORT": "1234", "MASTER_ADDR": "n"}) == 1234
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,6 @@ def made_by(monkeypatch, folder: Path, works: list[Run], answers: list[list[str]
 
     monkeypatch.setattr(workers, "_start", start)
     monkeypatch.setattr(workers, "say", lambda _: gone.wait(10))  # what the parent does between two runs
-    monkeypatch.setattr(workers.preemption, "listen", lambda: None)  # signals are the main thread's
     parent = threading.Thread(
         target=lambda: found.append(workers.run_works(works, Config(), 1, folder, "test")), daemon=True
     )

@@ -12,19 +12,26 @@ from tnr_dist.train import preemption
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_kept_until_it_is_granted(number):
-    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
+    handler = signal.getsignal(number)
     try:
-        preemption.listen()
-        assert not preemption.asked()
-        os.kill(os.getpid(), number)
-        preemption.listen()  # the loop listens again; what came before it stays
-        assert preemption.asked()
-        preemption.forget()
-        assert not preemption.asked()
+        with preemption.listening():
+            assert not preemption.asked()
+            os.kill(os.getpid(), number)
+            with preemption.listening():  # the loop listens again; what came before it stays
+                assert preemption.asked()
+            preemption.forget()
+            assert not preemption.asked()
+            os.kill(os.getpid(), number)  # the outer one still does
+            assert preemption.asked()
+        assert signal.getsignal(number) is handler and preemption.asked()
     finally:
         preemption.forget()
-        for s, handler in before.items():
-            signal.signal(s, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_command_grants_signals_to_its_very_end(number):
+    program = "import os, sys; from tnr_dist.train import preemption; preemption.listen(); os.kill(os.getpid(), int(sys.argv[1]))"
+    assert subprocess.run([sys.executable, "-c", program, str(int(number))], timeout=20).returncode == 0
 
 
 SIGNALS_IN_EVERY_LINE = """

@@ -1,5 +1,6 @@
 """Interrupted at any step and resumed equals uninterrupted, bit for bit."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -64,12 +65,8 @@ def test_stopped_by_a_signal(whole, prepared, tiny_plm, tmp_path, stop_at, monke
         return original(engine, parts, norm, step, *rest)
 
     monkeypatch.setattr(loop, "_record", record)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(Preempted, match=f"stopped at step {stop_at} of {STEPS}"):
-            train(settings)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(Preempted, match=f"stopped at step {stop_at} of {STEPS}"):
+        train(settings)
     monkeypatch.undo()
     assert sorted_steps(tmp_path / "finetune-2" / "checkpoints")[-1] == stop_at
     train(settings)
@@ -77,6 +74,41 @@ def test_stopped_by_a_signal(whole, prepared, tiny_plm, tmp_path, stop_at, monke
         assert torch.equal(value, weights(tmp_path)[name]), name
     losses = [[r["train/loss"] for r in read_metrics(o / "finetune-2" / "metrics.jsonl")] for o in (whole, tmp_path)]
     assert losses[0] == losses[1] and len(losses[0]) == STEPS
+
+
+STOPS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("end", ["done", "crashed", "told to stop"])
+def test_training_leaves_the_process_as_it_was(prepared, tiny_plm, tmp_path, monkeypatch, end):
+    """While it trains TERM is a request; afterwards it does again what the program around it wants of it."""
+    taken, during = [], []
+    original = loop._record
+
+    def record(*arguments):
+        during.extend(signal.getsignal(number) is before[number] for number in STOPS)
+        if end == "told to stop":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        if end == "crashed":
+            raise RuntimeError("power cut")
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "_record", record)
+    before = {number: (lambda *_: taken.append(1)) for number in STOPS}
+    outside = {number: signal.signal(number, handler) for number, handler in before.items()}
+    raised = {
+        "done": contextlib.nullcontext(),
+        "crashed": pytest.raises(RuntimeError),
+        "told to stop": pytest.raises(Preempted),
+    }
+    try:
+        with raised[end]:
+            train(config(prepared, tiny_plm, tmp_path, "finetune.max_steps=2"))
+        after = [signal.getsignal(number) is before[number] for number in STOPS]
+    finally:
+        for number, handler in outside.items():
+            signal.signal(number, handler)
+    assert during and not any(during) and all(after) and not taken
 
 
 def interrupted(prepared, tiny_plm, output, monkeypatch, at=6, *overrides):

@@ -1,0 +1,76 @@
+"""Waits for other ranks that end: at a deadline, or when this process is told to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tnr_dist.errors import Preempted
+
+Result = TypeVar("Result")
+
+_POLL = 0.05  # seconds between two looks
+_GRACE = 1.0  # seconds that work gets to tell the others after this process was told to stop
+_MARGIN = 2.0  # seconds that work gets beyond its deadline to say in its own words what it has waited for
+
+
+class TooLate(Exception):
+    """The deadline of a `Wait` has passed."""
+
+
+class Wait:
+    """A deadline of `seconds` from now; `told_to_stop`: whether this process was."""
+
+    def __init__(self, seconds: float, told_to_stop: Callable[[], bool]) -> None:
+        self.seconds, self.told_to_stop = seconds, told_to_stop
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline, at least a moment."""
+        return max(self._end - time.monotonic(), 0.01)
+
+    def nap(self) -> None:
+        """Wait a moment. Raises Preempted when this process was told to stop, TooLate after the deadline."""
+        if self.told_to_stop():
+            raise stopped()
+        if time.monotonic() >= self._end:
+            raise TooLate
+        time.sleep(min(_POLL, self.left))
+
+
+def stopped(who: str = "") -> Preempted:
+    """What ends a wait for ranks before there is anything to save; `who`: the rank that was told to stop."""
+    return Preempted(f"{who and f'{who}: '}told to stop before training began, nothing is lost; run it again")
+
+
+def interruptible(work: Callable[[], Result], wait: Wait) -> Result:
+    """`work()`, whose waits may be in C++ where Python handles no signal: in a thread, while this one looks after it.
+
+    Raises what `work` raises; Preempted when this process is told to stop and TooLate after the deadline, and then the
+    thread is left to itself.
+    """
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="meeting", daemon=True)
+    thread.start()
+    last = time.monotonic() + wait.seconds + _MARGIN
+    told = False
+    while thread.is_alive():
+        thread.join(_POLL)
+        if wait.told_to_stop() and not told:
+            told, last = True, min(last, time.monotonic() + _GRACE)
+        if thread.is_alive() and time.monotonic() > last:
+            raise stopped() if told else TooLate
+    if failure:
+        raise failure[0]
+    return outcome[0]
