@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.pictures import drawn, figures, lines, words
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation import plots
-from tnr_dist.evaluation.plots import quality_vs_speed, training_curves
+from tnr_dist.evaluation.plots import COLOURS, quality_vs_speed, training_curves
 from tnr_dist.evaluation.report import count, percent, results_markdown, results_table
 
 ROWS = [
@@ -49,10 +50,6 @@ def test_figures_of_numbers():
     ]  # fmt: skip
 
 
-def is_png(path):
-    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
-
-
 def test_training_curves(tmp_path):
     records = [{"step": i, "samples": 32 * i, "train/loss": 2.0 / (i + 1)} for i in range(50)]
     runs = {
@@ -61,8 +58,18 @@ def test_training_curves(tmp_path):
         "finetune/seed-2": [{"step": 1, "train/loss": 1.0}, {"step": 2, "train/loss": float("nan")}],
         "evaluate": [{"dev/auc": 0.6}],
     }
-    training_curves(runs, tmp_path / "a.png")
-    assert is_png(tmp_path / "a.png")
+    with figures() as made:
+        training_curves(runs, tmp_path / "a.png")
+    one, two = made[0].axes
+    losses = [2.0 / (i + 1) for i in range(50)]
+    assert (one.get_title(loc="left"), two.get_title(loc="left")) == ("post-train", "finetune")
+    raw, smooth = lines(one)
+    assert raw == ([32 * i for i in range(50)], losses) and one.get_xlabel() == "samples"
+    assert smooth[1] == pytest.approx([np.mean(losses[max(i - 1, 0) : i + 2]) for i in range(50)])
+    # Seed 2 has no samples: the panel counts steps; its loss that is not finite is left out.
+    assert two.get_xlabel() == "step" and lines(two)[0][0] == list(range(50)) and lines(two)[2] == ([1.0], [1.0])
+    assert [text.get_text() for text in two.get_legend().get_texts()] == ["seed-1", "seed-2"]
+    assert drawn(tmp_path / "a.png", COLOURS[:-1]) == set(COLOURS[:2])
     with pytest.raises(InputError, match="no finite 'train/loss' in the runs evaluate"):
         training_curves({"evaluate": runs["evaluate"]}, tmp_path / "b.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
@@ -101,7 +108,7 @@ def test_labels_of_crowded_models_do_not_overlap(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", look)
     quality_vs_speed(rows, tmp_path / "q.png")
-    assert is_png(tmp_path / "q.png") and len(seen) == 15
+    assert len(seen) == 15
     for i, (name, box) in enumerate(seen):
         for other_name, other in seen[i + 1 :]:
             assert not (box.x0 < other.x1 and other.x0 < box.x1 and box.y0 < other.y1 and other.y0 < box.y1), (
@@ -113,16 +120,31 @@ def test_labels_of_crowded_models_do_not_overlap(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["b$ $\\x", "a $x_{ b$ c"])
 def test_dollars_in_a_name_are_no_formula(name, tmp_path):
     records = [{"samples": n, "train/loss": 1.0 / n} for n in (1, 2)]
-    quality_vs_speed(
-        [{"model": name, "auc": 0.7, "news_per_s": 10.0}, {"model": f"2 {name}", "auc": 0.6}], tmp_path / "q"
-    )
-    training_curves({f"{name}/seed-0": records, f"{name}/seed-1": records}, tmp_path / "curves")
-    assert (tmp_path / "q").is_file() and (tmp_path / "curves").is_file()
+    with figures() as made:
+        quality_vs_speed(
+            [{"model": name, "auc": 0.7, "news_per_s": 10.0}, {"model": f"2 {name}", "auc": 0.6}], tmp_path / "q"
+        )
+        training_curves({f"{name}/seed-0": records, f"{name}/seed-1": records}, tmp_path / "curves")
+    assert {name, f"\u2193 2 {name} 60.00"} <= words(made[0]) and name in words(made[1])
+    assert drawn(tmp_path / "q", COLOURS[:1]) and drawn(tmp_path / "curves", COLOURS[:1])
 
 
 def test_quality_vs_speed_of_little(tmp_path):
+    notes, points = [], []
     for number, rows in enumerate((ROWS, ROWS[:1], ROWS[1:2])):
-        quality_vs_speed(rows, tmp_path / f"{number}.png")
-        assert is_png(tmp_path / f"{number}.png")
+        with figures() as made:
+            quality_vs_speed(rows, tmp_path / f"{number}.png")
+        (axes,) = made[0].axes
+        assert axes.get_xscale() == "log" and axes.get_ylabel() == "AUC (%)"
+        notes.append([text.get_text() for text in axes.texts])
+        points.append([line for line in lines(axes) if len(line[0]) == 1])
+        assert bool(drawn(tmp_path / f"{number}.png", COLOURS[:1])) is bool(points[-1])
+    teacher = ([1234.4], [pytest.approx(70.0)])
+    assert points == [[teacher], [], [teacher]]
+    assert notes == [
+        ["a|b 70.28", "\u2191 oracle 99.00", "teacher [x] (109 M)"],
+        ["oracle 99.00"],
+        ["teacher [x] (109 M)"],
+    ]
     with pytest.raises(InputError, match="no row has an 'auc'"):
         quality_vs_speed([{"model": "x"}], tmp_path / "none.png")

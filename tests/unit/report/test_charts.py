@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.pictures import drawn, figures, lines, words
 from tnr_dist.report.charts import Point, Series, bar_chart, column_chart, figure, line_chart, point_chart, thinned
 from tnr_dist.report.drawing import Dot, Label, Legend, Line, write_png
 from tnr_dist.report.palette import DARK, LIGHT, SERIES
@@ -112,10 +113,23 @@ def test_svg_is_well_formed_and_says_what_it_shows():
 def test_png_is_the_same_each_time(tmp_path: Path):
     chart = line_chart("$loss_", "samples", [Series("a$b", [0, 1, 2], [1.0, 3.0, 2.0], dash=1)])
     assert chart is not None
+    legend = [Legend("a$b", 0, 1), Legend("x" * 90, 1)]
     for name in ("a.png", "b.png"):
-        write_png(tmp_path / name, "A title " * 30, [chart] * 4, [Legend("a$b", 0, 1), Legend("x" * 90, 1)] * 3)
-    first = (tmp_path / "a.png").read_bytes()
-    assert first.startswith(b"\x89PNG") and first == (tmp_path / "b.png").read_bytes()
+        write_png(tmp_path / name, "A title " * 30, [chart] * 4, legend * 3)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_png_shows_the_lines_the_texts_and_the_legend(tmp_path: Path):
+    chart = line_chart("$loss_", "samples", [Series("a$b", [0, 1, 2], [1.0, 3.0, 2.0])])
+    assert chart is not None
+    with figures() as made:
+        write_png(tmp_path / "two.png", "A title", [chart, chart], [Legend("a$b", 0)])
+    (of_chart,) = [item.points for item in chart.items if isinstance(item, Line) and item.name == "a$b"]
+    shapes = [np.array(line) for line in lines(made[0].axes[0]) if len(line[0]) == 3]
+    moved = [np.ptp(shape - np.transpose(of_chart), axis=1) for shape in shapes]
+    assert len(shapes) == 2 and np.abs(moved).max() < 1e-9  # each the chart's line, moved to its place
+    assert {"A title", "$loss_", "a$b"} <= words(made[0])
+    assert drawn(tmp_path / "two.png", (LIGHT["c0"], LIGHT["c1"])) == {LIGHT["c0"]}
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ import io
 import numpy as np
 import pytest
 
+from tests.pictures import drawn, figures, lines, words
 from tnr_dist.config_file import load_config
 from tnr_dist.evaluation.metrics import NAMES
+from tnr_dist.evaluation.plots import COLOURS
+from tnr_dist.evaluation.report import count
 from tnr_dist.evaluation.statistics import holm, paired_t_test
 from tnr_dist.reproduce.figures import draw
 from tnr_dist.reproduce.paper import TABLE2
@@ -136,15 +139,43 @@ def test_holm(p):
         assert holm(p) == pytest.approx([0.03, 0.06, 0.06])
 
 
+def points_of(figure):
+    """Every number that stands in a figure as the place of a point, a line or the height of a bar."""
+    found = {value for axes in figure.axes for x, y in lines(axes) for value in (*x, *y)}
+    return found | {patch.get_height() for axes in figure.axes for patch in axes.patches}
+
+
 @pytest.mark.parametrize("name", STUDIES)
-def test_figures_are_drawn(name, tmp_path):
+def test_figures_show_every_row_and_its_values(name, tmp_path):
     study = study_of(name, load_config(None, []))
-    files = draw(study, fake_rows(study), tmp_path)
+    rows = fake_rows(study)
+    with figures() as made:
+        files = draw(study, rows, tmp_path)
     assert [path.name for path in files] == [f"{name}.png", f"{name}.pdf"]
-    assert files[0].read_bytes()[:4] == b"\x89PNG" and files[1].read_bytes()[:5] == b"%PDF-"
+    assert files[1].read_bytes()[:5] == b"%PDF-" and len(made) == 2
+    assert drawn(files[0], COLOURS[:1])
+    if study.kind == "table":
+        labels = list(rows)
+    elif study.kind == "speed":  # sizes above the bars
+        labels = [count(row.model["parameters"]) for row in rows.values()]
+    else:
+        labels = [label for panel in study.panels for label, _ in panel.rows]
+    assert {study.title, *labels} <= {line for text in words(made[0]) for line in text.splitlines()}
+    for row in rows.values():
+        if study.kind == "speed":
+            expected = [float(row.model["parameters"]), row.news_per_s]
+        else:
+            expected = [100 * row.mean("auc"), *(100 * value for value in row.values["auc"])]
+        found = np.array(sorted(points_of(made[0])))
+        assert all(np.abs(found - value).min() < 1e-9 for value in expected), row.row.name
 
 
 def test_a_figure_of_an_unfinished_study_has_what_is_there(tmp_path):
     study = study_of("fig6", load_config(None, []))
     rows = dict(list(fake_rows(study).items())[:5])
-    assert all(path.is_file() for path in draw(study, rows, tmp_path))
+    with figures() as made:
+        files = draw(study, rows, tmp_path)
+    assert drawn(files[0], COLOURS[:1])
+    shown = [label for panel in study.panels for label, row in panel.rows if row in rows]
+    ticks = [tick.get_text() for axes in made[0].axes[::2] for tick in axes.get_xticklabels()]
+    assert ticks == shown and len(shown) >= 5
