@@ -45,7 +45,7 @@ def test_a_plain_file_is_accepted(tmp_path):
 def test_auto_is_what_we_say():
     auto = dict.fromkeys(("train_batch_size", "gradient_clipping", "gradient_accumulation_steps", "bf16"), "auto")
     auto["optimizer"] = {"type": "AdamW", "params": {"lr": "auto"}}
-    resolve("x.json", auto, 1, ours())
+    assert resolve("x.json", auto, 1, ours()) == resolve("", {}, 1, ours())
 
 
 @pytest.mark.parametrize(
