@@ -46,14 +46,14 @@ def test_description_names_all_panels():
 
 
 class Recorded:
-    """Stands for the classes of wandb_workspaces."""
+    """Stands for the classes of wandb_workspaces: what is saved gets an address, as there."""
 
     def __init__(self, **arguments):
         self.__dict__.update(arguments)
-        self.saved, self.url = False, "https://example.org/view"
+        self.url = ""
 
     def save(self):
-        self.saved = True
+        self.url = f"https://example.org/{self.entity}/{self.project}/{len(self.sections)}"
 
 
 @pytest.fixture
@@ -83,7 +83,8 @@ def test_the_view_holds_every_panel(package):
 
 def test_create_saves_the_view(package):
     package.setenv("WANDB_API_KEY", "0" * 40)
-    assert dashboard.create("p", "e") == "https://example.org/view"
+    sections = len(dashboard.definition()["sections"])
+    assert dashboard.create("p", "e") == f"https://example.org/e/p/{sections}"
 
 
 def test_create_needs_a_login(package):
