@@ -42,6 +42,7 @@ from tnr_dist.stages.common import (
     MODEL_SETTINGS,
     DataSet,
     click_loader,
+    fit_scale,
     folder,
     freeze,
     recipe,
@@ -148,8 +149,9 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         freeze(student.news_encoder, train, engine)
         tokens, longest = data.news_tokens(config.data), config.data.news_tokens
         titles = ClickTitles(tokens, longest, student.news_encoder, train, engine, folder(config, "frozen"))
-        module = JointModule(student, teacher, titles, train)
         loader, held_out = click_loader(config, data, train, config.seed, engine)
+        fit_scale(config, data, train, student, loader, engine)
+        module = JointModule(student, teacher, titles, train)
         return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
 
     train_model(engine, place, task, redo)
