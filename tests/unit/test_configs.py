@@ -130,7 +130,10 @@ def test_what_is_compared_trains_alike_on_clicks(path):
     trainings = ["newsbert", "tinybert.intermediate", "tinybert.prediction"]
     trainings += ["stage2"] if "tiny-newsrec" in methods else []
     for section in trainings:
-        for key in ("batch_size", "lr", "head_lr", "schedule", "warmup", "trainable_layers", "betas", "eps", "amsgrad"):
+        for key in (
+            *("batch_size", "lr", "head_lr", "schedule", "warmup", "clip_norm", "weight_decay"),
+            *("trainable_layers", "dropout", "betas", "eps", "amsgrad"),
+        ):
             assert get(config, f"{section}.{key}") == get(config, f"finetune.{key}"), (section, key)
 
 
