@@ -9,30 +9,24 @@ tests/unit/losses hold it against the paper's per-slot form.
 
 from __future__ import annotations
 
-import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import configuration, finish, parser, trained
 
 from tnr_dist.bench.common import surroundings
 from tnr_dist.config import Config, RowConfig
-from tnr_dist.config_file import load_config, with_overrides
-from tnr_dist.errors import InputError, Preempted
+from tnr_dist.config_file import with_overrides
+from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.statistics import mean_and_deviation, paired_t_test
 from tnr_dist.files import write_json, write_text
-from tnr_dist.reproduce.command import Prepared, default_jobs, run_here
-from tnr_dist.reproduce.plan import plan
-from tnr_dist.reproduce.results import RowResult, collect
+from tnr_dist.reproduce.results import RowResult
 from tnr_dist.reproduce.studies import Study
 from tnr_dist.reproduce.tables import METRIC_NAMES
-from tnr_dist.stages import pipeline
-from tnr_dist.stages.common import DataSet
 
-HERE = Path(__file__).parent
 PLAIN = [
     "precision=fp32",
     "kernels=torch",
@@ -55,15 +49,13 @@ STUDY = Study(
 )
 
 
-def trained(config: Config, jobs: int) -> dict[str, RowResult]:
+def complete(config: Config, jobs: int) -> dict[str, RowResult]:
     """The rows of one path; raises InputError when a run failed."""
-    data = DataSet.open(config)
-    prepared = Prepared(STUDY, config, data, plan(config, data, STUDY))
-    outcome = run_here(prepared, jobs or default_jobs(config))
+    rows, outcome = trained(STUDY, config, jobs)
     if outcome.failed:
         path, error = next(iter(outcome.failed.items()))
         raise InputError(f"{path}: {error}")
-    return collect(config, data, STUDY)
+    return rows
 
 
 def compared(fast: dict[str, RowResult], plain: dict[str, RowResult]) -> list[dict[str, Any]]:
@@ -116,32 +108,17 @@ def page(records: list[dict[str, Any]], facts: dict[str, Any], arguments: list[s
 
 def main() -> int:
     """See the module."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of both paths, as for tnr")
-    parser.add_argument("--config", type=Path, default=Path("configs/demo_table2.yaml"))
-    parser.add_argument("--jobs", type=int, default=0, help="runs side by side; 0: one a GPU, or one a core")
-    parser.add_argument(
-        "--out", type=Path, default=HERE / "results", help="folder of plain-path.md and plain-path.json"
-    )
-    arguments = parser.parse_args()
-    config = load_config(arguments.config, arguments.overrides)
-    pipeline.ensure_data(config)
-    fast = trained(config, arguments.jobs)
-    plain = trained(with_overrides(config, [f"output={config.output}-plain", *PLAIN]), arguments.jobs)
+    asked = parser(__doc__ or "", Path("configs/demo_table2.yaml"), "plain-path").parse_args()
+    config = configuration(asked)
+    fast = complete(config, asked.jobs)
+    plain = complete(with_overrides(config, [f"output={config.output}-plain", *PLAIN]), asked.jobs)
     records, facts = compared(fast, plain), surroundings()
-    write_json(arguments.out / "plain-path.json", {**facts, "rows": records})
-    text = page(records, facts, ["--config", str(arguments.config), *arguments.overrides])
-    write_text(arguments.out / "plain-path.md", text)
+    write_json(asked.out / "plain-path.json", {**facts, "rows": records})
+    text = page(records, facts, ["--config", str(asked.config), *asked.overrides])
+    write_text(asked.out / "plain-path.md", text)
     print(text)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"plain_path.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Preempted as error:
-        print(f"plain_path.py: {error}", file=sys.stderr)
-        sys.exit(75)
+    finish(main, Path(__file__).name)

@@ -9,22 +9,18 @@ difference, whether it holds in every seed, and the paired tests. What the page 
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from common import HERE, configuration, finish, parser
+
 from tnr_dist.bench.common import surroundings
-from tnr_dist.config_file import load_config
 from tnr_dist.engines.base import make_engine
-from tnr_dist.errors import InputError, Preempted
 from tnr_dist.files import write_json, write_text
 from tnr_dist.reproduce.command import Prepared, default_jobs, run_here, write_report
 from tnr_dist.reproduce.results import COMPARED, Difference, collect, differences
 from tnr_dist.reproduce.tables import METRIC_NAMES, p_text
 from tnr_dist.stages import pipeline
-
-HERE = Path(__file__).parent
 
 
 def verdicts(prepared: Prepared) -> list[dict[str, Any]]:
@@ -82,34 +78,22 @@ def page(prepared: Prepared, report: str, found: list[dict[str, Any]], facts: di
 
 def main() -> int:
     """See the module."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as for tnr")
-    parser.add_argument("--config", type=Path, default=HERE / "quality.yaml")
-    parser.add_argument("--jobs", type=int, default=0, help="runs side by side; 0: one a GPU, or one a core")
-    parser.add_argument("--report", action="store_true", help="only write the page")
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of quality.md and quality.json")
-    arguments = parser.parse_args()
-    config = load_config(arguments.config, arguments.overrides)
-    pipeline.ensure_data(config)
+    arguments = parser(__doc__ or "", HERE / "quality.yaml", "quality")
+    arguments.add_argument("--report", action="store_true", help="only write the page")
+    asked = arguments.parse_args()
+    config = configuration(asked)
     prepared = Prepared.open("table2", config)
-    outcome = None if arguments.report else run_here(prepared, arguments.jobs or default_jobs(config))
+    outcome = None if asked.report else run_here(prepared, asked.jobs or default_jobs(config))
     engine = make_engine("ddp", config.device, config.threads)
     pipeline.baselines(config, prepared.data, engine)
     report = write_report(prepared, engine, outcome)
     found, facts = verdicts(prepared), surroundings()
-    write_json(arguments.out / "quality.json", {**facts, "differences": found})
+    write_json(asked.out / "quality.json", {**facts, "differences": found})
     text = report.read_text(encoding="utf-8").replace("](table2.png)", "](quality.png)")
-    write_text(arguments.out / "quality.md", page(prepared, text, found, facts))
-    (arguments.out / "quality.png").write_bytes((prepared.folder / "table2.png").read_bytes())
+    write_text(asked.out / "quality.md", page(prepared, text, found, facts))
+    (asked.out / "quality.png").write_bytes((prepared.folder / "table2.png").read_bytes())
     return 1 if outcome is not None and outcome.failed else 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"quality.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Preempted as error:
-        print(f"quality.py: {error}", file=sys.stderr)
-        sys.exit(75)
+    finish(main, Path(__file__).name)
