@@ -115,6 +115,7 @@ class TrainConfig:
 class ClickTrainConfig(TrainConfig):
     """What the stages that train on clicks add."""
 
+    epochs: int = 4  # passes over the training samples; 4 in both of the authors' releases
     dedupe: Literal["local", "global"] = "global"  # encode each distinct title once per rank, or once per global batch
     # Where the frozen layers' output of every title is kept; auto: on the device up to `frozen_cache_gib`, else on disk.
     frozen_cache: Literal["auto", "device", "host", "disk", "none"] = "auto"
@@ -261,24 +262,36 @@ class GeneralConfig(TrainConfig):
 class IntermediateConfig(ClickTrainConfig):
     """TinyBERT's task-specific distillation, first step: layer by layer from the finetuned teacher, on click samples."""
 
-    lr: float = 1e-4
+    epochs: int = 2  # passes over the training samples; with those of `prediction` as many as the other methods make
 
 
 @dataclass
 class PredictionConfig(ValidatedTrainConfig):
     """TinyBERT's task-specific distillation, second step: the finetuned teacher's soft labels, on click samples."""
 
-    lr: float = 1e-4
+    epochs: int = 2  # passes over the training samples; with those of `intermediate` as many as the other methods make
     temperature: float = 1.0  # t
 
 
 @dataclass
-class TinyBERTConfig:
-    """TinyBERT's three trainings, each from the one before."""
+class JointConfig(ValidatedTrainConfig):
+    """TinyBERT as one training on click samples (`tinybert.form=joint`)."""
 
+    temperature: float = 1.0  # t
+    target_weight: float = 0.1  # of the student's CE
+
+
+@dataclass
+class TinyBERTConfig:
+    """TinyBERT's trainings: general, intermediate and prediction, each from the one before, or joint alone."""
+
+    # steps: general, intermediate and prediction (TinyBERT's paper); joint: one training from the PLM's first layers, on
+    # the last layers' states and attention, soft labels and clicks together (the authors' first release).
+    form: Literal["steps", "joint"] = "steps"
     general: GeneralConfig = field(default_factory=GeneralConfig)
     intermediate: IntermediateConfig = field(default_factory=IntermediateConfig)
     prediction: PredictionConfig = field(default_factory=PredictionConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
 
 
 @dataclass
@@ -288,6 +301,9 @@ class NewsBERTConfig(ValidatedTrainConfig):
     temperature: float = 1.0  # t
     beta: float = 0.1  # share of the teacher's gradient in the student's
     target_weight: float = 1.0  # of the student's CE; 0.1 in the authors' first release
+    # What is matched beside the layers' states. pooled: each text's pooled states (NewsBERT's paper); vectors: news and
+    # user vectors (the authors' first release).
+    match: Literal["pooled", "vectors"] = "pooled"
 
 
 @dataclass

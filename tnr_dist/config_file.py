@@ -210,6 +210,7 @@ _POSITIVE = [
     "stage2.temperature",
     "stage2.omega",
     "tinybert.prediction.temperature",
+    "tinybert.joint.temperature",
     "newsbert.temperature",
     "log.every",
     "log.keep",
@@ -239,10 +240,11 @@ _TRAININGS = (
     "tinybert.general",
     "tinybert.intermediate",
     "tinybert.prediction",
+    "tinybert.joint",
     "newsbert",
 )
 # Trainings in which nothing would learn with all layers frozen.
-_LAYERS_LEARN = ("tinybert.general", "tinybert.intermediate", "newsbert")
+_LAYERS_LEARN = ("tinybert.general", "tinybert.intermediate", "tinybert.joint", "newsbert")
 # What all rows share: the data, and the engine, which is started once.
 _NOT_OF_A_ROW = (
     *("output", "rows", "seed", "seeds", "folders", "data", "synth", "evaluate"),
@@ -274,6 +276,7 @@ def _check(config: Config) -> None:
         "stage1.beta1",
         "stage2.beta2",
         "newsbert.target_weight",
+        "tinybert.joint.target_weight",
     ):
         if get(config, key) < 0:
             raise InputError(f"{key}={get(config, key)}: must not be negative")

@@ -24,9 +24,15 @@ SECTIONS = {
     "tinybert-general": "tinybert.general",
     "tinybert-intermediate": "tinybert.intermediate",
     "tinybert": "tinybert.prediction",
+    "tinybert-joint": "tinybert.joint",
     "newsbert": "newsbert",
 }
-ROWS = [RowConfig("FP", "further-pretrain"), RowConfig("T", "tinybert", 1), RowConfig("N", "newsbert", 1)]
+ROWS = [
+    RowConfig("FP", "further-pretrain"),
+    RowConfig("T", "tinybert", 1),
+    RowConfig("J", "tinybert", 1, ["tinybert.form=joint"]),
+    RowConfig("N", "newsbert", 1),
+]
 
 
 def settings(prepared, tiny_plm, output, *overrides):
@@ -37,7 +43,7 @@ def settings(prepared, tiny_plm, output, *overrides):
         "finetune.batch_size=16", "further_pretrain.body_tokens=40", "tinybert.general.body_tokens=40",
         *(f"{name}.max_steps=4" for name in SECTIONS.values()), *(f"{name}.lr=1e-3" for name in SECTIONS.values()),
         "further_pretrain.batch_size=15", "tinybert.general.batch_size=15", "tinybert.intermediate.batch_size=37",
-        "tinybert.prediction.batch_size=37", "newsbert.batch_size=37",
+        "tinybert.prediction.batch_size=37", "tinybert.joint.batch_size=37", "newsbert.batch_size=37",
     ]  # fmt: skip
     return load_config(None, [*common, *overrides])
 
@@ -83,9 +89,27 @@ def compare(one, output, prepared, tiny_plm, stage, ranks, overrides, *engine):
         torch.testing.assert_close(a, b[1], atol=5e-4, rtol=1e-3, msg=key)
 
 
-@pytest.mark.parametrize("stage", ["further-pretrain", "newsbert"])
+@pytest.mark.parametrize("stage", ["further-pretrain", "tinybert-joint", "newsbert"])
 def test_two_ranks(one, prepared, tiny_plm, tmp_path, stage):
     compare(one, tmp_path / "two", prepared, tiny_plm, stage, 2, [])
+
+
+VECTORS = ["match=vectors", "target_weight=0.1"]
+
+
+@pytest.fixture(scope="module")
+def with_vectors(one, prepared, tiny_plm, tmp_path_factory):
+    """The same with NewsBERT's other form, on one rank."""
+    output = tmp_path_factory.mktemp("vectors") / "one"
+    shutil.copytree(one, output)
+    shutil.rmtree(output / "newsbert-1")
+    run("newsbert", settings(prepared, tiny_plm, output, *(f"newsbert.{setting}" for setting in VECTORS)))
+    assert (curve(output / "newsbert-1") != curve(one / "newsbert-1")).all()
+    return output
+
+
+def test_newsbert_with_vectors_on_two_ranks(with_vectors, prepared, tiny_plm, tmp_path):
+    compare(with_vectors, tmp_path / "two", prepared, tiny_plm, "newsbert", 2, VECTORS)
 
 
 @pytest.mark.slow
@@ -100,12 +124,20 @@ def test_two_ranks(one, prepared, tiny_plm, tmp_path, stage):
         ("tinybert-intermediate", 2, ["dedupe=local", "accumulate=3"]),
         ("tinybert", 2, []),
         ("tinybert", 4, ["dedupe=local", "accumulate=2"]),
+        ("tinybert-joint", 2, ["dedupe=local", "accumulate=3", "frozen_cache=none"]),
+        ("tinybert-joint", 4, ["token_budget=200", "frozen_cache=disk"]),
         ("newsbert", 2, ["dedupe=local", "accumulate=3", "frozen_cache=none"]),
         ("newsbert", 4, ["token_budget=200", "frozen_cache=disk"]),
     ],
 )
 def test_however_the_work_is_cut(one, prepared, tiny_plm, tmp_path, stage, ranks, overrides):
     compare(one, tmp_path / "many", prepared, tiny_plm, stage, ranks, overrides)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "overrides"), [(2, ["dedupe=local", "accumulate=3"]), (4, ["token_budget=200"])])
+def test_however_the_work_of_newsbert_with_vectors_is_cut(with_vectors, prepared, tiny_plm, tmp_path, ranks, overrides):
+    compare(with_vectors, tmp_path / "many", prepared, tiny_plm, "newsbert", ranks, [*VECTORS, *overrides])
 
 
 @pytest.mark.slow

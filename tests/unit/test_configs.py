@@ -11,6 +11,7 @@ from tnr_dist.cli import app
 from tnr_dist.config import Config, get, to_dict
 from tnr_dist.config_file import load_config
 from tnr_dist.reproduce.paper import TABLE2
+from tnr_dist.stages.rows import row_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -24,7 +25,7 @@ def name(path: Path) -> str:
 def test_they_are_found():
     assert {name(path) for path in FILES} >= {
         "demo.yaml", "feeds.yaml", "mind_large.yaml", "mind_small.yaml", "paper/table2.yaml", "paper/feeds_table2.yaml",
-        "paper/first_release.yaml", "paper/later_release.yaml",
+        "paper/first_release.yaml", "paper/later_release.yaml", "paper/table2_authors_baselines.yaml",
     }  # fmt: skip
 
 
@@ -109,10 +110,55 @@ def test_all_rows_of_table2(file, data):
     for row in config.rows:
         size = int(row.name.split("-")[-1].split()[0])
         assert row.layers == (0 if size == 12 else size)
-    # Equal training on clicks for all that is compared.
-    for section in ("finetune", "stage2", "newsbert", "tinybert.prediction"):
-        for key in ("batch_size", "epochs", "max_steps", "trainable_layers"):
+
+
+COMPARED = [
+    *(CONFIGS / "paper" / f"{name}.yaml" for name in ("table2", "feeds_table2", "table2_authors_baselines")),
+    *(CONFIGS / "demo_table2.yaml", CONFIGS.parent / "benchmarks" / "quality.yaml"),
+]
+
+
+def test_by_default_all_methods_make_as_many_passes_over_the_clicks():
+    assert_equal_passes(load_config(None))
+
+
+@pytest.mark.parametrize("path", COMPARED, ids=lambda path: path.stem)
+def test_what_is_compared_trains_alike_on_clicks(path):
+    config = load_config(path)
+    assert_equal_passes(config)
+    methods = {row.method for row in config.rows} or {"tiny-newsrec"}
+    trainings = ["newsbert", "tinybert.intermediate", "tinybert.prediction"]
+    trainings += ["stage2"] if "tiny-newsrec" in methods else []
+    for section in trainings:
+        for key in (
+            *("batch_size", "lr", "head_lr", "schedule", "warmup", "clip_norm", "weight_decay"),
+            *("trainable_layers", "dropout", "betas", "eps", "amsgrad"),
+        ):
             assert get(config, f"{section}.{key}") == get(config, f"finetune.{key}"), (section, key)
+
+
+def assert_equal_passes(config):
+    """The passes over the clicks, and the bounds on steps, of each method beside finetuning's; TinyBERT's by its steps."""
+    for key in ("epochs", "max_steps"):
+        parts = [get(config, f"tinybert.{part}.{key}") for part in ("intermediate", "prediction")]
+        made = {"TinyBERT": sum(parts), "NewsBERT": get(config, f"newsbert.{key}")}
+        if config.rows == [] or any(row.method == "tiny-newsrec" for row in config.rows):
+            made["stage 2"] = get(config, f"stage2.{key}")
+        if any("tinybert.form=joint" in row.set for row in config.rows):
+            made["joint"] = get(config, f"tinybert.joint.{key}")
+        assert set(made.values()) == {get(config, f"finetune.{key}")}, (key, made)
+
+
+def test_the_authors_baselines():
+    config = load_config(CONFIGS / "paper" / "table2_authors_baselines.yaml")
+    rows = {row.name: row_config(config, row) for row in config.rows}
+    for size in (4, 2, 1):
+        one, other = rows[f"TinyBERT-{size}"], rows[f"TinyBERT-{size} (joint)"]
+        assert one.tinybert.form == "steps" and other.tinybert.form == "joint" and other.student.layers == size
+        assert other.tinybert.joint.lr == 1e-4 and other.tinybert.joint.target_weight == 0.1
+        one, other = rows[f"NewsBERT-{size}"], rows[f"NewsBERT-{size} (vectors)"]
+        assert (one.newsbert.match, one.newsbert.target_weight) == ("pooled", 1.0)
+        assert (other.newsbert.match, other.newsbert.target_weight) == ("vectors", 0.1)
 
 
 # The two releases of the authors' code, and the page that has them side by side.

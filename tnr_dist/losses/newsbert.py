@@ -15,7 +15,16 @@ from torch import Tensor
 from tnr_dist.losses.reduction import full_precision, mean_over_batch, soft_cross_entropy
 from tnr_dist.losses.tinybert import state_loss
 
-__all__ = ["blocks", "damped", "distillation_loss", "linked", "mean_over_slots", "pooled_loss", "state_loss"]
+__all__ = [
+    "blocks",
+    "damped",
+    "distillation_loss",
+    "linked",
+    "mean_over_slots",
+    "pooled_loss",
+    "state_loss",
+    "vector_loss",
+]
 
 
 def blocks(student: int, teacher: int) -> list[range]:
@@ -48,6 +57,21 @@ def pooled_loss(student: Tensor, teacher: Tensor) -> Tensor:
         [U] loss of each text, float32 (float64 if given).
 
     Source: Wu et al. 2021, section 3.2, the equation of L_hidden^p.
+    """
+    return (full_precision(student) - full_precision(teacher)).square().mean(dim=1)
+
+
+def vector_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """L_news = MSE(h^t, h^s) of news vectors, and L_user = MSE(u^t, u^s) of user vectors.
+
+    Args:
+        student: [N, D] vectors of N news or N users.
+        teacher: [N, D].
+
+    Returns:
+        [N] loss of each, float32 (float64 if given).
+
+    Source: Tiny-NewsRec's authors' first release (its NewsBERT), where both stand in place of L_hidden^p.
     """
     return (full_precision(student) - full_precision(teacher)).square().mean(dim=1)
 

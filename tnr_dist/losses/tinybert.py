@@ -3,6 +3,8 @@
 L_layer(S_m, T_g(m)) = L_embd for m = 0, L_hidn + L_attn for 0 < m <= M, L_pred for m = M + 1; all weights lambda are 1.
 
 The losses between layers are given per text, so that a text that stands in many slots of a batch is computed once.
+
+`last_layers` and `joint_loss` make the form in which Tiny-NewsRec's authors first published it: no L_embd, one training.
 """
 
 from __future__ import annotations
@@ -27,6 +29,23 @@ def uniform_mapping(student: int, teacher: int) -> list[int]:
     if not 0 < student <= teacher:
         raise ValueError(f"{student} layers of a student cannot learn from {teacher} of its teacher")
     return [layer * teacher // student for layer in range(1, student + 1)]
+
+
+def last_layers(student: int, teacher: int) -> list[int]:
+    """The teacher's layer g(m) = N - M + m: the student's M layers learn from the teacher's last M, in order.
+
+    Args:
+        student: M, the student's layers.
+        teacher: N >= M, the teacher's layers.
+
+    Returns:
+        g(1), ..., g(M) = N, counted from 1.
+
+    Source: Tiny-NewsRec's authors' first release: the last k layers of both are matched one to one, k = 2.
+    """
+    if not 0 < student <= teacher:
+        raise ValueError(f"{student} layers of a student cannot learn from {teacher} of its teacher")
+    return [teacher - student + layer for layer in range(1, student + 1)]
 
 
 def mean_by_text(values: Tensor, texts: Tensor, sizes: Tensor) -> Tensor:
@@ -117,3 +136,20 @@ def prediction_loss(
     teacher_scores, student_scores = full_precision(teacher_scores), full_precision(student_scores)
     per_sample = soft_cross_entropy(teacher_scores / temperature, student_scores / temperature, candidate_mask)
     return mean_over_batch(per_sample, weights, count)
+
+
+def joint_loss(
+    prediction: Tensor, hidden: Tensor, attention: Tensor, target: Tensor, target_weight: float = 0.1
+) -> Tensor:
+    """L = L_pred + sum_m (L_hidn + L_attn) + lambda * CE(y^S, y), all parts in one training.
+
+    Args:
+        prediction: L_pred (`prediction_loss`), as are the others a scalar: this rank's share of the global mean.
+        hidden: L_hidn (`state_loss`), summed over the layers that learn.
+        attention: L_attn (`attention_loss`), summed over the layers that learn.
+        target: CE(y^S, y) of the student's clicks (`losses.click.click_loss`).
+        target_weight: lambda.
+
+    Source: Tiny-NewsRec's authors' first release (its TinyBERT).
+    """
+    return prediction + hidden + attention + target_weight * target

@@ -28,6 +28,7 @@ STAGES = (
     "tinybert-general",
     "tinybert-intermediate",
     "tinybert",
+    "tinybert-joint",
     "newsbert",
 )
 # An input's name -> further sections of the configuration that made it, beside the one of its own name.

@@ -12,7 +12,7 @@ from tnr_dist.config_file import with_overrides
 from tnr_dist.engines.base import Engine
 from tnr_dist.files import read_json_object
 from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
-from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
+from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert, tinybert_joint
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import evaluate, result_key
 from tnr_dist.train.runfolder import RunFolder
@@ -27,6 +27,7 @@ _MAKERS: dict[str, Callable[..., None]] = {
     "tinybert-general": tinybert.make_general,
     "tinybert-intermediate": tinybert.make_intermediate,
     "tinybert": tinybert.make,
+    "tinybert-joint": tinybert_joint.make,
     "newsbert": newsbert.make,
 }
 

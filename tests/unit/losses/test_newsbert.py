@@ -1,9 +1,19 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tnr_dist.losses.newsbert import blocks, damped, distillation_loss, linked, mean_over_slots, pooled_loss
+from tnr_dist.losses.newsbert import (
+    blocks,
+    damped,
+    distillation_loss,
+    linked,
+    mean_over_slots,
+    pooled_loss,
+    vector_loss,
+)
 
 from .reference import assert_parts_add_up, cross_entropy, random, softmax
 
@@ -28,10 +38,11 @@ def test_a_student_deeper_than_its_teacher_is_refused() -> None:
         blocks(3, 2)
 
 
-def test_pooled_loss_equals_the_equation() -> None:
+@pytest.mark.parametrize("loss", [pooled_loss, vector_loss])
+def test_the_mse_of_vectors_equals_the_equation(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     student, teacher = random(3, 4, seed=1), random(3, 4, seed=2)
     expected = [sum(float(student[u, d] - teacher[u, d]) ** 2 for d in range(4)) / 4 for u in range(3)]
-    np.testing.assert_allclose(pooled_loss(student, teacher), expected, rtol=1e-13)
+    np.testing.assert_allclose(loss(student, teacher), expected, rtol=1e-13)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

@@ -1,11 +1,22 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
 
-from tnr_dist.losses.tinybert import attention_loss, mean_by_text, prediction_loss, state_loss, uniform_mapping
+from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.tinybert import (
+    attention_loss,
+    joint_loss,
+    last_layers,
+    mean_by_text,
+    prediction_loss,
+    state_loss,
+    uniform_mapping,
+)
 
-from .reference import assert_parts_add_up, cross_entropy, random, softmax
+from .reference import assert_parts_add_up, cross_entropy, one_hot, random, softmax
 
 LENGTHS = [3, 1, 4]
 T, NARROW, WIDE, HEADS = sum(LENGTHS), 3, 5, 2
@@ -29,9 +40,17 @@ def test_mapping_is_uniform(student: int, teacher: int, expected: list[int]) -> 
     assert uniform_mapping(student, teacher) == expected
 
 
-def test_a_student_deeper_than_its_teacher_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"), [(4, 12, [9, 10, 11, 12]), (2, 12, [11, 12]), (1, 12, [12]), (3, 3, [1, 2, 3])]
+)
+def test_last_layers_stand_against_the_last(student: int, teacher: int, expected: list[int]) -> None:
+    assert last_layers(student, teacher) == expected
+
+
+@pytest.mark.parametrize("mapping", [uniform_mapping, last_layers])
+def test_a_student_deeper_than_its_teacher_is_refused(mapping: Callable[[int, int], list[int]]) -> None:
     with pytest.raises(ValueError, match="4 layers of a student cannot learn from 3"):
-        uniform_mapping(4, 3)
+        mapping(4, 3)
 
 
 def test_mean_by_text() -> None:
@@ -96,6 +115,29 @@ def test_prediction_loss_equals_the_equation(temperature: float) -> None:
     assert_parts_add_up(
         lambda part: prediction_loss(teacher[part], student[part], temperature, weights[part], 5, mask[part]), 4
     )
+
+
+def test_joint_loss_equals_the_equation() -> None:
+    """Two samples of one title each: states, attention scores, soft labels and clicks of all by plain sums."""
+    states, others = random(7, WIDE, seed=1), random(7, WIDE, seed=2)
+    scores, labels = random(2, 3, seed=3, scale=2), random(2, 3, seed=4, scale=2)
+    attention, theirs = random(9 + 16, HEADS, seed=5), random(9 + 16, HEADS, seed=6)
+    weights, expected = torch.ones(2, dtype=torch.float64), 0.0
+    for b, (rows, pairs) in enumerate(((slice(0, 3), slice(0, 9)), (slice(3, 7), slice(9, 25)))):
+        parts = ((states[rows], others[rows]), (attention[pairs], theirs[pairs]))
+        between = sum(np.mean([(x - y) ** 2 for x, y in zip(a.flatten(), b.flatten(), strict=True)]) for a, b in parts)
+        ce = cross_entropy(softmax(labels[b].numpy()), scores[b].numpy())
+        expected += (between + ce + 0.1 * cross_entropy(one_hot(3), scores[b].numpy())) / 2
+    texts, lengths = torch.tensor([0] * 3 + [1] * 4), torch.tensor([3, 4])
+    owners, pairs_of = torch.tensor([0] * 9 + [1] * 16), torch.tensor([9, 16])
+    found = joint_loss(
+        prediction_loss(labels, scores, 1.0, weights, 2),
+        state_loss(states, others, texts, lengths).mean(),
+        attention_loss(attention, theirs, owners, pairs_of).mean(),
+        click_loss(scores, weights, 2),
+        0.1,
+    )
+    assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
 def test_gradients() -> None:

@@ -27,6 +27,7 @@ def make_config(output: Path, rows: list[RowConfig] | None = None, **settings: A
     config = Config(output=str(output), seeds=2)
     config.data.dir = str(settings.pop("data", output / "data"))
     config.finetune.teachers = 2
+    config.finetune.epochs = config.stage2.epochs = 1  # of the 12 steps that `write_run` makes up
     config.rows = rows or [RowConfig("PLM-NR-3 (DP)", "teacher"), RowConfig("Tiny-NewsRec-1", "tiny-newsrec", 1)]
     for key, value in settings.items():
         section, _, name = key.partition("__")

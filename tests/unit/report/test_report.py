@@ -205,7 +205,9 @@ def test_settings_that_are_not_the_default(page, prepared, written):
         "Setting": ["Value", "Default"],
         "data.dir": [str(prepared), "runs/data"],
         "student.layers": ["1", "4"],
+        "finetune.epochs": ["1", "4"],
         "finetune.teachers": ["2", "4"],
+        "stage2.epochs": ["1", "4"],
     }
     assert "All results were made with the same settings" in (written / "report.html").read_text()
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.unit.stages.baseline_scene import by_slots, layer_losses, one_text, settings
 from tnr_dist.config import RowConfig
 from tnr_dist.config_file import load_config
 from tnr_dist.data.masking import Masking
-from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError
 from tnr_dist.kernels.dispatch import use_kernels
@@ -24,90 +23,21 @@ from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
 from tnr_dist.stages.baselines.further_pretrain import MLMHead, MLMInputs, MLMModule
 from tnr_dist.stages.baselines.newsbert import NewsBERTModule
 from tnr_dist.stages.baselines.tinybert import GeneralModule, IntermediateModule, PredictionModule
-from tnr_dist.stages.clicks import ClickTitles
-from tnr_dist.stages.common import DataSet, click_loader, freeze, fresh_model
+from tnr_dist.stages.baselines.tinybert_joint import JointModule
+from tnr_dist.stages.common import DataSet, freeze, fresh_model
 from tnr_dist.stages.rows import evaluate_run, is_evaluated, make, row_folder
 from tnr_dist.train.runfolder import in_order
 from tnr_dist.train.tracking import read_metrics
 
-TRAININGS = ("further_pretrain", "tinybert.general", "tinybert.intermediate", "tinybert.prediction", "newsbert")
 ROWS = {
     "further-pretrain": RowConfig("PLM-NR-3 (FP)", "further-pretrain"),
     "tinybert": RowConfig("TinyBERT-1", "tinybert", 1),
+    "tinybert-joint": RowConfig("TinyBERT-1 (joint)", "tinybert", 1, ["tinybert.form=joint"]),
     "newsbert": RowConfig("NewsBERT-1", "newsbert", 1),
 }
 
 
-def settings(prepared, tiny_plm, output, *overrides):
-    common = [
-        f"output={output}", f"data.dir={prepared}", f"plm.name={tiny_plm}", "threads=1", "precision=fp32",
-        "model.news_dim=16", "model.query_dim=8", "data.history=10", "data.title_tokens=24", "log.every=1",
-        "log.checkpoint_every=2", "post_train.max_steps=2", "post_train.negatives=3", "post_train.body_tokens=40",
-        "finetune.max_steps=2", "finetune.batch_size=16", "further_pretrain.body_tokens=40",
-        "tinybert.general.body_tokens=40", *(f"{name}.max_steps=4" for name in TRAININGS),
-        *(f"{name}.batch_size=16" for name in TRAININGS), *(f"{name}.lr=1e-3" for name in TRAININGS),
-        "newsbert.fit_scale=false",
-    ]  # fmt: skip
-    return load_config(None, [*common, *overrides])
-
-
 # --- the modules, against plain computations on one text at a time ---
-
-
-@pytest.fixture
-def scene(prepared, tiny_plm, tmp_path):
-    """What a click module is made of, for a student of `layers` layers of which `trainable` learn, without dropout."""
-
-    def build(section, layers, trainable, *overrides):
-        config = settings(
-            prepared, tiny_plm, tmp_path, "model.dropout=0", f"{section}.trainable_layers={trainable}", *overrides
-        )
-        train = config
-        for part in section.split("."):
-            train = getattr(train, part)
-        engine, data = DDPEngine("cpu", 1), DataSet.open(config)
-        student, _ = fresh_model(config, data, layers, 0, "finetune")
-        teacher, _ = fresh_model(config, data, 0, 1, "finetune")
-        with torch.no_grad():
-            for parameter in teacher.news_encoder.encoder.parameters():  # else its lower layers are the student's
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-        freeze(student.news_encoder, train, engine)
-        titles = ClickTitles(cut(data.news_tokens(config.data)), 24, student.news_encoder, train, engine, tmp_path)
-        batch = next(click_loader(config, data, replace(config.stage2, batch_size=12), 0, engine)[0].epoch(0))
-        return student, teacher, train, titles, titles.inputs(batch), engine, batch
-
-    return build
-
-
-def cut(table):
-    """Titles of 3 to 24 tokens: the tiny vocabulary makes all of them longer than that."""
-    lengths = np.random.default_rng(0).integers(3, 25, len(table))
-    rows = [table.values[start : start + n] for start, n in zip(table.offsets, lengths, strict=False)]
-    return RaggedTable(np.concatenate(rows), np.concatenate([[0], np.cumsum(lengths)]))
-
-
-def one_text(titles, news):
-    return Packed.gather(titles.titles.values, titles.titles.offsets, np.array([int(news)]))
-
-
-def by_slots(inputs, loss_of):
-    """Mean over a sample's news, then over samples, one slot after another; `loss_of` is called once a news."""
-    known = {i: loss_of(news) for i, news in enumerate(inputs.news)}
-    total = 0.0
-    for b in range(len(inputs.weights)):
-        slots = [*inputs.history[b][inputs.history_mask[b]], *inputs.candidates[b][inputs.candidate_mask[b]]]
-        total += float(inputs.weights[b]) * np.mean([known[int(slot)] for slot in slots], axis=0) / inputs.count
-    return total
-
-
-def layer_losses(student, teacher, titles, news, mapping, first):
-    """TinyBERT's three losses of one title: plain means over matrices."""
-    text = one_text(titles, news)
-    own, other = (encoder.forward_all(text, scores=True) for encoder in (student, teacher))
-    embedding = F.mse_loss(own[0][0], other[0][0]).item() if not first else 0.0
-    hidden = sum(F.mse_loss(own[0][m], other[0][g]).item() for m, g in mapping if m > first)
-    scores = sum(F.mse_loss(own[1][m - 1], other[1][g - 1]).item() for m, g in mapping if m > first)
-    return np.array([embedding, hidden, scores])
 
 
 @pytest.mark.parametrize(("layers", "trainable", "mapping"), [(2, -1, [(1, 1), (2, 3)]), (2, 1, [(1, 1), (2, 3)])])
@@ -245,18 +175,25 @@ def test_newsberts_teacher_learns_from_labels_alone(scene):
     assert all(g.any() for g in torch.autograd.grad(parts["loss_teacher"], learning[:1]))
 
 
-@pytest.mark.parametrize("which", ["mlm", "intermediate", "newsbert"])
+@pytest.mark.parametrize("which", ["mlm", "intermediate", "joint", "newsbert", "vectors"])
 def test_a_token_budget_changes_nothing(scene, which):
-    section = "newsbert" if which == "newsbert" else "tinybert.intermediate"
+    section = {"newsbert": "newsbert", "vectors": "newsbert", "joint": "tinybert.joint"}.get(
+        which, "tinybert.intermediate"
+    )
     student, teacher, train, titles, inputs, engine, _ = scene(section, 2, -1)
     freeze(teacher.news_encoder, train, engine)
     encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
 
     def outcome(budget):
         torch.manual_seed(0)
-        if which == "newsbert":
+        if which in ("newsbert", "vectors"):
             student.news_encoder.token_budget = budget
+            train.match = "vectors" if which == "vectors" else "pooled"
             module, batch = NewsBERTModule(student, other, titles, train), inputs
+        elif which == "joint":
+            student.news_encoder.token_budget = budget
+            module, batch = JointModule(student, teacher, titles, train), inputs
+            module.prepare("teacher")
         elif which == "intermediate":
             module, batch = IntermediateModule(encoder, other, budget, titles), inputs
         else:
@@ -274,13 +211,17 @@ def test_a_token_budget_changes_nothing(scene, which):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("section", ["tinybert.intermediate", "newsbert"])
+@pytest.mark.parametrize("section", ["tinybert.intermediate", "tinybert.joint", "newsbert"])
 def test_frozen_states_known_beforehand_change_nothing(scene, section, layers):
     student, teacher, train, titles, inputs, engine, batch = scene(section, layers, 1)
     freeze(teacher.news_encoder, train, engine)
     encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
     if section == "newsbert":
         module = NewsBERTModule(student, other, titles, train)
+    elif section == "tinybert.joint":
+        module = JointModule(student, teacher, titles, train)
+        module.prepare("teacher")
+        titles.teacher_frozen = None
     else:
         module = IntermediateModule(encoder, other, 0, titles)
     found = []
@@ -299,17 +240,21 @@ def test_frozen_states_known_beforehand_change_nothing(scene, section, layers):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("which", ["mlm", "intermediate", "newsbert"])
+@pytest.mark.parametrize("which", ["mlm", "intermediate", "joint", "newsbert"])
 def test_operations_are_about_those_that_torch_counts(scene, which):
     """To within what is left out: losses, attention scores on their own, the user encoder."""
-    section = "newsbert" if which == "newsbert" else "tinybert.intermediate"
+    section = {"newsbert": "newsbert", "joint": "tinybert.joint"}.get(which, "tinybert.intermediate")
     student, teacher, train, titles, _, engine, batch = scene(section, 2, 1)
     freeze(teacher.news_encoder, train, engine)
     encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
     module, texts = MLMModule(encoder, 0), mlm_batch(titles)
     if which != "mlm":
-        newsbert = which == "newsbert"
-        module = NewsBERTModule(student, other, titles, train) if newsbert else IntermediateModule(encoder, other, 0, titles)  # fmt: skip
+        if which == "newsbert":
+            module = NewsBERTModule(student, other, titles, train)
+        elif which == "joint":
+            module = JointModule(student, teacher, titles, train)
+        else:
+            module = IntermediateModule(encoder, other, 0, titles)
         titles.prepare("student")
         module.prepare("teacher")
         texts = titles.inputs(batch)
@@ -383,7 +328,7 @@ def made(prepared, tiny_plm, tmp_path_factory):
 
 def test_all_are_complete_and_evaluated(made):
     _, places = made
-    layers = {"further-pretrain": 3, "tinybert": 1, "newsbert": 1}
+    layers = {"further-pretrain": 3, "tinybert": 1, "tinybert-joint": 1, "newsbert": 1}
     for name, place in places.items():
         assert is_evaluated(place)
         assert all(one.state() == ("complete", "") for one in in_order([place]))
@@ -391,7 +336,7 @@ def test_all_are_complete_and_evaluated(made):
         assert results["model"]["layers"] == layers[name] and 0 <= results["auc"] <= 1
     names = {one.name for one in in_order(places.values())}
     assert names >= {"further-pretrain-all", "further-finetune-all", "tinybert-general-1", "tinybert-intermediate-1",
-                     "tinybert-1", "newsbert-1", "post-train", "teacher-0"}  # fmt: skip
+                     "tinybert-1", "tinybert-joint-1", "newsbert-1", "post-train", "teacher-0"}  # fmt: skip
 
 
 def test_each_learns(made):
@@ -429,7 +374,7 @@ def test_newsbert_starts_from_the_post_trained_top(made):
     assert torch.equal(student.news_encoder.encoder.words.weight, plm.news_encoder.encoder.words.weight)
 
 
-STAGES = ["further-pretrain", "tinybert-general", "tinybert-intermediate", "tinybert", "newsbert"]
+STAGES = ["further-pretrain", "tinybert-general", "tinybert-intermediate", "tinybert", "tinybert-joint", "newsbert"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -455,7 +400,7 @@ def test_a_second_run_does_nothing(made, capsys):
     _, places = made
     for place in places.values():
         make(place, DDPEngine("cpu", 1))
-    assert capsys.readouterr().err.count("complete, skipped") == 3
+    assert capsys.readouterr().err.count("complete, skipped") == len(places)
 
 
 @pytest.mark.parametrize(
@@ -467,8 +412,11 @@ def test_a_second_run_does_nothing(made, capsys):
         ("tinybert.general.epochs=1", {"tinybert"}),
         ("tinybert.intermediate.lr=1e-5", {"tinybert"}),
         ("tinybert.prediction.temperature=2.0", {"tinybert"}),
-        ("student.init=post-train", {"tinybert", "newsbert"}),
-        ("post_train.lr=1e-5", {"tinybert", "newsbert"}),
+        ("tinybert.joint.target_weight=1.0", {"tinybert-joint"}),
+        ("newsbert.match=vectors", {"newsbert"}),
+        ("student.init=post-train", {"tinybert", "tinybert-joint", "newsbert"}),
+        ("post_train.lr=1e-5", {"tinybert", "tinybert-joint", "newsbert"}),
+        ("finetune.lr=1e-5", {"further-pretrain", "tinybert", "tinybert-joint"}),
         ("stage2.lr=1e-5", set()),
     ],
 )
@@ -486,6 +434,10 @@ def test_what_a_setting_changes(made, prepared, tiny_plm, setting, changed):
         ("newsbert.trainable_layers=0", "newsbert.trainable_layers=0: its layers are what learns"),
         ("further_pretrain.mask=1.0", "further_pretrain.mask=1.0: a share"),
         ("tinybert.prediction.temperature=0", "tinybert.prediction.temperature=0.0: must be greater than 0"),
+        ("tinybert.joint.target_weight=-1", "tinybert.joint.target_weight=-1.0: must not be negative"),
+        ("tinybert.joint.trainable_layers=0", "tinybert.joint.trainable_layers=0: its layers are what learns"),
+        ("tinybert.form=both", "expected one of steps, joint"),
+        ("newsbert.match=all", "expected one of pooled, vectors"),
         ("tinybert.general.warmup=2", "tinybert.general.warmup=2.0: a share"),
         ("tinybert.lr=2", "did you mean"),
     ],
@@ -503,12 +455,13 @@ def test_a_vocabulary_without_a_mask_is_refused(made, monkeypatch):
         make(place, DDPEngine("cpu", 1))
 
 
-def test_commands(made, capsys):
+def test_commands(made, prepared, tiny_plm, capsys):
     """`run` of each stage module finds everything complete."""
     config, _ = made
     for stage in (tinybert, newsbert, further_pretrain):
-        one = load_config(None, [])
-        one.__dict__.update(config.__dict__)
-        one.student.layers = 1
-        stage.run(one, DDPEngine("cpu", 1))
+        stage.run(settings(prepared, tiny_plm, config.output, "student.layers=1"), DDPEngine("cpu", 1))
     assert capsys.readouterr().err.count("complete, skipped") == 5
+    tinybert.run(
+        settings(prepared, tiny_plm, config.output, "student.layers=1", "tinybert.form=joint"), DDPEngine("cpu", 1)
+    )
+    assert "tinybert-joint-1: complete, skipped" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.stages import finetune, post_train, stage1, stage2
-from tnr_dist.stages.baselines import further_pretrain, newsbert
+from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert_joint
 from tnr_dist.stages.common import DataSet
 
 # What makes the host wait on a GPU: a number that is read, or an output whose size depends on values.
@@ -22,8 +22,9 @@ STAGES = {
     "stage2": stage2,
     "further-pretrain": further_pretrain,
     "newsbert": newsbert,
+    "tinybert-joint": tinybert_joint,
 }
-SECTION = {stage: stage.replace("-", "_") for stage in STAGES}
+SECTION = {stage: stage.replace("-", "_") for stage in STAGES} | {"tinybert-joint": "tinybert.joint"}
 READS = ("tolist", "numpy", "cpu", "__array__")  # nothing is dispatched for these, or nothing that tells them apart
 
 

@@ -1,5 +1,5 @@
-"""What the baselines share: texts in parts, a frozen teacher beside a student, tasks that need nothing before the first
-step."""
+"""What the baselines share: texts in parts, a frozen teacher beside a student, losses between layers, users and scores of
+click samples, tasks that need nothing before the first step."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.config import GeneralConfig, MLMConfig
 from tnr_dist.data.loader import Batch
 from tnr_dist.data.matching import MatchingLoader
 from tnr_dist.engines.base import Engine
+from tnr_dist.losses.tinybert import attention_loss, state_loss
 from tnr_dist.models.packed import Packed, recomputed
 from tnr_dist.models.recommender import Recommender
-from tnr_dist.stages.clicks import ClickTask
+from tnr_dist.models.transformer import Encoder
+from tnr_dist.stages.clicks import ClickInputs, ClickTask
 from tnr_dist.stages.common import plm_parameters
+from tnr_dist.transfer import to_device
 
 
 class WithTeacher(nn.Module):
@@ -112,3 +116,45 @@ def in_parts(texts: Packed, budget: int, compute: Callable[[Packed, slice], Tens
         return compute(batch, slice(0, count))
     parts = batch.split(count / math.ceil(count / budget))
     return torch.cat([recomputed(compute, part, rows) for part, rows in parts])
+
+
+def states_and_scores(encoder: Encoder, texts: Packed, below: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    """`Encoder.forward_all` from the first layer that is not frozen on; `below` [T, hidden]: its input, where known."""
+    first = encoder.frozen_layers
+    if first and below is None:
+        below = encoder(texts, 0, first)
+    return encoder.forward_all(texts, True, first, below)
+
+
+def layer_losses(
+    student: tuple[list[Tensor], list[Tensor]],
+    teacher: tuple[list[Tensor], list[Tensor]],
+    texts: Packed,
+    layers: list[int],
+    projection: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """L_hidn and L_attn of each text, summed over the student's layers that learn.
+
+    Args:
+        student, teacher: what `states_and_scores` gives of the texts.
+        texts: U texts.
+        layers: for each learning layer of the student, which of the teacher's layers that ran it learns from, from 1.
+        projection: [d, d'] W_h; None where the widths are equal.
+
+    Returns:
+        Two [U], float32.
+    """
+    (states, scores), (teacher_states, teacher_scores) = student, teacher
+    lengths = to_device(texts.lengths, texts.tokens.device)
+    pairs = to_device(np.repeat(np.arange(len(texts)), texts.lengths**2), texts.tokens.device)
+    hidden = attention = states[-1].new_zeros(len(texts), dtype=torch.float32)
+    for number, other in enumerate(layers):
+        hidden = hidden + state_loss(states[number + 1], teacher_states[other], texts.sequences, lengths, projection)
+        attention = attention + attention_loss(scores[number], teacher_scores[other - 1], pairs, lengths**2)
+    return hidden, attention
+
+
+def users_and_scores(model: Recommender, news: Tensor, inputs: ClickInputs) -> tuple[Tensor, Tensor]:
+    """User vectors [B, D] and scores [B, C] of click samples, from vectors [U, D] of the batch's distinct news."""
+    users = model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
+    return users, model.score(users, F.embedding(inputs.candidates, news))

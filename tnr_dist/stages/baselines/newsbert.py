@@ -6,6 +6,9 @@ share; the student starts from the PLM's first layers, the user encoder (shared 
 `trainable_layers` learn (2, "Experiment Settings"; -1: everything, as in NewsBERT's paper); hidden states and gradients
 are matched among these: K = the teacher's / the student's learning layers. Where all layers learn, that is NewsBERT's
 own K; with 2 of each the last two layers stand against the last two, and a student of one layer against both.
+
+With `newsbert.match=vectors` news and user vectors are matched instead of pooled texts, as Tiny-NewsRec's authors first
+published it (with `target_weight` 0.1).
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -30,13 +32,15 @@ from tnr_dist.losses.newsbert import (
     mean_over_slots,
     pooled_loss,
     state_loss,
+    vector_loss,
 )
+from tnr_dist.losses.reduction import mean_over_batch
 from tnr_dist.models.flops import plm_flops, top_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages import post_train
-from tnr_dist.stages.baselines.common import TeacherClickTask, in_parts
+from tnr_dist.stages.baselines.common import TeacherClickTask, in_parts, users_and_scores
 from tnr_dist.stages.clicks import ClickInputs, ClickTitles
 from tnr_dist.stages.common import (
     BATCH_SETTINGS,
@@ -84,18 +88,22 @@ class NewsBERTModule(nn.Module):
         dim = student.news_encoder.dense.out_features
         rows = self.titles.spread(self._rows(inputs), inputs)
         news, teacher_news, per_text = rows.split([dim, dim, 2], dim=1)
-        scores, teacher_scores = self._scores(news, inputs), self._scores(teacher_news, inputs)
+        users, scores = users_and_scores(student, news, inputs)
+        teacher_users, teacher_scores = users_and_scores(student, teacher_news, inputs)
         slots = torch.cat([inputs.history, inputs.candidates], 1)
         mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
         weights, count, known = inputs.weights, inputs.count, inputs.candidate_mask
-        hidden, pooled = (mean_over_slots(loss, slots, mask, weights, count) for loss in per_text.unbind(1))
+        hidden, above = (mean_over_slots(loss, slots, mask, weights, count) for loss in per_text.unbind(1))
+        matched = {"loss_hidden": hidden, "loss_pooled": above}
+        if settings.match == "vectors":
+            user = mean_over_batch(vector_loss(users, teacher_users.detach()), weights, count)
+            matched = {"loss_hidden": hidden, "loss_news": above, "loss_user": user}
         distill = distillation_loss(teacher_scores.detach(), scores, settings.temperature, weights, count, known)
         target = click_loss(scores, weights, count, known)
         teacher = click_loss(teacher_scores, weights, count, known)
         return {
-            "loss": hidden + pooled + distill + settings.target_weight * target + teacher,
-            "loss_hidden": hidden,
-            "loss_pooled": pooled,
+            "loss": sum(matched.values(), distill) + settings.target_weight * target + teacher,
+            **matched,
             "loss_distill": distill,
             "loss_target": target,
             "loss_teacher": teacher,
@@ -109,12 +117,8 @@ class NewsBERTModule(nn.Module):
         plms = plm_flops(encoder.encoder, lengths, first) + plm_flops(self.teacher, lengths, teacher_first)
         return lengths, plms + 2 * top_flops(encoder, lengths)
 
-    def _scores(self, news: Tensor, inputs: ClickInputs) -> Tensor:
-        users = self.student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
-        return self.student.score(users, F.embedding(inputs.candidates, news))
-
     def _rows(self, inputs: ClickInputs) -> Tensor:
-        """[E, 2 D + 2]: the student's vector of each title, the teacher's, L_hidden^l and L_hidden^p."""
+        """[E, 2 D + 2]: the student's vector of each title, the teacher's, L_hidden^l, and L_hidden^p or L_news."""
         order = inputs.titles.by_length
         known = [None if x is None else order.enter(x) for x in (inputs.frozen, inputs.teacher_frozen)]
         of_student, of_teacher = self._mixed_parameters()
@@ -135,8 +139,11 @@ class NewsBERTModule(nn.Module):
             ]
             pooled, teacher_pooled = (top.pooling.forward_packed(s[-1], part) for s in (states, teacher_states))
             vectors = [top.dense(top.dropout(x)).float() for x in (pooled, teacher_pooled)]
-            losses = torch.stack([torch.stack(per_layer).sum(0), pooled_loss(pooled, teacher_pooled.detach())], 1)
-            return torch.cat([*vectors, losses], 1)
+            if self.settings.match == "pooled":
+                above = pooled_loss(pooled, teacher_pooled.detach())
+            else:
+                above = vector_loss(vectors[0], vectors[1].detach())
+            return torch.cat([*vectors, torch.stack([torch.stack(per_layer).sum(0), above], 1)], 1)
 
         # Two PLMs' activations are kept where the budget is meant for one.
         return order.leave_rows(in_parts(inputs.titles, self.student.news_encoder.token_budget // 2, compute))

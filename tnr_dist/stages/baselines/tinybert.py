@@ -9,6 +9,8 @@ Of the task-specific trainings only the last `trainable_layers` learn (Tiny-News
 their losses are computed; with -1 it is all, the embeddings' too, as in TinyBERT's paper. What of the teacher is the
 same in every step is computed once: its states below the first layer that is asked for, and its news vectors. TinyBERT's
 data augmentation has no counterpart for click data and is left out.
+
+With `tinybert.form=joint` it is one training instead of three: `tinybert_joint`.
 """
 
 from __future__ import annotations
@@ -28,18 +30,22 @@ from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.losses.newsbert import mean_over_slots
 from tnr_dist.losses.reduction import mean_over_batch
-from tnr_dist.losses.tinybert import attention_loss, prediction_loss, state_loss, uniform_mapping
+from tnr_dist.losses.tinybert import prediction_loss, state_loss, uniform_mapping
 from tnr_dist.models.flops import plm_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages import finetune, post_train
+from tnr_dist.stages.baselines import tinybert_joint
 from tnr_dist.stages.baselines.common import (
     CorpusTask,
     TeacherClickTask,
     WithTeacher,
     corpus_texts,
     in_parts,
+    layer_losses,
+    states_and_scores,
+    users_and_scores,
 )
 from tnr_dist.stages.clicks import ClickInputs, ClickTitles
 from tnr_dist.stages.common import (
@@ -103,17 +109,14 @@ class LayerDistillation(WithTeacher):
         states, scores = states_and_scores(self.student, texts, below)
         with torch.no_grad():
             teacher_states, teacher_scores = states_and_scores(self._encoder, texts, teacher_below)
-        lengths = to_device(texts.lengths, texts.tokens.device)
-        owners = texts.sequences
-        pairs = to_device(np.repeat(np.arange(len(texts)), texts.lengths**2), texts.tokens.device)
-        nothing = states[-1].new_zeros(len(texts), dtype=torch.float32)
-        embedding = hidden = attention = nothing
+        embedding = states[-1].new_zeros(len(texts), dtype=torch.float32)
         if not self.student.frozen_embeddings:
-            embedding = state_loss(states[0], teacher_states[0], owners, lengths, self.project_embeddings)
-        for layer, teacher in enumerate(self.mapping[first:]):
-            above = teacher - teacher_first
-            hidden = hidden + state_loss(states[layer + 1], teacher_states[above], owners, lengths, self.project_states)
-            attention = attention + attention_loss(scores[layer], teacher_scores[above - 1], pairs, lengths**2)
+            lengths = to_device(texts.lengths, texts.tokens.device)
+            embedding = state_loss(states[0], teacher_states[0], texts.sequences, lengths, self.project_embeddings)
+        layers = [layer - teacher_first for layer in self.mapping[first:]]
+        hidden, attention = layer_losses(
+            (states, scores), (teacher_states, teacher_scores), texts, layers, self.project_states
+        )
         return torch.stack([embedding, hidden, attention], 1)
 
     def encoded_texts(self, texts: Packed, first: int, teacher_first: int) -> tuple[np.ndarray, float]:
@@ -126,14 +129,6 @@ class LayerDistillation(WithTeacher):
         teacher = self._teacher[0]
         assert isinstance(teacher, Encoder)
         return teacher
-
-
-def states_and_scores(encoder: Encoder, texts: Packed, below: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
-    """`Encoder.forward_all` from the first layer that is not frozen on; `below` [T, hidden]: its input, where known."""
-    first = encoder.frozen_layers
-    if first and below is None:
-        below = encoder(texts, 0, first)
-    return encoder.forward_all(texts, True, first, below)
 
 
 @dataclass
@@ -206,18 +201,15 @@ class PredictionModule(WithTeacher):
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss."""
         assert self._table is not None
-        scores = self._scores(self.student, self.titles.encode(self.student.news_encoder, inputs), inputs)
+        news = self.titles.encode(self.student.news_encoder, inputs)
+        _, scores = users_and_scores(self.student, news, inputs)
         with torch.no_grad():
-            teacher_scores = self._scores(self._teacher[0], F.embedding(inputs.news, self._table), inputs)  # type: ignore[arg-type]
+            teacher_news = F.embedding(inputs.news, self._table)
+            _, teacher_scores = users_and_scores(self._teacher[0], teacher_news, inputs)  # type: ignore[arg-type]
         loss = prediction_loss(
             teacher_scores, scores, self.temperature, inputs.weights, inputs.count, inputs.candidate_mask
         )
         return {"loss": loss}
-
-    @staticmethod
-    def _scores(model: Recommender, news: Tensor, inputs: ClickInputs) -> Tensor:
-        users = model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
-        return model.score(users, F.embedding(inputs.candidates, news))
 
 
 def general_folder(config: Config, data: DataSet) -> RunFolder:
@@ -240,7 +232,9 @@ def intermediate_folder(config: Config, data: DataSet) -> RunFolder:
 
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
-    """Where TinyBERT-n lies, n = `student.layers`, and what it depends on."""
+    """Where TinyBERT-n lies, n = `student.layers`, and what it depends on; of either form."""
+    if config.tinybert.form == "joint":
+        return tinybert_joint.run_folder(config, data)
     settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, *recipe("tinybert.prediction", config.tinybert.prediction))
     inputs: dict[str, str | RunFolder] = {
         "data": data.id,
@@ -251,8 +245,11 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
 
 
 def run(config: Config, engine: Engine) -> None:
-    """All three trainings of TinyBERT-n; complete ones are skipped."""
+    """All three trainings of TinyBERT-n, or its joint one; complete ones are skipped."""
     data = DataSet.open(config)
+    if config.tinybert.form == "joint":
+        tinybert_joint.make(run_folder(config, data), engine)
+        return
     make_general(general_folder(config, data), engine)
     make_intermediate(intermediate_folder(config, data), engine)
     make(run_folder(config, data), engine)
