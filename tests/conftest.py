@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.signals import STOPS
 from tests.tiny_plm import write_tiny_plm
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,7 +17,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["WANDB_MODE"] = "disabled"  # tests of the logging set their own
 
 
-STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 HANDLERS = {number: signal.getsignal(number) for number in STOPS}
 
 

@@ -548,7 +548,7 @@ def main() -> None:
     except Preempted as error:
         _fail(str(error), 75)
     except typer.Abort:
-        sys.exit(130)
+        _end(130)
     except Exception as error:
         # Typer brings its own copy of click, so usage errors are known by what they offer, not by their class.
         if hasattr(error, "format_message"):
@@ -569,6 +569,16 @@ def _fail(message: str, code: int) -> None:
     # A crash is said by every rank that it meets.
     if code != 2 or first_to_say(message):
         say(one_line(f"tnr: {message}"))
+    _end(code)
+
+
+def _end(code: int) -> None:
+    from tnr_dist.engines.waiting import left_waiting
+
+    if left_waiting():  # for ranks that do not come: Horovod's own end would join it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import json
@@ -84,13 +83,8 @@ class Meeting:
             )
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
-        """`work()`, within `timeout`; given up, Horovod's own end, which would wait for the others again, is left out."""
-        try:
-            return interruptible(work, Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop))
-        except BaseException:
-            if not self._hvd.is_initialized():
-                atexit.unregister(self._hvd.shutdown)
-            raise
+        """`work()`, within `timeout`."""
+        return interruptible(work, Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop))
 
     def _compare(self, env: Environment) -> None:
         """What `meet` does, where Horovod has met without torch's store. Raises InputError on all ranks alike."""

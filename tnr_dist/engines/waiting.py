@@ -13,6 +13,7 @@ Result = TypeVar("Result")
 
 _POLL = 0.05  # seconds between two looks
 _GRACE = 1.0  # seconds that work gets to tell the others after this process was told to stop
+_THREAD = "meeting"
 _MARGIN = 2.0  # seconds that work gets beyond its deadline to say in its own words what it has waited for
 
 
@@ -61,7 +62,7 @@ def interruptible(work: Callable[[], Result], wait: Wait) -> Result:
         except BaseException as error:
             failure.append(error)
 
-    thread = threading.Thread(target=run, name="meeting", daemon=True)
+    thread = threading.Thread(target=run, name=_THREAD, daemon=True)
     thread.start()
     last = time.monotonic() + wait.seconds + _MARGIN
     told = False
@@ -74,3 +75,8 @@ def interruptible(work: Callable[[], Result], wait: Wait) -> Result:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def left_waiting() -> bool:
+    """Whether a thread of `interruptible` was left to itself: what it runs may hold up the end of the process, too."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.signals import given_back
 from tests.unit.cli import bad_data, bad_raw, bad_runs, bad_settings
 from tests.unit.cli.bad_table import CASES, Case, snapshot
 from tnr_dist.cli import main
@@ -24,7 +25,8 @@ def run(arguments, monkeypatch, capsys) -> tuple[int, str, str]:
     capsys.readouterr()
     code = 0
     try:
-        main()
+        with given_back():
+            main()
     except SystemExit as stop:
         code = int(stop.code or 0)
     out = capsys.readouterr()

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 
+from tests.signals import given_back
 from tnr_dist.cli import main
 from tnr_dist.config import to_dict
 from tnr_dist.config_file import load_config
@@ -20,7 +21,8 @@ def tnr(monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["tnr", *map(str, arguments)])
         code = 0
         try:
-            main()
+            with given_back():
+                main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         out = capsys.readouterr()
