@@ -251,7 +251,9 @@ def test_a_run_of_skipped_samples_alone_is_no_run(prepared, tiny_plm, tmp_path):
     data = Path(shutil.copytree(prepared, tmp_path / "data"))
     for shard in (data / "train").glob("*.tar"):
         shard.write_bytes(shard.read_bytes()[:-2000])
-    settings = config(data, tiny_plm, tmp_path, "data.on_bad_shard=skip", "finetune.max_steps=1")
+    # fit_scale reads all shards of so small a split before the first step, and would find it earlier.
+    off = ("data.on_bad_shard=skip", "finetune.max_steps=1", "finetune.fit_scale=false")
+    settings = config(data, tiny_plm, tmp_path, *off)
     for said in on_ranks(2, _train_to_an_input_error, settings):
         assert said is not None and "every sample was of a damaged shard" in said
     assert not (tmp_path / "finetune-2" / "complete.json").exists()
