@@ -104,7 +104,7 @@ def main() -> int:
     except CannotRun as error:
         print(f"compare_losses: {error}", file=sys.stderr)
         return 2
-    differences = compare(b, a, lambda curve, quantity: bounds[quantity])
+    differences = compare(b, a, bounds)
     print(table(differences))
     return int(any(one.above for one in differences))
 

@@ -70,6 +70,9 @@ class Steps:
     def plm_parameters(self):
         return set(self.module.plm.parameters())
 
+    def validation(self):
+        return None
+
     def validate(self, engine):
         return {}
 
