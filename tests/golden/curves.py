@@ -5,7 +5,7 @@ where there is dropout. Dropout draws by rank, so those curves are kept for each
 for all.
 
 Float32 is not the same everywhere: sums over ranks, and kernels for other instruction sets, add in another order. Over the
-30 steps the largest relative differences seen were 7e-6 of a loss and 1e-4 of a gradient norm (of TinyBERT's prediction
+30 steps the largest relative differences seen were 7e-6 of a loss and 2e-4 of a gradient norm (of TinyBERT's prediction
 layer, a small difference of large terms), among 1 and 2 ranks, the engines, and AVX2, AVX and SSE 4 kernels. The bounds
 leave a factor of three. Adam's eps is above its default in the set-up: the gradient of attention's key biases is 0 but for
 rounding, and with 1e-8 they would move by that rounding's sign.
@@ -34,8 +34,8 @@ RECORD = "python -m tests.golden.record"
 Curves = dict[str, dict[str, list[float]]]  # curve -> loss, grad_norm -> a value each step
 
 #: Largest relative difference: of any step in float32, of the mean of ten steps in bf16.
-FLOAT32 = {"loss": 2e-5, "grad_norm": 3e-4}
-BF16 = {"loss": 0.03, "grad_norm": 0.2}
+FLOAT32 = {"loss": 2e-5, "grad_norm": 5e-4}
+BF16 = {"loss": 0.03, "grad_norm": 0.5}
 
 
 @dataclass(frozen=True)
