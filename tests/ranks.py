@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 
-def _rank(rank: int, world: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...], out: Any) -> None:
+def _rank(
+    rank: int, world: int, port: int, patience: float, work: Callable[..., Any], arguments: tuple[Any, ...], out: Any
+) -> None:
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -26,7 +28,7 @@ def _rank(rank: int, world: int, port: int, work: Callable[..., Any], arguments:
         MASTER_PORT=str(port),
     )
     torch.set_num_threads(1)
-    faulthandler.dump_traceback_later(60, exit=True)  # a rank that hangs says where
+    faulthandler.dump_traceback_later(patience, exit=True)  # a rank that hangs says where
     try:
         out.put((rank, "ok", work(*arguments)))
     except BaseException:
@@ -36,12 +38,15 @@ def _rank(rank: int, world: int, port: int, work: Callable[..., Any], arguments:
 def on_ranks(world: int, work: Callable[..., Any], *arguments: Any, timeout: float = 120) -> list[Any]:
     """What `work(*arguments)` returns on each rank, in rank order; an error of any rank fails the test."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.ranks", "tnr_dist.stages.pipeline"])
+    context.set_forkserver_preload(["tests.ranks", "tnr_dist.stages.pipeline", "torch._dynamo"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     out = context.Queue()
-    processes = [context.Process(target=_rank, args=(r, world, port, work, arguments, out)) for r in range(world)]
+    patience = timeout / 2
+    processes = [
+        context.Process(target=_rank, args=(r, world, port, patience, work, arguments, out)) for r in range(world)
+    ]
     for process in processes:
         process.start()
     results = {}

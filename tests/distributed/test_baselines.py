@@ -1,4 +1,4 @@
-"""The baselines' loss curves and models are the same on any number of ranks, however the work is cut, under any engine."""
+"""In float32 the baselines' curves and models are the same on any number of ranks, however the work is cut, under any engine."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Every engine trains alike: the same curve, the same clipping, checkpoints that any other takes up."""
+"""Every engine trains alike: in float32 the same curve, the same clipping, checkpoints that any other takes up."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""The same command alone, under torchrun, and started by launch/local.sh or ranks=2 gives the same loss curve."""
+"""The same command alone, under torchrun, and started by launch/local.sh or ranks=2 gives the same float32 loss curve."""
 
 import os
 import shutil
