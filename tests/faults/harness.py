@@ -105,8 +105,8 @@ def _settle(case: Case, harm: Harm, codes: list[int]) -> str:
         text = attempt.text()
         if "Traceback (most recent call last)" in text:
             raise Lost(f"run {number + 1} ends in a traceback")
-        if harmed and harm.names_rank and code != 0 and not re.search(r"rank \d", _said(text)):
-            unnamed = f"exit code {code}, and no line names the rank: {_last(text)}"
+        if harmed and harm.lost_rank is not None and code != 0 and not _names(text, harm.lost_rank):
+            unnamed = f"exit code {code}, and no line says that rank {harm.lost_rank} is lost: {_last(text)}"
         if harmed and harm.codes and code not in (0, *harm.codes):
             raise Lost(f"exit code {code}, not {harm.codes[0]}: {_last(text)}")
         if code == 0:
@@ -134,6 +134,12 @@ def _settle(case: Case, harm: Harm, codes: list[int]) -> str:
             harm.mend()
             mended = True
     raise Lost(f"not complete after {RUNS} runs, exit codes {codes}: {_last(case.attempts[-1].text())}")
+
+
+def _names(text: str, rank: int) -> bool:
+    """Whether a line says that this rank is gone: the launcher's, another rank's, or that of the ranks' meeting."""
+    gone = rf"\blost [^\n]*\brank {rank} \(|\brank {rank} (?:was killed|ended with|of \d+ is missing)"
+    return re.search(rf"{gone}|\branks (?:\d+, )*{rank}(?:, \d+)* of \d+ are missing", text) is not None
 
 
 def _said(text: str) -> str:

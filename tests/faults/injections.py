@@ -33,7 +33,7 @@ class Harm:
     error: str = ""  # where going on would be wrong: what the one line must say
     error_code: int = 0  # and how it must end; 0: anyhow
     mend: Callable[[], None] | None = None  # what a person then does, after which the run must come to its end
-    names_rank: bool = False  # the harmed run must say which rank is lost
+    lost_rank: int | None = None  # the harmed run must say that this rank is lost
     codes: tuple[int, ...] = ()  # how the harmed run may end, beside 0; (): anyhow
     ranks: int = 0  # the later runs' number of ranks; 0: the same
     tolerance: float = 0.0  # of weights and losses
@@ -57,7 +57,7 @@ def kill_rank(case: Case, rng: random.Random) -> Harm:
     when = moment(case, attempt, rng)
     rank = rng.randrange(case.variant.ranks)
     attempt.signal_rank(rank, signal.SIGKILL)
-    return Harm(f"KILL rank {rank} at {when}", names_rank=True)
+    return Harm(f"KILL rank {rank} at {when}", lost_rank=rank)
 
 
 def kill_launcher(case: Case, rng: random.Random) -> Harm:
@@ -196,7 +196,7 @@ def stop_rank(case: Case, rng: random.Random) -> Harm:
     when = moment(case, attempt, rng, early=False)
     rank = rng.randrange(case.variant.ranks)
     attempt.signal_rank(rank, signal.SIGSTOP)
-    return Harm(f"STOP rank {rank} at {when}", names_rank=True)
+    return Harm(f"STOP rank {rank} at {when}", lost_rank=rank)
 
 
 def stall_rank(case: Case, rng: random.Random) -> Harm:
