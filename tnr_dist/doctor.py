@@ -30,7 +30,7 @@ from tnr_dist.files import file_hash
 from tnr_dist.hardware import cores
 from tnr_dist.stages import cache
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.rows import each_seed
+from tnr_dist.stages.targets import each_seed
 
 _OPTIONAL = ("deepspeed", "horovod", "triton", "wandb", "webdataset")
 _MIB = 16  # what the timed all-reduce sends: about the gradients of one trained layer

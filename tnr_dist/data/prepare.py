@@ -93,12 +93,22 @@ def prepare(
 
 def _existing(output: Path, request: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a complete data set; InputError when it was not made from this request."""
-    manifest = read_manifest(output)
-    if manifest.get("request") != request:
-        before = manifest.get("request", {})
-        changed = [k for k in {**before, **request} if before.get(k) != request.get(k)]
-        raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")
+    manifest = _made_from(output, request)
     say(f"{output}: already prepared")
+    return manifest
+
+
+def check_request(options: PrepareOptions, output: Path) -> None:
+    """Raise InputError when a complete data set was not made from these options and the files that they name."""
+    _made_from(output, request_of(options))
+
+
+def _made_from(output: Path, request: dict[str, Any]) -> dict[str, Any]:
+    manifest = read_manifest(output)
+    before = without_names(manifest).get("request", {})
+    changed = [key for key in {**before, **request} if before.get(key) != request.get(key)]
+    if changed:
+        raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")
     return manifest
 
 
@@ -399,4 +409,11 @@ def _check_counts(counts: dict[str, Any], name: str, path: Path) -> None:
 
 def manifest_hash(folder: Path | str) -> str:
     """A digest that changes when the data set does."""
-    return hashlib.sha256(json.dumps(read_manifest(folder), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(without_names(read_manifest(folder)), sort_keys=True).encode()).hexdigest()
+
+
+def without_names(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without what its PLM was called: the same PLM under another name gives the same data set."""
+    request = {key: value for key, value in manifest.get("request", {}).items() if key != "plm"}
+    tokenizer = {key: value for key, value in manifest["tokenizer"].items() if key != "name"}
+    return manifest | {"request": request, "tokenizer": tokenizer}
