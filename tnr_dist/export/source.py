@@ -12,7 +12,7 @@ from tnr_dist.export.description import Description
 from tnr_dist.files import file_hash, read_json, read_json_object
 from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
-from tnr_dist.train.places import run_config
+from tnr_dist.train.places import PLM, looked_for, run_config
 from tnr_dist.train.runfolder import completed_id
 
 
@@ -111,7 +111,8 @@ def _tokenizer_of(run: Path, config: Config, wanted: str | None) -> Tokenizer:
         if wanted in (None, found.hash):
             return found
         faults.append(f"{name}: not the tokenizer that {run} was trained with")
-    raise InputError("; ".join(faults))
+    looked = f"{looked_for(run, PLM, config.plm.name)} or {Path(config.data.dir) / 'tokenizer'}"
+    raise InputError(f"{run}: the tokenizer that it was trained with is not at {looked} ({'; '.join(faults)})")
 
 
 def _results_of(file: Path, run_id: str) -> dict[str, Any] | None:
