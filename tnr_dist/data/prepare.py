@@ -27,6 +27,7 @@ from tnr_dist.data.mind import SPLITS, Chunk, RawSplit, Source, chunks_of, find_
 from tnr_dist.data.pool import Pool
 from tnr_dist.data.request import FORMAT_VERSION, WORK, PrepareOptions, begin, parse_rule, request_of
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
+from tnr_dist.data.unknown import describe_unknown
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json, read_json_object, write_json
 from tnr_dist.hardware import cores
@@ -190,6 +191,19 @@ class _Preparation:
                     f"{share}, more than max_unknown={self.options.max_unknown}; is the news file incomplete? "
                     "--max-unknown 1 accepts it"
                 )
+            if account.unknown_history_share > self.options.max_unknown:
+                print_counts(manifest)
+                raise InputError(
+                    f"{sources[name]}: {account.unknown_history_share:.1%} of the news in the histories (fourth column) are "
+                    f"in no news.tsv, more than max_unknown={self.options.max_unknown}, "
+                    f"{self._unknown_in(sources[name])} (--max-unknown 1 accepts it)"
+                )
+
+    def _unknown_in(self, source: Source) -> str:
+        """See `describe_unknown`."""
+        known = set(pq.read_table(self.output / "news.parquet", columns=["id"])["id"].to_pylist())
+        with self._text(source).open(encoding="utf-8", errors="replace") as lines:
+            return describe_unknown((line.split("\t")[3] for line in lines if line.count("\t") > 2), known)
 
     # Texts ----------------------------------------------------------------------------------------------------------
 
