@@ -14,6 +14,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["WANDB_MODE"] = "disabled"  # tests of the logging set their own
 
 
+@pytest.fixture(scope="session", autouse=True)
+def digest_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Digests are remembered apart from the user's own."""
+    os.environ["TNR_DIGEST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_plm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT-shaped PLM of 3 layers and random weights with a real vocabulary, as a Hugging Face folder."""

@@ -8,12 +8,13 @@ from typing import Any
 
 from tnr_dist.config import Config
 from tnr_dist.config_file import load_config
+from tnr_dist.digests import digest
 from tnr_dist.errors import InputError
+from tnr_dist.evaluation.results import read_results
 from tnr_dist.export.description import Description
-from tnr_dist.files import file_hash, read_json, read_json_object
 from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
-from tnr_dist.train.runfolder import completed_id
+from tnr_dist.train.finished import check_file, read_done
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,12 @@ class Source:
             inside = sorted(path.parent.name for path in run.glob("*/complete.json"))
             if inside:
                 raise InputError(f"{run}: not a run itself; export one of those in it ({', '.join(inside)})")
-        completed_id(run, "training")
+        done = read_done(run, "training")
         weights = run / "model.safetensors"
         model, spec = load_recommender(weights)
-        done, config = read_json(run / "complete.json"), load_config(run / "config.yaml")
+        config = load_config(run / "config.yaml")
+        for name in ("model.safetensors", "config.yaml"):
+            check_file(run, name)
         if config.data.news_inputs != ["title"]:
             raise InputError(
                 f"{run}: reads {', '.join(config.data.news_inputs)} of a news (data.news_inputs); exports know titles only"
@@ -69,7 +72,7 @@ class Source:
                 "run": run.resolve().name,
                 "stage": done["stage"],
                 "id": done["id"],
-                "model_sha256": file_hash(weights),
+                "model_sha256": digest(weights),
                 "tokenizer": tokenizer.hash,
             },
             done=done,
@@ -96,6 +99,6 @@ class Source:
 
 def _results_of(file: Path, run_id: str) -> dict[str, Any] | None:
     """What is in results.json; None where there is none, or only that of a model that was here before."""
-    found = read_json_object(file) if file.is_file() else {}
+    found = read_results(file) if file.is_file() else {}
     made_from = found.get("made_from")
     return found if isinstance(made_from, dict) and made_from.get("run") == run_id else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import struct
@@ -34,8 +35,12 @@ _NOT_A_CHECKPOINT = (
     zipfile.BadZipFile,
 )
 
+_NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
 #: File name of a model saved into a folder.
 MODEL_FILE = "model.safetensors"
+#: In a safetensors file's metadata: `tensors_digest` of what it holds.
+DIGEST = "tensors_sha256"
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
@@ -46,16 +51,42 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
     Raises:
         InputError: no such file, a corrupt one, or one that holds anything but tensors.
     """
+    paths = weight_files(folder)
+    if len(paths) > 1:
+        weights = {key: value for path in paths[1:] for key, value in read_safetensors(path)[0].items()}
+    elif paths[0].name == MODEL_FILE:
+        weights, metadata = read_safetensors(paths[0])
+        if metadata.get(DIGEST, "") not in ("", tensors_digest(weights)):
+            raise InputError(f"{paths[0]}: damaged, its weights are not what was written; convert them again")
+    else:
+        weights = _read_bin(paths[0])
+    return weights, paths[0]
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the names, kinds, shapes and values of tensors on the host."""
+    found = hashlib.sha256()
+    for name, values in sorted(tensors.items()):
+        found.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+        found.update(values.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that `read_weights` reads: one, or the index of shards and the shards that it names.
+
+    Raises:
+        InputError: none is there, or the index is none.
+    """
     index = folder / f"{MODEL_FILE}.index.json"
     if (folder / MODEL_FILE).is_file():
-        path = folder / MODEL_FILE
-        return read_safetensors(path)[0], path
+        return [folder / MODEL_FILE]
     if index.is_file():
-        return _read_sharded(index), index
+        return [index, *_shards_of(index)]
     found = one_file(folder, "pytorch_model.bin", "*.bin")
     if found is None:
         raise InputError(f"{folder}: no weights; expected {MODEL_FILE}, {index.name} or pytorch_model.bin")
-    return _read_bin(found), found
+    return [found]
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -70,18 +101,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
 
 
-def _read_sharded(index: Path) -> dict[str, Tensor]:
+def _shards_of(index: Path) -> list[Path]:
     content = read_json(index)
     try:
         names = sorted({str(name) for name in content["weight_map"].values()})
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{index}: no weight_map; not an index of safetensors shards") from None
-    weights: dict[str, Tensor] = {}
+    if not names:
+        raise InputError(f"{index}: names no shards; not an index of safetensors shards")
     for name in names:
         if Path(name).name != name:
             raise InputError(f"{index}: shard {name!r} lies outside the folder")
-        weights.update(read_safetensors(index.parent / name)[0])
-    return weights
+        if not (index.parent / name).is_file():
+            raise InputError(f"{index.parent / name}: no such file; {index.name} names it")
+    return [index.parent / name for name in names]
 
 
 def _read_bin(path: Path) -> dict[str, Tensor]:
@@ -143,11 +176,19 @@ def model_file(path: Path | str) -> Path:
     return path / MODEL_FILE if path.is_dir() else path
 
 
+def check_number(value: Tensor, what: str) -> None:
+    """Raise InputError for a tensor of whole, complex or 8-bit numbers, as quantised weights are: casting loses the scale."""
+    if value.dtype not in _NUMBERS:
+        name = str(value.dtype).removeprefix("torch.")
+        raise InputError(f"{what} holds {name} numbers, not floating point of 16 bits or more; use unquantised weights")
+
+
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:
     """Copy `state` into `module`; every key must match in name and shape.
 
     Raises:
-        InputError: names `source` and the first missing, unexpected or wrongly shaped key, or one that holds NaN.
+        InputError: names `source` and the first missing, unexpected or wrongly shaped key, or one that holds NaN or no
+            floating point numbers.
     """
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -156,6 +197,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: Path | s
     if unexpected:
         raise InputError(f"{source}: unexpected key {unexpected[0]} ({len(unexpected)} in all); another architecture?")
     for key, value in own.items():
+        if value.is_floating_point():
+            check_number(state[key], f"{source}: key {key}")
         if value.shape != state[key].shape:
             raise InputError(f"{source}: key {key} has shape {list(state[key].shape)}, expected {list(value.shape)}")
         if not torch.isfinite(state[key]).all():

@@ -12,8 +12,8 @@ import numpy as np
 
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.report import count, percent
+from tnr_dist.evaluation.results import read_baselines
 from tnr_dist.evaluation.statistics import Comparison, holm, mean_and_deviation, paired_t_test
-from tnr_dist.files import read_json
 from tnr_dist.report.charts import Point, point_chart
 from tnr_dist.report.found import Run, number
 from tnr_dist.report.groups import Group
@@ -207,8 +207,7 @@ def _yardsticks(bases: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
         file = base / "baselines.json"
         if not file.is_file():
             continue
-        rows = read_json(file).get("rows", {})
-        for name, row in rows.items():
+        for name, row in read_baselines(file).items():
             out.append((name if len(bases) == 1 else f"{base.name}: {name}", row, _YARDSTICKS.get(name, 1)))
     return [(name, row) for name, row, _ in sorted(out, key=lambda one: one[2])]
 

@@ -10,7 +10,7 @@ from typing import Any
 from tnr_dist.config import Config, RowConfig
 from tnr_dist.config_file import with_overrides
 from tnr_dist.engines.base import Engine
-from tnr_dist.files import read_json_object
+from tnr_dist.evaluation.results import read_results
 from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
 from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
 from tnr_dist.stages.common import DataSet
@@ -88,7 +88,7 @@ def is_evaluated(place: RunFolder) -> bool:
     if not place.is_complete() or not file.is_file():
         return False
     key = result_key(place.config, str(place.inputs["data"]), place.id)
-    return bool(read_json_object(file).get("made_from") == key)
+    return bool(read_results(file).get("made_from") == key)
 
 
 def evaluate_run(place: RunFolder, engine: Engine) -> dict[str, Any]:

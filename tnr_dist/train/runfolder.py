@@ -5,7 +5,8 @@ RUN/metrics.jsonl      one JSON object a logged step
 RUN/checkpoints/STEP/  see train/checkpoint.py
 RUN/model.safetensors  the trained model
 RUN/results.json       after `tnr evaluate`
-RUN/complete.json      written last: the stage's name, an id, the settings and inputs it was made from
+RUN/complete.json      written last: the stage's name, an id, the settings and inputs it was made from, size and sha256
+                       of the files above (train/finished.py)
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from tnr_dist.config import Config, get, to_dict, to_yaml
+from tnr_dist.digests import check_seal, write_sealed
 from tnr_dist.errors import InputError
-from tnr_dist.files import read_json, read_json_object, write_json, write_text
+from tnr_dist.files import read_json, read_json_object, sweep, write_json, write_text
 from tnr_dist.lock import LOCK
+from tnr_dist.train.finished import DONE, check_run, describe_run, read_done
 
 State = str  # "complete", "stale" or "open"
 
@@ -91,6 +94,7 @@ class RunFolder:
         done = read_json_object(path)
         if not all(isinstance(done.get(part, {}), dict) for part in ("settings", "extra", "inputs")):
             raise InputError(f"{path}: not a completion mark; delete the folder and run {self.stage} again")
+        check_seal(path, done)
         mine = json.loads(json.dumps(self.identity()))
         changed = [
             f"{part}.{key}".removeprefix("settings.")
@@ -103,11 +107,18 @@ class RunFolder:
         return ("stale", ", ".join(changed)) if changed else ("complete", "")
 
     def is_complete(self) -> bool:
-        """Whether the result is there, and so is all it was made from."""
+        """Whether the result is there and undamaged, and so is all it was made from."""
         try:
-            return self.state()[0] == "complete"
+            if self.state()[0] != "complete":
+                return False
+            self.check_files()
+            return True
         except InputError:
             return False
+
+    def check_files(self) -> None:
+        """Raise InputError when a file of the finished run is not what it was when the run ended."""
+        check_run(self.path)
 
     def check(self, *, redo: bool) -> bool:
         """Whether what is in the folder has to go before the run begins; touches nothing.
@@ -145,6 +156,8 @@ class RunFolder:
                 elif path.name != LOCK:
                     path.unlink()
         self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir() and not path.is_symlink())):
+            sweep(folder)  # what a killed process was just writing
         write_json(self.path / "begun.json", self.identity())
         write_text(self.path / "config.yaml", to_yaml(self.config))
 
@@ -158,7 +171,8 @@ class RunFolder:
 
     def finish(self, **facts: Any) -> None:
         """Mark the run complete; `facts` (seconds, steps, ...) are kept with it."""
-        write_json(self.path / "complete.json", {"id": uuid.uuid4().hex, **self.identity(), **facts})
+        done = {"id": uuid.uuid4().hex, **self.identity(), **facts, "files": describe_run(self.path)}
+        write_sealed(self.path / DONE, done)
 
 
 def hashed_folders(config: Config) -> bool:
@@ -182,10 +196,5 @@ def in_order(targets: Iterable[RunFolder]) -> list[RunFolder]:
 
 def completed_id(path: Path, what: str) -> str:
     """The id in `path/complete.json`. Raises InputError that says which stage to run when there is none."""
-    file = path / "complete.json"
-    if not file.is_file():
-        raise InputError(f"{path}: {what} is not finished there; run that stage first")
-    value = read_json(file)
-    if not isinstance(value, dict) or not isinstance(value.get("id"), str):
-        raise InputError(f"{file}: not a completion mark; delete the folder and run {what} again")
-    return value["id"]
+    found: str = read_done(path, what)["id"]
+    return found
