@@ -187,7 +187,10 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         raise AssertionError(f"{key}: unions are not used in the tree")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:  # of 400 digits
+            raise _wrong(key, value, "a finite number", where) from None
     if hint is float and isinstance(value, str) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
         value = float(value)  # numbers to everyone but YAML, which spells them .nan and .inf
     if type(value) is not hint:

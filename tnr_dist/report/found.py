@@ -25,7 +25,7 @@ from tnr_dist.yaml_text import load_yaml
 
 _SEED = re.compile(r"seed-(\d+)")
 _MADE_FROM: dict[str, tuple[type, ...]] = {"settings": (dict,), "extra": (dict,), "inputs": (dict,), "id": (str,)}
-_LARGEST = 1e100
+_LARGEST, _SMALLEST = 1e100, 1e-100
 _MARK = re.compile(r"-[0-9a-f]{10}$")  # RunFolder.path: a mark of the settings
 
 
@@ -117,6 +117,8 @@ def number(value: Any) -> float | None:
         found = float(value)
     except OverflowError:  # of 400 digits
         return None
+    if abs(found) < _SMALLEST:
+        return 0.0
     return found if abs(found) < _LARGEST else None  # NaN is not below anything
 
 

@@ -58,7 +58,7 @@ class Model:
     @cached_property
     def impressions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of the raw file and every impression's AUC, averaged over the seeds; None where not all have kept it."""
-        runs = [run for run in self.group.scored if (run.results or {}).get("split", "") == self.split]
+        runs = [run for run in self.group.scored if ((run.results or {}).get("split") or "") == self.split]
         files = [run.path / "impressions.parquet" for run in runs]
         if not files or not all(file.is_file() for file in files):
             return None
@@ -78,8 +78,8 @@ def models_of(groups: Sequence[Group]) -> list[Model]:
         found = [run.results for run in group.scored if run.results is not None]
         if not found:
             continue
-        split = str(found[0].get("split", ""))
-        found = [one for one in found if one.get("split", "") == split]
+        split = str(found[0].get("split") or "")
+        found = [one for one in found if (one.get("split") or "") == split]
         values = {name: [v for one in found if (v := number(one.get(name))) is not None] for name in NAMES}
         size = found[0].get("model") or {}
         speed = speeds.get(_shape(group.scored[0]))

@@ -56,7 +56,8 @@ def check_file(run: Path, name: str) -> None:
 def check_run(run: Path) -> None:
     """`check_file` of every file of a finished run."""
     done = read_done(run, "training")
-    _check(run, list(done.get("files") or ()), done)
+    files = done.get("files")
+    _check(run, list(files) if isinstance(files, dict) else ["model.safetensors"], done)
 
 
 def _check(run: Path, names: list[str], done: dict[str, Any]) -> None:
