@@ -112,6 +112,7 @@ stage2: *clicks
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute on two idle cores
 def test_a_sweep_is_made_once_and_grows(tiny_plm, tmp_path):
     """Tiny models: the grid is trained and scored, a second sweep trains nothing but the point that it adds."""
     config = tmp_path / "tiny.yaml"
