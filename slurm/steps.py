@@ -11,7 +11,7 @@ from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index
 from tnr_dist.errors import InputError
 from tnr_dist.stages import pipeline
-from tnr_dist.stages.rows import rows_of
+from tnr_dist.stages.targets import rows_of
 
 # A job: its name, its script, the jobs it waits for, the size of its array (0: none), further overrides.
 Job = tuple[str, str, list[str], int, list[str]]

@@ -226,7 +226,8 @@ def baseline(
 def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
     """Score a split with a trained model (evaluate.run, evaluate.split) and write its results.json.
 
-    The model is the stage-2 student of student.layers layers, in CONFIG's output; another one: evaluate.run=RUN_FOLDER.
+    The model is the stage-2 student of student.layers layers, in CONFIG's output or its seed-N/; another one:
+    evaluate.run=RUN_FOLDER.
     Reads the sections evaluate, data, and what the student's run is known by: plm, model, student and the stages' own.
     """
     from tnr_dist.stages.evaluate import evaluate as work
@@ -251,7 +252,8 @@ def predict(
 ) -> None:
     """Rank a split's candidates and write MIND's prediction.zip; or check one with --check FILE.
 
-    The model is the stage-2 student of student.layers layers, in CONFIG's output; another one: evaluate.run=RUN_FOLDER.
+    The model is the stage-2 student of student.layers layers, in CONFIG's output or its seed-N/; another one:
+    evaluate.run=RUN_FOLDER.
     The split is evaluate.split.
     """
     if check is not None:
@@ -275,7 +277,13 @@ def predict(
 
 @app.command("export")
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder of a finished stage, for example runs/demo/seed-0/stage2-2.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Run folder of a finished stage, for example runs/demo/seed-0/stage2-2; or a configuration file, of "
+            "which the stage-2 student of student.layers layers is taken."
+        ),
+    ],
     to: Annotated[
         list[str], typer.Option(help="hf, onnx, torch.export or vectors; several with commas, or --to again.")
     ],
@@ -285,22 +293,56 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     speed: Annotated[bool, typer.Option(help="Measure latency and throughput for the card, some seconds.")] = True,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the configuration file.")
+    ] = None,
 ) -> None:
     """Write a trained model in forms that other tools load: Hugging Face, ONNX and INT8, torch.export, news vectors."""
     from tnr_dist.export.command import export as work
 
+    if run.is_file():
+        from tnr_dist.stages.chosen import chosen_run
+        from tnr_dist.stages.common import DataSet
+
+        resolved = _configure(run, overrides, print_config=False)
+        run = chosen_run(resolved, DataSet.open(resolved), argument="tnr export ")
+    elif overrides:
+        raise InputError(f"{overrides[0]}: a setting changes a configuration file; {run} is none")
     forms = [form for part in to for form in part.split(",")]
     for folder in work(run, forms, output, data=data, force=force, speed=speed):
         print(folder)
 
 
 @app.command("run", epilog=_STOPS)
-def run(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """Run all stages in order, skip those that are complete, and end with a table of results."""
+def run(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    print_config: PrintConfig = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be made, replaced and skipped, with times.")
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Put new runs into the place of those of other settings; an old one goes once the new one is complete.",
+        ),
+    ] = False,
+) -> None:
+    """Run all stages in order, skip those that are complete, and end with a table of results.
+
+    Runs of other settings stay: a new run then gets a folder beside them, its name with a mark of its settings.
+    """
     from tnr_dist.engines.environment import detect
     from tnr_dist.stages import pipeline
 
     resolved = _configure(config, overrides, print_config)
+    if dry_run:
+        from tnr_dist.stages.outlook import describe
+
+        if detect().rank == 0:
+            print(describe(resolved, replace=replace))
+        return
     started_by_run = _DATA_READY in os.environ
     if detect().launcher == "none":
         pipeline.ensure_data(resolved)
@@ -318,7 +360,7 @@ def run(config: ConfigArgument, overrides: OverridesArgument = None, print_confi
     elif not started_by_run:
         pipeline.ensure_data(resolved)
     with _engine(resolved, "run") as engine:
-        pipeline.run_chain(resolved, engine)
+        pipeline.run_chain(resolved, engine, replace=replace)
     # `tnr run` prints the table for the ranks that it started itself; under a launcher rank 0 does.
     if detect().rank == 0 and not started_by_run:
         pipeline.report(resolved)

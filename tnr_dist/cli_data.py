@@ -38,7 +38,8 @@ def data_prepare(
     ] = "",
     split_seed: Annotated[int, typer.Option(help="Seed of random:F.")] = 0,
     max_unknown: Annotated[
-        float, typer.Option(help="Stop when more than this share of a split's candidates is unknown.")
+        float,
+        typer.Option(help="Stop when more of a split's candidates, or of the news in its histories, are unknown."),
     ] = 0.2,
     part: Annotated[str, typer.Option(help="i/n: make share i (1 to n) of the shards only, for a job array.")] = "",
     merge: Annotated[

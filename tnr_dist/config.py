@@ -48,7 +48,7 @@ class DataConfig:
     abstract_tokens: int = 50  # tokens kept of an abstract
     dev_split: str = ""  # for data without a dev split: last-days:N or random:F
     test_split: str = ""  # for data without a test split: last-days:N or random:F
-    max_unknown: float = 0.2  # stop when more than this share of a split's candidates is unknown
+    max_unknown: float = 0.2  # stop when more of a split's candidates, or of the news in its histories, are unknown
     history: int = 50  # L: the last L clicked news
     negatives: int = 4  # K: non-clicked news of the same impression
     few_negatives: Literal["repeat", "mask"] = "repeat"  # impressions with fewer than K non-clicked candidates
@@ -410,8 +410,9 @@ class Config:
     """The whole tree."""
 
     output: str = "runs/run"  # every stage's run folder lies in here
-    # hashed: the names of run folders carry a mark of their settings, so that runs of other settings lie side by side;
-    # auto: where rows change settings.
+    # A run that is there is found by its settings and inputs, whatever its folder is called; this names new ones. auto:
+    # plain names, such as stage2-4, and a mark of the settings behind the name where another run has the plain one;
+    # hashed: always the mark; plain: never, so that other settings need another output or `tnr run --replace`.
     folders: Literal["auto", "plain", "hashed"] = "auto"
     seed: int = 0  # of everything drawn at random: heads, order of the samples, negatives, dropout
     seeds: int = 1  # `tnr run`: repeat everything but the data with so many seeds

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import math
 import re
 import types
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from tnr_dist.config import NEWS_INPUTS, Config, TrainConfig, ValidatedTrainConfig, get
+from tnr_dist.config_hints import nearest_key
 from tnr_dist.errors import InputError
 
 
@@ -108,7 +108,7 @@ def _override(config: Config, override: str, where: str) -> None:
     for depth, part in enumerate(parts):
         hints = typing.get_type_hints(type(node)) if dataclasses.is_dataclass(node) else {}
         if part not in hints:
-            raise InputError(_unknown(key, ".".join(parts[:depth]), part, list(hints), where))
+            raise InputError(_unknown(key, ".".join(parts[:depth]), part, type(node), where))
         if depth < len(parts) - 1:
             node = getattr(node, part)
     hint = typing.get_type_hints(type(node))[parts[-1]]
@@ -128,33 +128,15 @@ def _first(kind: Any) -> str:
     return dataclasses.fields(kind)[0].name
 
 
-def _all_keys(kind: Any, prefix: str = "") -> list[str]:
-    keys = []
-    for name, hint in typing.get_type_hints(kind).items():
-        keys.append(prefix + name)
-        if dataclasses.is_dataclass(hint):
-            keys += _all_keys(hint, f"{prefix}{name}.")
-    return keys
-
-
-def _unknown(full: str, parent: str, part: str, known: list[str], where: str) -> str:
-    near = difflib.get_close_matches(part, known, n=1, cutoff=0.5)
-    if near:
-        hint = f"{parent}.{near[0]}" if parent else near[0]
-    else:
-        # The leaf may exist in another group: `lr` alone, or `data.lr`.
-        leaf = part.rpartition(".")[2]
-        keys = _all_keys(Config)
-        same = [key for key in keys if key.rpartition(".")[2] == leaf]
-        hint = (same or difflib.get_close_matches(full, keys, n=1, cutoff=0.0) or known)[0]
-    return f"{where}: unknown key {full!r}; did you mean {hint!r}?"
+def _unknown(full: str, parent: str, part: str, kind: type, where: str) -> str:
+    return f"{where}: unknown key {full!r}; did you mean {nearest_key(full, parent, part, kind)!r}?"
 
 
 def _build(kind: Any, tree: dict[str, Any], prefix: str, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     for key in tree:
         if key not in hints:
-            raise InputError(_unknown(prefix + str(key), prefix.rstrip("."), str(key), list(hints), where))
+            raise InputError(_unknown(prefix + str(key), prefix.rstrip("."), str(key), kind, where))
     return kind(**{key: _convert(hints[key], value, prefix + key, where) for key, value in tree.items()})
 
 

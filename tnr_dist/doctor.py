@@ -32,7 +32,7 @@ from tnr_dist.files import file_hash
 from tnr_dist.hardware import cores
 from tnr_dist.stages import cache
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.rows import each_seed
+from tnr_dist.stages.targets import each_seed
 from tnr_dist.stages.terms import terms_of
 
 _OPTIONAL = ("deepspeed", "horovod", "triton", "wandb", "webdataset")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +30,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     temporary.unlink()
+    mode = _mode_of_new(temporary)
     try:
         yield temporary
+        _give_mode(temporary, mode)
         if temporary.is_file():
             # The name must not be on disk before the content is.
             with temporary.open("rb") as file:
@@ -47,6 +50,23 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if not isinstance(error, OSError) and (found := re.search(r"\(os error (\d+)\)", str(error))):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
         raise
+
+
+def _mode_of_new(path: Path) -> int:
+    """The permissions that a new file gets here: the user's umask and the folder's access list decide."""
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
+    os.close(handle)
+    path.unlink()
+    return mode
+
+
+def _give_mode(path: Path, mode: int) -> None:
+    """Permissions of a new file for what a library (safetensors) has written for its user alone."""
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        found = file.lstat().st_mode if file.exists() else 0
+        if stat.S_ISREG(found) and stat.S_IMODE(found) == 0o600:
+            file.chmod(mode)
 
 
 def check_writable(path: Path | str) -> None:

@@ -44,6 +44,23 @@ def held(folder: Path, *, shared: bool = False) -> Iterator[None]:
                 folder.rmdir()  # where nothing came to be in it
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds `folder` now, this one too."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks on this file system
+        pass
+    finally:
+        os.close(handle)
+    return False
+
+
 def _take(path: Path, kind: int) -> int | None:
     end = time.monotonic() + _PATIENCE
     while True:

@@ -50,6 +50,14 @@ def test_resolved_yaml_reads_back(tmp_path):
         ("sed=1", "did you mean 'seed'"),
         ("lr=1", "did you mean 'post_train.lr'"),
         ("data.lr=1", "did you mean"),
+        ("stage2.learning_rate=1", "did you mean 'stage2.lr'"),  # what its comment says
+        ("stage2.head_learning_rate=1", "did you mean 'stage2.head_lr'"),
+        ("finetune.batch=1", "did you mean 'finetune.batch_size'"),  # a part of its name
+        ("stage2.temp=1", "did you mean 'stage2.temperature'"),
+        ("stage1.num_epochs=1", "did you mean 'stage1.epochs'"),  # what others call it
+        ("stage2.max_grad_norm=1", "did you mean 'stage2.clip_norm'"),
+        ("learning_rate=1", "did you mean 'post_train.lr'"),
+        ("student.num_layers=1", "did you mean 'student.layers'"),
         ("stage2.lr=fast", "command line: stage2.lr='fast': expected a number"),
         ("seed=1.5", "seed=1.5: expected a whole number"),
         ("seed=true", "expected a whole number"),

@@ -7,12 +7,10 @@ import inspect
 import math
 import os
 import platform
-import subprocess
 import threading
 import time
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +19,7 @@ import psutil
 from tnr_dist.engines.allocator import keep_freed_memory
 from tnr_dist.errors import InputError
 from tnr_dist.hardware import cpu_name
+from tnr_dist.revision import commit
 
 NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step", "kernels", "engines", "serve")
 
@@ -97,21 +96,6 @@ def surroundings() -> dict[str, Any]:
     if torch.cuda.is_available():
         where["gpu"] = torch.cuda.get_device_name()
     return where
-
-
-def commit() -> str:
-    """The source's commit, with `+` when files differ from it; empty outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return found.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
 class PeakMemory:

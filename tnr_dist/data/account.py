@@ -46,6 +46,11 @@ class Account:
         """Share of the split's candidates that are not in any news.tsv."""
         return self.unknown_candidates / max(self.candidates, 1)
 
+    @property
+    def unknown_history_share(self) -> float:
+        """Share of the news in the split's histories that are not in any news.tsv."""
+        return self.unknown_history_items / max(self.history_items, 1)
+
 
 # Key, label, and what it is a share of.
 _LABELS: Iterable[tuple[str, str, str]] = (

@@ -27,6 +27,7 @@ from tnr_dist.data.mind import SPLITS, Chunk, RawSplit, Source, chunks_of, find_
 from tnr_dist.data.pool import Pool
 from tnr_dist.data.request import FORMAT_VERSION, WORK, PrepareOptions, begin, parse_rule, request_of
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
+from tnr_dist.data.unknown import describe_unknown
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json, read_json_object, write_json
 from tnr_dist.hardware import cores
@@ -93,12 +94,22 @@ def prepare(
 
 def _existing(output: Path, request: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a complete data set; InputError when it was not made from this request."""
-    manifest = read_manifest(output)
-    if manifest.get("request") != request:
-        before = manifest.get("request", {})
-        changed = [k for k in {**before, **request} if before.get(k) != request.get(k)]
-        raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")
+    manifest = _made_from(output, request)
     say(f"{output}: already prepared")
+    return manifest
+
+
+def check_request(options: PrepareOptions, output: Path) -> None:
+    """Raise InputError when a complete data set was not made from these options and the files that they name."""
+    _made_from(output, request_of(options))
+
+
+def _made_from(output: Path, request: dict[str, Any]) -> dict[str, Any]:
+    manifest = read_manifest(output)
+    before = without_names(manifest).get("request", {})
+    changed = [key for key in {**before, **request} if before.get(key) != request.get(key)]
+    if changed:
+        raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")
     return manifest
 
 
@@ -180,6 +191,19 @@ class _Preparation:
                     f"{share}, more than max_unknown={self.options.max_unknown}; is the news file incomplete? "
                     "--max-unknown 1 accepts it"
                 )
+            if account.unknown_history_share > self.options.max_unknown:
+                print_counts(manifest)
+                raise InputError(
+                    f"{sources[name]}: {account.unknown_history_share:.1%} of the news in the histories (fourth column) are "
+                    f"in no news.tsv, more than max_unknown={self.options.max_unknown}, "
+                    f"{self._unknown_in(sources[name])} (--max-unknown 1 accepts it)"
+                )
+
+    def _unknown_in(self, source: Source) -> str:
+        """See `describe_unknown`."""
+        known = set(pq.read_table(self.output / "news.parquet", columns=["id"])["id"].to_pylist())
+        with self._text(source).open(encoding="utf-8", errors="replace") as lines:
+            return describe_unknown((line.split("\t")[3] for line in lines if line.count("\t") > 2), known)
 
     # Texts ----------------------------------------------------------------------------------------------------------
 
@@ -399,4 +423,11 @@ def _check_counts(counts: dict[str, Any], name: str, path: Path) -> None:
 
 def manifest_hash(folder: Path | str) -> str:
     """A digest that changes when the data set does."""
-    return hashlib.sha256(json.dumps(read_manifest(folder), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(without_names(read_manifest(folder)), sort_keys=True).encode()).hexdigest()
+
+
+def without_names(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without what its PLM was called: the same PLM under another name gives the same data set."""
+    request = {key: value for key, value in manifest.get("request", {}).items() if key != "plm"}
+    tokenizer = {key: value for key, value in manifest["tokenizer"].items() if key != "name"}
+    return manifest | {"request": request, "tokenizer": tokenizer}

@@ -97,7 +97,8 @@ def request_of(options: PrepareOptions) -> dict[str, Any]:
         sources = list(threads.map(_describe, files.values(), files))
     # Where only titles are read there is no further table, so that what was prepared before stays as it is.
     lengths = options.news_lengths
-    for name in ("news_inputs", "category_tokens", "subcategory_tokens", "abstract_tokens"):
+    # What the PLM is called does not matter, its tokenizer does.
+    for name in ("plm", "news_inputs", "category_tokens", "subcategory_tokens", "abstract_tokens"):
         del value[name]
     if lengths != {"title": options.title_tokens}:
         value["news_inputs"] = [[name, length] for name, length in lengths.items()]
@@ -131,7 +132,8 @@ def begin(output: Path, request: dict[str, Any]) -> bool:
             begun.rename(work)
         except OSError:  # another part was first
             shutil.rmtree(begun)
-    if read_json(work / "request.json") != request:
+    asked_before = {key: value for key, value in read_json(work / "request.json").items() if key != "plm"}
+    if asked_before != request:
         raise InputError(
             f"{output}: an unfinished preparation with other options or input; delete it or choose another folder"
         )

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from tnr_dist.data.mind import Source, chunks_of, parse_behaviours, read_news, scan_chunk, split_of
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, describe, read_index, read_shard
 from tnr_dist.data.tokens import read_table
+from tnr_dist.data.unknown import MOST_UNKNOWN, describe_unknown
 from tnr_dist.errors import InputError
 from tnr_dist.files import file_hash, read_json
 from tnr_dist.progress import Bar
@@ -281,20 +282,31 @@ def _count_rows(path: Path) -> int:
 
 
 def _unknown_news(folder: Path) -> list[Finding]:
-    """Compare the candidates of the first impressions with the news that are there: news.tsv may be cut short."""
+    """Compare candidates and histories of the first impressions with the news that are there: news.tsv may be cut short."""
     with (folder / "news.tsv").open("rb") as file:
-        news = {line.partition(b"\t")[0].removeprefix(BOM_UTF8) for line in file}
+        news = {line.partition(b"\t")[0].removeprefix(BOM_UTF8).decode("utf-8", "replace") for line in file}
+    rows = [line.decode("utf-8", "replace").split("\t") for _, line in _first_rows(folder / "behaviors.tsv")]
     candidates = [
-        candidate.rsplit(b"-", 1)[0] if candidate.endswith((b"-0", b"-1")) else candidate
-        for _, line in _first_rows(folder / "behaviors.tsv")
-        for candidate in line.split(b"\t")[4].split()
+        candidate.rsplit("-", 1)[0] if candidate.endswith(("-0", "-1")) else candidate
+        for row in rows
+        for candidate in row[4].split()
     ]
-    unknown = sum(candidate not in news for candidate in candidates)
-    if not unknown:
-        return []
-    message = f"{unknown:,} of the first {len(candidates):,} candidates are not in news.tsv"
-    level: Literal["error", "warning"] = "error" if unknown > 0.2 * len(candidates) else "warning"
-    return [Finding(level, str(folder), message, "take news.tsv and behaviors.tsv from the same zip, whole")]
+    findings = []
+    if unknown := sum(candidate not in news for candidate in candidates):
+        message = f"{unknown:,} of the first {len(candidates):,} candidates are not in news.tsv"
+        level: Literal["error", "warning"] = "error" if unknown > MOST_UNKNOWN * len(candidates) else "warning"
+        advice = "take news.tsv and behaviors.tsv from the same zip, whole"
+        findings.append(Finding(level, str(folder), message, advice))
+    clicked = [word for row in rows for word in row[3].split()]
+    unknown = sum(word not in news for word in clicked)
+    if unknown > MOST_UNKNOWN * len(clicked):
+        said = describe_unknown((row[3] for row in rows), news)
+        message = (
+            f"{unknown:,} of the first {len(clicked):,} news in histories (fourth column) are not in news.tsv, {said}"
+        )
+        advice = "separate the news of a history by spaces, and take both files from the same zip, whole"
+        findings.append(Finding("error", str(folder / "behaviors.tsv"), message, advice))
+    return findings
 
 
 def _missing(folder: Path, seen: set[str]) -> list[Finding]:

@@ -13,6 +13,7 @@ from tnr_dist.errors import InputError, mendable
 from tnr_dist.export.description import FORMATS, Description
 from tnr_dist.files import atomic_path
 from tnr_dist.progress import say
+from tnr_dist.train.places import DATA, looked_for
 
 if TYPE_CHECKING:
     from tnr_dist.export.source import Source
@@ -39,7 +40,7 @@ def export(
         run: its folder.
         to: formats, of `FORMATS`.
         out: folder that gets one folder a format, named after it; None: RUN/export.
-        data: prepared data set of `vectors`; None: the one that the run was trained on.
+        data: prepared data set, for `vectors` and the card; None: the one that the run was trained on.
         force: replace what is there.
         speed: also measure latency and throughput of what was exported, some seconds a format.
 
@@ -55,7 +56,8 @@ def export(
     from tnr_dist.export.vectors import data_id
 
     source = Source.open(run)
-    data = data or Path(source.config.data.dir)
+    if data is None:
+        data = _own_data(run, source, to)
     out = out or run / "export"
     wanted: dict[Path, Description] = {}
     for form in dict.fromkeys(to):
@@ -74,6 +76,19 @@ def export(
     for place, description in wanted.items():
         _make(source, description, data, place, speed)
     return [out / form for form in dict.fromkeys(to)]
+
+
+def _own_data(run: Path, source: Source, to: Sequence[str]) -> Path:
+    """The data set that a run was made from, which may be gone."""
+    data = Path(source.config.data.dir)
+    if not (data / "manifest.json").is_file():
+        where = looked_for(run, DATA, source.config.data.dir)
+        if "vectors" in to:
+            raise InputError(f"{run}: the data set that it was made from is not at {where}; name it with --data")
+        say(
+            f"{run}: the data set that it was made from is not at {where}; the card does not describe it (--data names it)"
+        )
+    return data
 
 
 def _check(to: Sequence[str]) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tnr_dist.config import Config
-from tnr_dist.config_file import load_config
 from tnr_dist.errors import InputError
 from tnr_dist.export.description import Description
 from tnr_dist.files import file_hash, read_json, read_json_object
 from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
+from tnr_dist.train.places import PLM, looked_for, run_config
 from tnr_dist.train.runfolder import completed_id
 
 
@@ -48,12 +48,12 @@ class Source:
         completed_id(run, "training")
         weights = run / "model.safetensors"
         model, spec = load_recommender(weights)
-        done, config = read_json(run / "complete.json"), load_config(run / "config.yaml")
+        done, config = read_json(run / "complete.json"), run_config(run)
         if config.data.news_inputs != ["title"]:
             raise InputError(
                 f"{run}: reads {', '.join(config.data.news_inputs)} of a news (data.news_inputs); exports know titles only"
             )
-        tokenizer = load_tokenizer(config.plm.name)
+        tokenizer = _tokenizer_of(run, config, done.get("tokenizer"))
         if tokenizer.vocab_size > spec.encoder.vocab_size:
             raise InputError(
                 f"{run}: the tokenizer of {config.plm.name} has {tokenizer.vocab_size} tokens, the model only "
@@ -92,6 +92,27 @@ class Source:
         return Description(
             form, self.spec.to_dict(), self.title_tokens, self.config.data.history, self.pad_id, made_from
         )
+
+
+def _tokenizer_of(run: Path, config: Config, wanted: str | None) -> Tokenizer:
+    """The PLM's tokenizer, or the copy that the data set keeps of it; `wanted`: its hash (None: an earlier version's run).
+
+    Raises InputError when none of them is the one that the run was trained with.
+    """
+    faults = []
+    for name in (config.plm.name, str(Path(config.data.dir) / "tokenizer")):
+        if name is not config.plm.name and not Path(name).is_dir():
+            continue
+        try:
+            found = load_tokenizer(name)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if wanted in (None, found.hash):
+            return found
+        faults.append(f"{name}: not the tokenizer that {run} was trained with")
+    looked = f"{looked_for(run, PLM, config.plm.name)} or {Path(config.data.dir) / 'tokenizer'}"
+    raise InputError(f"{run}: the tokenizer that it was trained with is not at {looked} ({'; '.join(faults)})")
 
 
 def _results_of(file: Path, run_id: str) -> dict[str, Any] | None:

@@ -95,9 +95,14 @@ def load_plm(name: str, layers: int | None = None) -> tuple[Encoder, TokenizerFi
     return encoder, tokenizer
 
 
+def config_file(folder: Path) -> Path | None:
+    """The configuration published with the weights; None where there is none."""
+    return one_file(folder, "config.json", "*-config.json")
+
+
 def read_config(folder: Path) -> EncoderConfig:
     """Encoder configuration from a published config.json, or UniLMv2's own where only its weights are there."""
-    path = one_file(folder, "config.json", "*-config.json")
+    path = config_file(folder)
     if path is not None:
         return _encoder_config(read_json(path), path)
     if (folder / unilm.WEIGHTS_FILE).is_file():

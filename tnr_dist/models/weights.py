@@ -46,16 +46,28 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
     Raises:
         InputError: no such file, a corrupt one, or one that holds anything but tensors.
     """
+    paths = weight_files(folder)
+    if len(paths) > 1:
+        weights = {key: value for path in paths[1:] for key, value in read_safetensors(path)[0].items()}
+        return weights, paths[0]
+    return (read_safetensors(paths[0])[0] if paths[0].name == MODEL_FILE else _read_bin(paths[0])), paths[0]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that `read_weights` reads: one, or the index of shards and the shards that it names.
+
+    Raises:
+        InputError: none is there, or the index is none.
+    """
     index = folder / f"{MODEL_FILE}.index.json"
     if (folder / MODEL_FILE).is_file():
-        path = folder / MODEL_FILE
-        return read_safetensors(path)[0], path
+        return [folder / MODEL_FILE]
     if index.is_file():
-        return _read_sharded(index), index
+        return [index, *_shards_of(index)]
     found = one_file(folder, "pytorch_model.bin", "*.bin")
     if found is None:
         raise InputError(f"{folder}: no weights; expected {MODEL_FILE}, {index.name} or pytorch_model.bin")
-    return _read_bin(found), found
+    return [found]
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -70,18 +82,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
 
 
-def _read_sharded(index: Path) -> dict[str, Tensor]:
+def _shards_of(index: Path) -> list[Path]:
     content = read_json(index)
     try:
         names = sorted({str(name) for name in content["weight_map"].values()})
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{index}: no weight_map; not an index of safetensors shards") from None
-    weights: dict[str, Tensor] = {}
+    if not names:
+        raise InputError(f"{index}: names no shards; not an index of safetensors shards")
     for name in names:
         if Path(name).name != name:
             raise InputError(f"{index}: shard {name!r} lies outside the folder")
-        weights.update(read_safetensors(index.parent / name)[0])
-    return weights
+        if not (index.parent / name).is_file():
+            raise InputError(f"{index.parent / name}: no such file; {index.name} names it")
+    return [index.parent / name for name in names]
 
 
 def _read_bin(path: Path) -> dict[str, Tensor]:
@@ -121,7 +135,20 @@ def save_model(module: nn.Module, path: Path | str, architecture: Mapping[str, A
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"format": "pt", "architecture": json.dumps(architecture)})
+        _sort_metadata(temporary)
     return path
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put a safetensors file's metadata into one order: the library's own differs from call to call."""
+    with path.open("r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size  # the same keys and values, as compact as before
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def load_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:

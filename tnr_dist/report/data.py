@@ -133,9 +133,8 @@ def _folders(runs: Sequence[Run]) -> dict[Path, set[str]]:
     """The runs' data sets, each with the identities that the runs know it by."""
     out: dict[Path, set[str]] = {}
     for run in runs:
-        place = run.config.get("data", {}).get("dir")
-        if isinstance(place, str) and place:
-            out.setdefault(Path(place), set()).add(str(run.made_from["inputs"].get("data", "")))
+        if run.data is not None:
+            out.setdefault(run.data, set()).add(str(run.made_from["inputs"].get("data", "")))
     return out
 
 
@@ -224,8 +223,8 @@ def _bin_name(low: int, high: int | None) -> str:
 
 
 def _source(model: Model) -> tuple[Path, str] | None:
-    place = model.group.first.config.get("data", {}).get("dir")
-    return (Path(place), model.split) if isinstance(place, str) and place else None
+    place = model.group.first.data
+    return (place, model.split) if place is not None else None
 
 
 def _by_bin(

@@ -16,10 +16,11 @@ import yaml
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json
 from tnr_dist.redaction import without_secrets
+from tnr_dist.train.places import data_folder
 from tnr_dist.train.tracking import read_metrics
 
 _SEED = re.compile(r"seed-(\d+)")
-_MARK = re.compile(r"-[0-9a-f]{10}$")  # RunFolder.path: a mark of the settings
+_MARK = re.compile(r"-[0-9a-f]{10}(\.\d+)?$")  # RunFolder.marked: a mark of the settings
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ class Run:
         found = _SEED.fullmatch(self.path.parent.name)
         seed = self.made_from["settings"].get("seed", self.config.get("seed", found and int(found[1])))
         return seed if isinstance(seed, int) else None
+
+    @cached_property
+    def data(self) -> Path | None:
+        """The data set that it was made from, where it lies now or was; None where the configuration names none."""
+        place = self.config.get("data", {}).get("dir") if isinstance(self.config.get("data"), dict) else None
+        return (data_folder(self.path, place) or Path(place)) if isinstance(place, str) and place else None
 
     @cached_property
     def total_steps(self) -> int | None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tnr_dist.config import Config, RowConfig
 from tnr_dist.config_file import load_config
 from tnr_dist.errors import InputError
 from tnr_dist.report.found import Run
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.rows import row_folder, rows_of
+from tnr_dist.stages.targets import row_folder, rows_of
 
 # The pipeline's order; other stages come after.
 STAGES = (
@@ -163,20 +164,32 @@ def _row(run: Run) -> tuple[int | None, str]:
         return None, run.name
     try:
         config = load_config(run.path / "config.yaml")
-        data = DataSet(Path(config.data.dir), {}, str(run.made_from["inputs"].get("data", "")))
-        rows = rows_of(config)
-        # A row's settings are in its runs' configuration already, so a row that changes less may seem to fit, too.
-        fitting = [
-            (len(row.set), -number, row.name)
-            for number, row in enumerate(rows)
-            if row_folder(config, data, row).path.name == run.path.name
-        ]
-    except (InputError, KeyError):
-        fitting = []  # of another version: its folder's name has to do
-    if not fitting:
+    except InputError:
+        return None, run.name  # of another version: its folder's name has to do
+    # A row's settings are in its runs' configuration already, so a row that changes less may seem to fit, too.
+    fitting = [
+        (len(row.set), -number, row.name) for number, row in enumerate(rows_of(config)) if _fits(row, config, run)
+    ]
+    if not fitting or (len(fitting) > 1 and "key" not in run.made_from):
         return None, run.name
     _, number, name = max(fitting)
     return -number, " ".join(name.split())
+
+
+def _fits(row: RowConfig, config: Config, run: Run) -> bool:
+    """Whether a run is what a row of its own configuration asks for."""
+    made_from = run.made_from
+    data = DataSet(Path(config.data.dir), {}, str(made_from["inputs"].get("data", "")))
+    plm = made_from["settings"].get("plm")
+    # The PLM itself may not be here: what it was stands in the run's settings.
+    known = {config.plm.name: str(plm["digest"])} if isinstance(plm, dict) and "digest" in plm else {}
+    try:
+        wanted = row_folder(config, data, row)
+        if "key" not in made_from:  # of an earlier version
+            return wanted.plain.name == run.name
+        return wanted.key_given(known) == made_from["key"]
+    except (InputError, KeyError):
+        return False
 
 
 def _told_apart(groups: list[Group]) -> list[Group]:

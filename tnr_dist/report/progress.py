@@ -11,6 +11,8 @@ from tnr_dist.report.found import Run, number
 from tnr_dist.report.groups import STAGES, Group, said
 from tnr_dist.report.page import Block, Cell, Figure, Fold, Section, Table, Tile
 
+_OF_ONE_RUN = ("started", "command")  # of environment.json: they differ between any two runs
+
 
 def tiles(runs: Sequence[Run]) -> list[Tile]:
     """How many runs are complete and what they took together."""
@@ -129,7 +131,7 @@ def _environment(groups: Sequence[Group]) -> Table:
                 "ranks": (run.complete or {}).get("ranks"),
                 "threads": config.get("threads") or None,
                 "plm": (config.get("plm") or {}).get("name"),
-                **run.environment,
+                **{key: value for key, value in run.environment.items() if key not in _OF_ONE_RUN},
             }
             # A cache has no ranks of its own to tell: it must not make a column of its own for that.
             said_facts = tuple((key, said(value)) for key, value in facts.items() if value is not None)

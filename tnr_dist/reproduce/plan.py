@@ -10,7 +10,8 @@ from tnr_dist.config import Config
 from tnr_dist.engines.base import Engine
 from tnr_dist.reproduce.studies import Study
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.rows import each_seed, evaluate_run, is_evaluated, make, row_folder
+from tnr_dist.stages.rows import evaluate_run, is_evaluated, make
+from tnr_dist.stages.targets import each_seed, row_folder
 from tnr_dist.train.runfolder import RunFolder, in_order
 
 
@@ -40,7 +41,7 @@ class Work:
 
 
 def study_config(config: Config, study: Study) -> Config:
-    """The configuration of a study: its rows, and folders marked by content so that studies share what is the same."""
+    """The configuration of a study: its rows, and new folders marked by content, whatever else is being made beside it."""
     one = copy.deepcopy(config)
     one.rows = study.rows
     one.folders = "hashed"
@@ -53,9 +54,9 @@ def plan(config: Config, data: DataSet, study: Study) -> list[Work]:
     works = []
     for one in each_seed(config):
         targets = [row_folder(one, data, row) for row in study.rows]
-        scored = {place.path for place in targets}
+        scored = {place.key for place in targets}
         for place in in_order(targets):
-            works.append(Work(place, one.seed, place.path in scored, [need.path for need in place.needs]))
+            works.append(Work(place, one.seed, place.key in scored, [need.path for need in place.needs]))
     return works
 
 

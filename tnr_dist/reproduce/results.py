@@ -21,7 +21,8 @@ from tnr_dist.reproduce.plan import study_config
 from tnr_dist.reproduce.studies import Study
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import news_per_second, read_impressions
-from tnr_dist.stages.rows import each_seed, is_evaluated, row_folder
+from tnr_dist.stages.rows import is_evaluated
+from tnr_dist.stages.targets import each_seed, row_folder
 
 # The metrics that rows are compared by.
 COMPARED = ("auc", "ndcg10")

@@ -25,6 +25,7 @@ from tnr_dist.stages.common import NEWS_SETTINGS, DataSet, begin, may_start, tra
 from tnr_dist.stages.finetune import teacher_folder
 from tnr_dist.train import preemption
 from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.train.surroundings import write_surroundings
 from tnr_dist.train.tracking import log_work
 
 
@@ -43,8 +44,7 @@ def expected(config: Config, data: DataSet) -> dict[str, Any]:
     teachers = []
     for number in range(config.finetune.teachers):
         run = teacher_folder(config, data, number)
-        run_id = run.id
-        teachers.append({"run": run.path.name, "id": run_id, "sha256": file_hash(run.path / "model.safetensors")})
+        teachers.append({"id": run.id, "sha256": file_hash(run.path / "model.safetensors")})
     return {
         "tokenizer": data.manifest["tokenizer"]["hash"],
         "data": data.id,
@@ -72,6 +72,8 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     if not may_start(place, engine, redo):
         return
     begin(place, engine, redo)
+    if rank == 0:
+        write_surroundings(place.path, engine)
     began = time.monotonic()
     engine.use_precision(config.precision)  # nothing is trained here, and an earlier stage may have had another
     models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]

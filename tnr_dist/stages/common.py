@@ -274,16 +274,16 @@ def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.Exit
     if rank == 0:
         run.check(redo=redo)
         if state == "stale":
-            say(f"{run.path}: made again ({why} changed)")
+            say(f"{run.path}: replaced once the new one is complete ({why} changed)")
     elif state == "stale" and not redo:
         raise InputError(f"{run.path}: holds a finished run made otherwise ({why})")
     return True
 
 
-def begin(run: RunFolder, engine: Engine, redo: bool) -> None:
-    """Make a run folder ready that `may_start`, on all ranks."""
-    if engine.environment.rank == 0:
-        run.begin(redo=redo)
+def begin(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.ExitStack | None = None) -> None:
+    """Make a run folder ready that `may_start`, on all ranks; `alone` holds the folder's lock."""
+    if engine.environment.rank == 0 and run.begin(redo=redo) and alone is not None:
+        alone.enter_context(held(run.path))  # the lock went with the folder that was set aside
     engine.barrier()
 
 
@@ -304,7 +304,7 @@ def train_model(
 ) -> None:
     """Train a stage's task into its run folder: begin, train, save the model, mark as complete.
 
-    A complete run is left as it is; `redo` replaces one made from other settings or inputs. With `keep_models` above 1
+    A complete run is left as it is; `redo` replaces one made from other settings or inputs, once the new one is complete. With `keep_models` above 1
     the models of as many intervals of `keep_every` steps before the end are kept too (`kept_model`; 0: of all steps cut
     into `keep_models` parts).
     """
@@ -315,7 +315,7 @@ def train_model(
         torch.manual_seed(stream_seed(run.config.seed, run.stage))
         # Bad data, models and settings are found here, before anything of an earlier run is given up.
         config, task = run.config, make_task()
-        begin(run, engine, redo)
+        begin(run, engine, redo, alone)
         with Tracker(run, engine) as tracker:
             facts = train(engine, task, run, config, tracker, _keeper(engine, run, task, keep_models, keep_every))
             if engine.environment.rank == 0:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from tnr_dist.config import Config
-from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import SplitIndex, read_index
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine, choose_precision
@@ -23,26 +22,23 @@ from tnr_dist.hardware import cores
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
 from tnr_dist.progress import say
-from tnr_dist.stages import stage2
+from tnr_dist.stages.chosen import chosen_run
 from tnr_dist.stages.common import DataSet, stop_if_asked
 from tnr_dist.tracking.tables import Table, nearest_news, news_titles, worst_impressions
+from tnr_dist.train.places import run_config
 from tnr_dist.train.runfolder import completed_id
 from tnr_dist.train.tracking import log_evaluation
-
-
-def chosen_run(config: Config, data: DataSet) -> Path:
-    """The run folder to score: `evaluate.run`, or the student of stage 2."""
-    if config.evaluate.run:
-        return Path(config.evaluate.run)
-    return stage2.run_folder(config, data).path
 
 
 def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Recommender, dict[str, Any], Config]:
     completed_id(run, "training")
     done = read_json(run / "complete.json")
-    trained_with = load_config(run / "config.yaml")
+    trained_with = run_config(run)
     model, _ = load_recommender(run / "model.safetensors")
-    data.check_tokenizer_name(trained_with.plm.name)
+    if isinstance(done.get("tokenizer"), str):
+        data.check_tokenizer(done["tokenizer"], trained_with.plm.name)
+    else:  # of an earlier version
+        data.check_tokenizer_name(trained_with.plm.name)
     if trained_with.data.news_inputs != config.data.news_inputs:
         raise InputError(
             f"data.news_inputs={config.data.news_inputs}: {run} was trained on {trained_with.data.news_inputs}"

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tnr_dist.config import Config
 from tnr_dist.data.prepare import PrepareOptions, prepare, read_manifest
 from tnr_dist.data.shards import read_index
@@ -18,8 +20,10 @@ from tnr_dist.files import read_json, read_json_object, write_json, write_text
 from tnr_dist.progress import say
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import labelled_index
-from tnr_dist.stages.rows import each_seed, evaluate_run, is_evaluated, make, row_folder, rows_of
-from tnr_dist.train.runfolder import in_order
+from tnr_dist.stages.rows import evaluate_run, is_evaluated, make
+from tnr_dist.stages.targets import each_seed, row_folder, rows_of
+from tnr_dist.train.owned import MARKS, is_run
+from tnr_dist.train.runfolder import RunFolder, at_names, in_order
 from tnr_dist.train.tracking import read_metrics
 
 
@@ -81,10 +85,8 @@ def is_complete(config: Config) -> bool:
         read_manifest(config.data.dir)
         data = DataSet.open(config)
         for one in each_seed(config):
-            targets = [row_folder(one, data, row) for row in rows_of(one)]
-            if not all(place.is_complete() for place in in_order(targets)):
-                return False
-            if not all(is_evaluated(place) for place in targets):
+            runs, targets = placed_rows(one, data)
+            if not all(run.is_complete() for run in runs) or not all(is_evaluated(run) for run in targets):
                 return False
         yardsticks = Path(config.output) / "baselines.json"
         return yardsticks.is_file() and read_json_object(yardsticks).get("made_from") == _scored(config, data)
@@ -92,19 +94,48 @@ def is_complete(config: Config) -> bool:
         return False
 
 
-def run_chain(config: Config, engine: Engine) -> None:
-    """All stages of all seeds on this rank."""
+def placed_rows(
+    config: Config, data: DataSet, *, instead: bool = False, engine: Engine | None = None
+) -> tuple[list[RunFolder], list[RunFolder]]:
+    """All runs of one seed, inputs first, and of them those of the rows, each with its folder (`runfolder.in_order`).
+
+    With an `engine` all ranks get the folders that rank 0 has found: it may be ahead of them and have begun the first.
+    """
+    rows = [row_folder(config, data, row).key for row in rows_of(config)]
+    runs = in_order([row_folder(config, data, row) for row in rows_of(config)], instead=instead)
+    if engine is not None:
+        names = "\n".join(run.path.name for run in runs)
+        first = engine.gather(np.frombuffer(names.encode(), np.uint8))[0].tobytes().decode()
+        runs = at_names(runs, first.split("\n"))
+    by_key = {run.key: run for run in runs}
+    return runs, [by_key[key] for key in rows]
+
+
+def run_chain(config: Config, engine: Engine, *, replace: bool = False) -> None:
+    """All stages of all seeds on this rank; runs of other settings stay beside the new ones, or go with `replace`."""
     data = DataSet.open(config)
     labelled_index(data, config.evaluate.split)  # what cannot be scored is not trained for hours first
     for one in each_seed(config):
         if engine.environment.rank == 0 and config.seeds > 1:
             say(f"seed {one.seed}")
-        targets = [row_folder(one, data, row) for row in rows_of(one)]
-        for place in in_order(targets):
-            make(place, engine)
-        for place in targets:
-            evaluate_run(place, engine)
+        runs, targets = placed_rows(one, data, instead=replace, engine=engine)
+        for run in runs:
+            if engine.environment.rank == 0 and (why := why_beside(run)):
+                say(f"{run.plain}: kept, it {why}; this run goes to {run.path.name}")
+            make(run, engine, replace=replace)
+        for run in targets:
+            evaluate_run(run, engine)
     baselines(config, data, engine)
+
+
+def why_beside(run: RunFolder) -> str:
+    """What is in the folder of a new run's plain name, where that is why the run goes beside it; '' else."""
+    if run.path == run.plain or run.path.exists() or not run.plain.exists() or run.config.folders == "hashed":
+        return ""
+    if not is_run(run.plain):
+        return f"is not a run of {run.stage}"
+    made_from = read_json_object(run.plain / next(one for one in MARKS if (run.plain / one).is_file()))
+    return f"was made otherwise ({', '.join(run.differences(made_from))})"
 
 
 def _scored(config: Config, data: DataSet) -> dict[str, str]:
@@ -155,7 +186,7 @@ def report(config: Config) -> None:
     if "oracle" in yardsticks:
         table.append({"model": "oracle", **yardsticks["oracle"]})
     for one in each_seed(config):
-        for place in in_order(row_folder(one, data, row) for row in rows_of(one)):
+        for place in placed_rows(one, data)[0]:
             if records := read_metrics(place.path / "metrics.jsonl"):
                 name = place.path.name
                 curves[f"{name}/seed-{one.seed}" if config.seeds > 1 else name] = records

@@ -1,21 +1,20 @@
-"""The models of a results table: which run is a row's, and how any run is made."""
+"""How any run is made and scored; which run is a row's is said in `targets.py`."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from tnr_dist.config import Config, RowConfig
-from tnr_dist.config_file import with_overrides
 from tnr_dist.engines.base import Engine
 from tnr_dist.files import read_json_object
 from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
 from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert, tinybert_joint
-from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import evaluate, result_key
+from tnr_dist.stages.targets import each_seed, row_config, row_folder, rows_of
 from tnr_dist.train.runfolder import RunFolder
+
+__all__ = ["each_seed", "evaluate_run", "is_evaluated", "make", "row_config", "row_folder", "rows_of"]
 
 _MAKERS: dict[str, Callable[..., None]] = {
     "post-train": post_train.make,
@@ -32,52 +31,12 @@ _MAKERS: dict[str, Callable[..., None]] = {
 }
 
 
-def rows_of(config: Config) -> list[RowConfig]:
-    """The models of the table; without `rows`, the student of `student.layers` layers."""
-    layers = config.student.layers
-    return config.rows or [RowConfig(f"Tiny-NewsRec-{layers}", "tiny-newsrec", layers)]
+def make(place: RunFolder, engine: Engine, *, replace: bool = False) -> None:
+    """Make one run whose inputs are there; a complete one is left as it is.
 
-
-def each_seed(config: Config) -> Iterator[Config]:
-    """The configuration of every seed of `tnr run`, each with a folder of its own."""
-    for seed in range(config.seed, config.seed + config.seeds):
-        one = copy.deepcopy(config)
-        one.seed, one.seeds = seed, 1
-        one.output = str(Path(config.output) / f"seed-{seed}")
-        yield one
-
-
-def row_config(config: Config, row: RowConfig) -> Config:
-    """The configuration of one row: its own settings and its student's size. Raises InputError for a bad setting."""
-    one = with_overrides(config, row.set)
-    if row.layers:
-        one.student.layers = row.layers
-    return one
-
-
-def row_folder(config: Config, data: DataSet, row: RowConfig) -> RunFolder:
-    """The run whose model stands in a row of the table."""
-    one = row_config(config, row)
-    if row.method == "teacher":
-        return finetune.teacher_folder(one, data, 0)
-    if row.method == "finetune":
-        return finetune.plain_folder(one, data, row.layers)
-    if row.method == "further-pretrain":
-        return finetune.further_folder(one, data, row.layers)
-    if row.method == "stage1":
-        return finetune.student_folder(one, data)
-    if row.method == "tiny-newsrec":
-        return stage2.run_folder(one, data)
-    if row.method == "tinybert":
-        return tinybert.run_folder(one, data)
-    if row.method == "newsbert":
-        return newsbert.run_folder(one, data)
-    raise AssertionError(row.method)
-
-
-def make(place: RunFolder, engine: Engine) -> None:
-    """Make one run whose inputs are there; a complete one is left as it is, one made otherwise is made again."""
-    _MAKERS[place.stage](place, engine, redo=True)
+    What is in its folder's place and was made otherwise is only replaced with `replace`; else that is an InputError.
+    """
+    _MAKERS[place.stage](place, engine, redo=replace)
 
 
 def is_evaluated(place: RunFolder) -> bool:

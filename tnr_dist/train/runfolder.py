@@ -5,27 +5,38 @@ RUN/metrics.jsonl      one JSON object a logged step
 RUN/checkpoints/STEP/  see train/checkpoint.py
 RUN/model.safetensors  the trained model
 RUN/results.json       after `tnr evaluate`
-RUN/complete.json      written last: the stage's name, an id, the settings and inputs it was made from
+RUN/begun.json         written first: the stage's name, the settings and inputs it is made from, and their digest, the key
+RUN/complete.json      written last: the same, an id and what came of it
+
+A run is found by its key, under its plain name (`stage2-4`) or with a mark of the key behind it (`stage2-4-0123456789`):
+what is the same is shared, whatever the configurations look like that ask for it, and other settings are another run
+beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tnr_dist.config import Config, get, to_dict, to_yaml
+from tnr_dist.data.prepare import read_manifest
+from tnr_dist.digests import plm_digest
 from tnr_dist.errors import InputError
-from tnr_dist.files import read_json, read_json_object, write_json, write_text
-from tnr_dist.lock import LOCK
+from tnr_dist.files import file_hash, read_json, read_json_object, write_json, write_text
+from tnr_dist.lock import is_held
+from tnr_dist.train import owned
+from tnr_dist.train.places import absolute, places
 
 State = str  # "complete", "stale" or "open"
+
+# What a stage makes: the id of a finished run follows from these files and from its key.
+_RESULTS = ("model.safetensors", "models/*.safetensors", "cache.json")
+_PARTS = ("settings", "extra", "inputs")
 
 
 @dataclass(frozen=True)
@@ -33,11 +44,12 @@ class RunFolder:
     """One result of the pipeline: where it lies, what it depends on and, through `inputs`, what must be made before.
 
     Attributes:
-        name: of the folder; with `folders=hashed` a mark of everything that the result depends on follows it.
+        name: of the folder; where another run has it, or with `folders=hashed`, a mark of the key follows it.
         stage: which stage makes it.
         settings: dotted keys of the configuration that the result depends on.
         inputs: what it is made from: other runs, or the id of what is no run (the data set).
         extra: further settings that are not keys of the tree, such as a teacher's number.
+        at: the folder that `in_order` gave it; None: where it is found, else where it would go.
     """
 
     name: str
@@ -46,23 +58,53 @@ class RunFolder:
     settings: tuple[str, ...]
     inputs: dict[str, str | RunFolder]
     extra: dict[str, Any]
+    at: Path | None = None
 
-    @cached_property
+    @property
+    def plain(self) -> Path:
+        """The folder of the plain name."""
+        return Path(self.config.output) / self.name
+
+    @property
+    def marked(self) -> Path:
+        """The folder of the name with a mark of the key."""
+        return self.plain.with_name(f"{self.name}-{self.key[:10]}")
+
+    @property
     def path(self) -> Path:
         """The folder."""
-        name = f"{self.name}-{self.key[:10]}" if hashed_folders(self.config) else self.name
-        return Path(self.config.output) / name
+        if self.at is not None:
+            return self.at
+        return self.found() or (self.marked if self.config.folders == "hashed" else self.plain)
+
+    def found(self) -> Path | None:
+        """The folder that holds this very run, finished or begun; None where there is none.
+
+        Raises InputError when a folder of its name has a mark that is no JSON.
+        """
+        return next((one for one in (self.plain, self.marked) if owned.recorded(one, "key") == self.key), None)
 
     @cached_property
     def key(self) -> str:
         """Digest of all that the result depends on, known before anything is made."""
-        inputs = {name: one.key if isinstance(one, RunFolder) else one for name, one in self.inputs.items()}
-        text = json.dumps([self.stage, self._chosen(), self.extra, inputs], sort_keys=True)
+        return self.key_given({})
+
+    def key_given(self, plms: Mapping[str, str]) -> str:
+        """The key, with the digests of PLMs that need not be there any more, by name."""
+        inputs: dict[str, str] = {}
+        for name, one in self.inputs.items():
+            inputs[name] = one if isinstance(one, str) else one.key_given(plms) if plms else one.key
+        text = json.dumps([self.stage, self._chosen(plms), self.extra, inputs], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _chosen(self) -> dict[str, Any]:
+    def _chosen(self, plms: Mapping[str, str]) -> dict[str, Any]:
+        """Settings and values. Of the PLM it is the content that counts, not what it is called."""
         values = {key: get(self.config, key) for key in self.settings}
-        return {key: to_dict(value) if is_dataclass(value) else value for key, value in values.items()}
+        found = {key: to_dict(value) if is_dataclass(value) else value for key, value in values.items()}
+        if "plm" in found:
+            name = found["plm"].pop("name")
+            found["plm"]["digest"] = plms[name] if name in plms else plm_digest(name)
+        return found
 
     @property
     def needs(self) -> list[RunFolder]:
@@ -72,16 +114,20 @@ class RunFolder:
     def identity(self) -> dict[str, Any]:
         """What a complete result must have been made from to be taken as it is.
 
-        Inputs stand by the ids of their finished runs, so that a result is known to be stale when one was made again.
-        Raises InputError when one is not finished.
+        Inputs stand by the ids of their finished runs, so that a result is known to be stale when one was made again and
+        came out otherwise. Raises InputError when one is not finished.
         """
         inputs = {name: one.id if isinstance(one, RunFolder) else one for name, one in self.inputs.items()}
-        return {"stage": self.stage, "settings": self._chosen(), "extra": self.extra, "inputs": inputs}
+        return {"stage": self.stage, "settings": self._chosen({}), "extra": self.extra, "inputs": inputs}
 
     @property
     def id(self) -> str:
         """The finished run's id. Raises InputError when it is not finished."""
         return completed_id(self.path, self.stage)
+
+    def _known_id(self) -> str | None:
+        path = self.found()
+        return completed_id(path, self.stage) if path is not None and (path / "complete.json").is_file() else None
 
     def state(self) -> tuple[State, str]:
         """`complete`; `stale` (made from other settings or inputs; the second value says which); or `open`."""
@@ -89,18 +135,29 @@ class RunFolder:
         if not path.is_file():
             return "open", ""
         done = read_json_object(path)
-        if not all(isinstance(done.get(part, {}), dict) for part in ("settings", "extra", "inputs")):
+        if not all(isinstance(done.get(part, {}), dict) for part in _PARTS):
             raise InputError(f"{path}: not a completion mark; delete the folder and run {self.stage} again")
-        mine = json.loads(json.dumps(self.identity()))
+        changed = self.differences(done)
+        return ("stale", ", ".join(changed)) if changed else ("complete", "")
+
+    def differences(self, made_from: dict[str, Any]) -> list[str]:
+        """In what a run that a mark describes is not this one. Raises InputError when an input of this one is missing."""
+        same = made_from.get("key") == self.key
+        inputs = {
+            name: one if isinstance(one, str) else one.id if same else one._known_id()
+            for name, one in self.inputs.items()
+        }
+        mine = {"settings": self._chosen({}), "extra": self.extra, "inputs": inputs}
+        mine = json.loads(json.dumps(mine))
         changed = [
             f"{part}.{key}".removeprefix("settings.")
-            for part in ("settings", "extra", "inputs")
-            for key in sorted({*mine[part], *done.get(part, {})})
-            if mine[part].get(key) != done.get(part, {}).get(key)
+            for part in _PARTS
+            for key in sorted({*mine[part], *made_from.get(part, {})})
+            if mine[part].get(key) != made_from.get(part, {}).get(key)
         ]
-        if done.get("stage") != self.stage:
+        if made_from.get("stage") != self.stage:
             changed.insert(0, "stage")
-        return ("stale", ", ".join(changed)) if changed else ("complete", "")
+        return changed or ([] if same else ["an earlier version's"])
 
     def is_complete(self) -> bool:
         """Whether the result is there, and so is all it was made from."""
@@ -112,72 +169,134 @@ class RunFolder:
     def check(self, *, redo: bool) -> bool:
         """Whether what is in the folder has to go before the run begins; touches nothing.
 
-        A finished or begun run of other settings is only replaced with `redo`; otherwise InputError.
+        A finished or begun run of other settings is only replaced with `redo`, and what is not a run of ours never;
+        otherwise InputError.
         """
         state, why = self.state()
         begun = self.path / "begun.json"
-        identity = json.loads(json.dumps(self.identity()))
         if state == "stale" and not redo:
-            raise InputError(
-                f"{self.path}: holds a finished run made otherwise ({why}); choose another output or delete it"
-            )
-        if state == "open" and begun.is_file() and read_json(begun) != identity:
-            if not redo and self._holds_work():
+            if owned.recorded(self.path, "key") == self.key:
                 raise InputError(
-                    f"{self.path}: holds an unfinished run of other settings; choose another output or delete it"
+                    f"{self.path}: made from {why.replace('inputs.', '')} as it was before it was made again; `tnr run "
+                    "--replace` makes this run again, too"
                 )
-            state = "stale"
-        elif state == "open" and not begun.is_file() and self._occupied():
-            if not redo:
-                raise InputError(f"{self.path}: exists and is not a run of {self.stage}; choose another output")
-            state = "stale"
+            raise InputError(
+                f"{self.path}: holds a finished run made otherwise ({why}); choose another output, or let `tnr run` make "
+                "the new one beside it (--replace: in its place)"
+            )
+        if state == "open" and begun.is_file():
+            if not self._is_mine(read_json_object(begun)):
+                if not redo and not owned.is_abandoned(self.path):
+                    raise InputError(
+                        f"{self.path}: holds an unfinished run of other settings; choose another output, or let `tnr run` "
+                        "make the new one beside it (--replace: in its place)"
+                    )
+                state = "stale"
+        elif state == "open" and not owned.is_vacant(self.path):
+            raise InputError(f"{self.path}: exists and is not a run of {self.stage}; choose another output")
+        if state == "stale":
+            owned.check_no_link(self.path)
         return state == "stale"
 
-    def begin(self, *, redo: bool) -> None:
+    def _is_mine(self, begun: dict[str, Any]) -> bool:
+        mine = json.loads(json.dumps(self.identity()))
+        return all(begun.get(part) == value for part, value in mine.items())
+
+    def begin(self, *, redo: bool) -> bool:
         """Make the folder ready on rank 0: go on with an unfinished run of the same settings, or start anew.
 
-        Raises InputError as `check`.
+        A run that this one replaces stays beside it until this one is complete. Returns whether there was one, so that
+        the folder is a new one. Raises InputError as `check`.
         """
+        replaces, aside = None, False
         if self.check(redo=redo):
-            for path in self.path.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                elif path.name != LOCK:
-                    path.unlink()
+            if owned.is_abandoned(self.path):
+                owned.clear(self.path)
+            else:
+                replaces, aside = owned.set_aside(self.path, self.name).name, True
+        elif redo and (self.path / "begun.json").is_file():
+            replaces = owned.recorded(self.path, "replaces")
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "begun.json", self.identity())
-        write_text(self.path / "config.yaml", to_yaml(self.config))
+        write_json(self.path / "begun.json", self._mark() | ({"replaces": replaces} if replaces else {}))
+        write_text(self.path / "config.yaml", to_yaml(absolute(self.config)))
+        return aside
 
-    def _holds_work(self) -> bool:
-        """Whether an unfinished run has got as far as a checkpoint, or a teacher cache as far as a side shard."""
-        return any(any(self.path.glob(kept)) for kept in ("checkpoints/*", "*/shard-*.tar"))
-
-    def _occupied(self) -> bool:
-        # A hidden name is another process of the same stage that is writing begun.json right now.
-        return self.path.is_dir() and any(not path.name.startswith(".") for path in self.path.iterdir())
+    def _mark(self) -> dict[str, Any]:
+        tokenizer = read_manifest(self.config.data.dir)["tokenizer"]["hash"]
+        return {**self.identity(), "key": self.key, "tokenizer": tokenizer, "places": places(self.config, self.path)}
 
     def finish(self, **facts: Any) -> None:
-        """Mark the run complete; `facts` (seconds, steps, ...) are kept with it."""
-        write_json(self.path / "complete.json", {"id": uuid.uuid4().hex, **self.identity(), **facts})
+        """Mark the run complete; `facts` (seconds, steps, ...) are kept with it. What it replaces is then taken away."""
+        mark = read_json_object(self.path / "begun.json")
+        replaces = mark.pop("replaces", None)
+        write_json(self.path / "complete.json", {"id": _id_of(self.path, self.key), **mark, **facts})
+        if isinstance(replaces, str) and Path(replaces).name == replaces:
+            owned.discard(self.path.with_name(replaces))
 
 
-def hashed_folders(config: Config) -> bool:
-    """Whether run folders carry a mark of their settings; `auto`: where rows change settings, so that they may differ."""
-    return config.folders == "hashed" or (config.folders == "auto" and any(row.set for row in config.rows))
+def _id_of(path: Path, key: str) -> str:
+    """What a finished run is called: the same for a run made again that came out the same, byte for byte."""
+    files = sorted({file for pattern in _RESULTS for file in path.glob(pattern)})
+    lines = [key, *(f"{file.relative_to(path)} {file_hash(file)}" for file in files)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
-def in_order(targets: Iterable[RunFolder]) -> list[RunFolder]:
-    """The targets and everything that they are made from, each once, inputs first."""
-    found: dict[Path, RunFolder] = {}
+def in_order(targets: Iterable[RunFolder], *, instead: bool = False) -> list[RunFolder]:
+    """The targets and everything that they are made from, each once, inputs first, each with the folder that it gets.
 
-    def visit(runs: Iterable[RunFolder]) -> Iterator[RunFolder]:
-        for run in runs:
-            if run.path not in found:
-                yield from visit(run.needs)
-                found[run.path] = run
-                yield run
+    A run that is there keeps its folder. A new one gets that of its plain name where nothing is in the way, or where
+    (`instead`) another run is that is none of these; else one with a mark of its key. With `folders=hashed` all new ones
+    are marked, with `folders=plain` none: then what is in the way is an error when the run begins.
 
-    return list(visit(targets))
+    Raises InputError when two of them would have to share a folder.
+    """
+    runs: dict[str, RunFolder] = {}
+
+    def visit(wanted: Iterable[RunFolder]) -> None:
+        for run in wanted:
+            if run.key not in runs:
+                visit(run.needs)
+                runs[run.key] = run
+
+    visit(targets)
+    folders = {key: path for key, run in runs.items() if (path := run.found()) is not None}
+    taken = set(folders.values())
+    for key, run in runs.items():
+        if key not in folders:
+            folders[key] = _new_place(run, taken, set(runs), instead)
+            taken.add(folders[key])
+    return _placed(runs, folders)
+
+
+def at_names(runs: Sequence[RunFolder], names: Sequence[str]) -> list[RunFolder]:
+    """Runs of `in_order` with folders of other names, one a run: those that another process has found."""
+    folders = {run.key: run.plain.with_name(name) for run, name in zip(runs, names, strict=True)}
+    return _placed({run.key: run for run in runs}, folders)
+
+
+def _placed(runs: Mapping[str, RunFolder], folders: Mapping[str, Path]) -> list[RunFolder]:
+    placed: dict[str, RunFolder] = {}
+    for key, run in runs.items():
+        inputs = {name: one if isinstance(one, str) else placed[one.key] for name, one in run.inputs.items()}
+        placed[key] = replace(run, at=folders[key], inputs=inputs)
+    return list(placed.values())
+
+
+def _new_place(run: RunFolder, taken: set[Path], keys: set[str], instead: bool) -> Path:
+    if run.config.folders == "plain":
+        if run.plain in taken:
+            raise InputError(
+                f"{run.plain}: two rows' runs would lie there; with folders=auto each gets a folder of its own"
+            )
+        return run.plain
+    if run.config.folders == "hashed" or run.plain in taken:
+        return run.marked
+    if (run.plain / "complete.json").is_file():
+        completed_id(run.plain, run.stage)  # a damaged mark is said, not passed by
+    if owned.is_vacant(run.plain) and not is_held(run.plain):
+        return run.plain
+    replaced = instead and owned.is_run(run.plain) and owned.recorded(run.plain, "key") not in keys
+    return run.plain if replaced else run.marked
 
 
 def completed_id(path: Path, what: str) -> str:

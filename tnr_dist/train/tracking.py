@@ -13,12 +13,12 @@ import numpy as np
 
 from tnr_dist.config import Config
 from tnr_dist.engines.base import Engine
-from tnr_dist.files import read_json, write_json, write_text
+from tnr_dist.files import read_json, write_text
 from tnr_dist.tracking.client import WandbRun
 from tnr_dist.tracking.tables import Table
 from tnr_dist.train.lineage import input_ids, log_checkpoints, log_result, use_inputs
 from tnr_dist.train.runfolder import RunFolder
-from tnr_dist.train.surroundings import surroundings
+from tnr_dist.train.surroundings import write_surroundings
 
 
 class MetricsFile:
@@ -83,7 +83,7 @@ class Tracker:
         nodes = environment.world_size > environment.local_world_size
         if environment.rank == 0:
             self._file = MetricsFile(self.run.path / "metrics.jsonl", step)
-            write_json(self.run.path / "environment.json", surroundings(self.engine))
+            write_surroundings(self.run.path, self.engine)
             facts = {**facts, "stage": self.run.stage, "ranks": environment.world_size, "inputs": input_ids(self.run)}
             self._wandb = WandbRun.open(self.run.config, self.run.path, self.run.stage, facts, wandb_id, shared=nodes)
             use_inputs(self._wandb, self.run)

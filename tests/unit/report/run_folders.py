@@ -41,13 +41,13 @@ def write_experiment(config: Config, impressions: np.ndarray | None = None, data
     rows = np.arange(60) if impressions is None else impressions
     folders = []
     for one in each_seed(config):
-        targets = {row_folder(one, data, row).path: row for row in config.rows}
+        targets = {row_folder(one, data, row).key: row for row in config.rows}
         for place in in_order(row_folder(one, data, row) for row in config.rows):
             if place.path in folders:
                 continue
             write_run(place)
-            if place.path in targets:
-                write_results(place, targets[place.path].method, rows)
+            if place.key in targets:
+                write_results(place, targets[place.key].method, rows)
             folders.append(place.path)
     yardsticks = {"random": 0.5, "most popular": 0.52, "oracle": 0.83}
     levels = {name: dict.fromkeys(NAMES, auc) | {"impressions": len(rows)} for name, auc in yardsticks.items()}
@@ -58,7 +58,7 @@ def write_experiment(config: Config, impressions: np.ndarray | None = None, data
 def write_run(place: RunFolder, steps: int = 12) -> None:
     """A complete run of 12 logged steps."""
     write_text(place.path / "config.yaml", to_yaml(place.config))
-    made_from = place.identity()
+    made_from = place.identity() | {"key": place.key}
     write_json(place.path / "begun.json", made_from)
     if place.stage != "cache":
         records = [record(place, step) for step in range(1, steps + 1)]

@@ -1,0 +1,144 @@
+"""`tnr run CONFIG --dry-run`: what would be made, gone on with, replaced and skipped, with the times of earlier runs."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tnr_dist.config import Config
+from tnr_dist.data.prepare import check_request
+from tnr_dist.errors import InputError
+from tnr_dist.files import read_json
+from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.pipeline import is_complete, placed_rows, prepare_options, raw_folder, why_beside
+from tnr_dist.stages.targets import each_seed
+from tnr_dist.train.checkpoint import sorted_steps
+from tnr_dist.train.owned import is_abandoned, is_run
+from tnr_dist.train.runfolder import RunFolder
+
+_MARK = re.compile(r"-[0-9a-f]{10}(\.\d+)?$")
+MAKE, GO_ON, REPLACE, SKIP, REFUSE = "made", "gone on with", "replaced", "skipped", "refused"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What `tnr run` would do about one run.
+
+    Attributes:
+        what: MAKE, GO_ON, REPLACE, SKIP (it is complete) or REFUSE (its inputs were made again; needs --replace).
+        why: more about it, in words.
+        seconds: what a whole training like it took; None where none is known.
+    """
+
+    run: RunFolder
+    what: str
+    why: str
+    seconds: float | None
+
+
+def steps(config: Config, *, replace: bool) -> list[Step]:
+    """Every run of every seed, inputs first. Nothing is written. Raises InputError for a damaged run folder."""
+    data, earlier = _data(config), _earlier(Path(config.output))
+    runs = [run for one in each_seed(config) for run in placed_rows(one, data, instead=replace)[0]]
+    return [_step(run, _seconds_of_one_like(run, earlier), replace) for run in runs]
+
+
+def _data(config: Config) -> DataSet:
+    """The data set; before it is prepared one whose id no run knows."""
+    if (Path(config.data.dir) / "manifest.json").is_file():
+        return DataSet.open(config)
+    return DataSet(Path(config.data.dir), {}, "not prepared yet")
+
+
+def _step(run: RunFolder, seconds: float | None, replace: bool) -> Step:
+    mine = run.found() == run.path
+    if mine and (run.path / "complete.json").is_file():
+        try:
+            state, why = run.state()
+        except InputError:  # an input has to be made again first; as a rule it comes out the same
+            return Step(run, SKIP, "complete, if what it was made from comes out the same", seconds)
+        if state == "complete":
+            return Step(run, SKIP, "complete", seconds)
+        said = f"{why.replace('inputs.', '')} was made again"
+        return Step(
+            run, REPLACE if replace else REFUSE, said if replace else f"{said}; --replace makes it again", seconds
+        )
+    if mine:
+        done = sorted_steps(run.path / "checkpoints")
+        return Step(run, GO_ON, f"from step {done[-1]:,}" if done else "from its beginning", seconds)
+    if is_run(run.path) and not is_abandoned(run.path):
+        return Step(run, REPLACE if replace else REFUSE, "holds a run made otherwise", seconds)
+    why = why_beside(run)
+    return Step(run, MAKE, f"{run.plain.name} is kept, it {why}" if why else "", seconds)
+
+
+def _earlier(output: Path) -> list[tuple[str, str, float]]:
+    """Plain name, stage and seconds of the finished runs of an output folder, of any seed and settings."""
+    found = []
+    for mark in [*output.glob("*/complete.json"), *output.glob("seed-*/*/complete.json")]:
+        try:
+            done: Any = read_json(mark)
+        except InputError:
+            continue
+        if isinstance(done, dict) and isinstance(done.get("seconds"), int | float):
+            found.append((_MARK.sub("", mark.parent.name), str(done.get("stage")), float(done["seconds"])))
+    return found
+
+
+def _seconds_of_one_like(run: RunFolder, earlier: Sequence[tuple[str, str, float]]) -> float | None:
+    """The median of what runs of this name took; where there are none, of those of its stage."""
+    named = [seconds for name, _, seconds in earlier if name == run.name]
+    alike = named or [seconds for _, stage, seconds in earlier if stage == run.stage]
+    return statistics.median(alike) if alike else None
+
+
+def describe(config: Config, *, replace: bool) -> str:
+    """The outlook in lines."""
+    lines = [f"data: {config.data.dir}: {_data_state(config)}"]
+    found = steps(config, replace=replace)
+    width = max(len(step.run.path.name) for step in found)
+    for seed in dict.fromkeys(step.run.config.seed for step in found):
+        ours = [step for step in found if step.run.config.seed == seed]
+        lines.append(f"seed {seed}: {ours[0].run.config.output}")
+        for step in ours:
+            took = f"about {said_time(step.seconds)}" if step.seconds is not None else "time not known"
+            notes = [step.why, *([took] if step.what not in (SKIP, REFUSE) else [])]
+            lines.append(f"  {step.run.path.name:{width}}  {step.what}: {', '.join(note for note in notes if note)}")
+    lines.append(_sum(found))
+    if is_complete(config):
+        lines.append(f"{config.evaluate.split}: every row is scored")
+    else:
+        lines.append(f"{config.evaluate.split}: rows that have no results yet are scored")
+    return "\n".join(lines)
+
+
+def _sum(found: list[Step]) -> str:
+    count = Counter(step.what for step in found)
+    parts = [f"{count[what]} {what}" for what in (MAKE, GO_ON, REPLACE, SKIP, REFUSE) if count[what]]
+    left = [step for step in found if step.what in (MAKE, GO_ON, REPLACE)]
+    known = [step.seconds for step in left if step.seconds is not None]
+    if known:
+        parts.append(f"about {said_time(sum(known))}")
+    if unknown := len(left) - len(known):
+        parts.append(f"{unknown} of unknown time")
+    return f"{len(found)} runs: {', '.join(parts)}"
+
+
+def _data_state(config: Config) -> str:
+    if not (Path(config.data.dir) / "manifest.json").is_file():
+        return "would be prepared" if config.data.input else "would be generated and prepared"
+    if config.data.input or raw_folder(config).is_dir():
+        check_request(prepare_options(config), Path(config.data.dir))
+    return "prepared"
+
+
+def said_time(seconds: float) -> str:
+    """Seconds in the unit that fits."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,57 @@
+"""The models of a results table: which run is a row's, for each seed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+from tnr_dist.config import Config, RowConfig
+from tnr_dist.config_file import with_overrides
+from tnr_dist.stages import finetune, stage2
+from tnr_dist.stages.baselines import newsbert, tinybert
+from tnr_dist.stages.common import DataSet
+from tnr_dist.train.runfolder import RunFolder
+
+
+def rows_of(config: Config) -> list[RowConfig]:
+    """The models of the table; without `rows`, the student of `student.layers` layers."""
+    layers = config.student.layers
+    return config.rows or [RowConfig(f"Tiny-NewsRec-{layers}", "tiny-newsrec", layers)]
+
+
+def each_seed(config: Config) -> Iterator[Config]:
+    """The configuration of every seed of `tnr run`, each with a folder of its own."""
+    for seed in range(config.seed, config.seed + config.seeds):
+        one = copy.deepcopy(config)
+        one.seed, one.seeds = seed, 1
+        one.output = str(Path(config.output) / f"seed-{seed}")
+        yield one
+
+
+def row_config(config: Config, row: RowConfig) -> Config:
+    """The configuration of one row: its own settings and its student's size. Raises InputError for a bad setting."""
+    one = with_overrides(config, row.set)
+    if row.layers:
+        one.student.layers = row.layers
+    return one
+
+
+def row_folder(config: Config, data: DataSet, row: RowConfig) -> RunFolder:
+    """The run whose model stands in a row of the table."""
+    one = row_config(config, row)
+    if row.method == "teacher":
+        return finetune.teacher_folder(one, data, 0)
+    if row.method == "finetune":
+        return finetune.plain_folder(one, data, row.layers)
+    if row.method == "further-pretrain":
+        return finetune.further_folder(one, data, row.layers)
+    if row.method == "stage1":
+        return finetune.student_folder(one, data)
+    if row.method == "tiny-newsrec":
+        return stage2.run_folder(one, data)
+    if row.method == "tinybert":
+        return tinybert.run_folder(one, data)
+    if row.method == "newsbert":
+        return newsbert.run_folder(one, data)
+    raise AssertionError(row.method)
