@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from pathlib import Path
+
+import psutil
 
 
 def cpu_name() -> str:
@@ -22,3 +25,23 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         return os.cpu_count() or 1
+
+
+class OtherWork:
+    """How much processor time other processes take while this one measures."""
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        """Seconds on the clock, and seconds that all cores of this machine have worked for others than this process."""
+        times = psutil.cpu_times()
+        # A guest's time is also in `user`.
+        no_work = sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+        return time.monotonic(), sum(times) - no_work - time.process_time()
+
+    def cores(self) -> float:
+        """Cores that others kept busy since this was made, on average; what a hypervisor gave to other machines counts too."""
+        (began, before), (now, after) = self._began, self._now()
+        return max(0.0, (after - before) / max(now - began, 1e-9))

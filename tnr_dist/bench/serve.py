@@ -94,7 +94,12 @@ def _runtimes(source: Source, folder: Path) -> Iterator[tuple[str, str, Runtime,
     threads = torch.get_num_threads()
     yield "torch", "fp32", PackedRuntime(source.model), None
     description = source.describe("torch.export")
-    yield "torch.export", "fp32", open_runtime(folder, description), (folder / PROGRAMS[0]).stat().st_size / _MIB
+    yield (
+        "torch.export",
+        "fp32",
+        open_runtime(folder, description, trust=True),
+        (folder / PROGRAMS[0]).stat().st_size / _MIB,
+    )
     if _has_onnx():
         from tnr_dist.export import onnx
 

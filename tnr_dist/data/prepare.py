@@ -25,7 +25,16 @@ from tnr_dist.data.behaviors import Build, Route, SplitRule, build_shard, days_o
 from tnr_dist.data.corpus import tokenise_corpus, tokenise_news, tokenise_pairs, tokenise_titles
 from tnr_dist.data.mind import SPLITS, Chunk, RawSplit, Source, chunks_of, find_splits, read_news, union_news
 from tnr_dist.data.pool import Pool
-from tnr_dist.data.request import FORMAT_VERSION, WORK, PrepareOptions, begin, parse_rule, request_of
+from tnr_dist.data.request import (
+    FORMAT_VERSION,
+    SYNTH,
+    WORK,
+    PrepareOptions,
+    begin,
+    is_generated_input,
+    parse_rule,
+    request_of,
+)
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
 from tnr_dist.data.unknown import describe_unknown
 from tnr_dist.errors import InputError
@@ -38,7 +47,15 @@ from tnr_dist.progress import say
 _CHUNK_BYTES = 32 << 20
 _BLOCKS_PER_SHARD = 16
 
-__all__ = ["FORMAT_VERSION", "PrepareOptions", "manifest_hash", "prepare", "print_counts", "read_manifest"]
+__all__ = [
+    "FORMAT_VERSION",
+    "PrepareOptions",
+    "is_generated",
+    "manifest_hash",
+    "prepare",
+    "print_counts",
+    "read_manifest",
+]
 
 
 def prepare(
@@ -160,6 +177,8 @@ class _Preparation:
             "max_lengths": {"title": self.options.title_tokens, "body": self.options.body_tokens},
             "sources": self.request["sources"],
         }
+        if is_generated_input(self.options):
+            manifest["generated"] = True
         lengths = self.options.news_lengths
         if list(lengths) != ["title"]:
             manifest["news_inputs"] = lengths
@@ -419,6 +438,14 @@ def _check_counts(counts: dict[str, Any], name: str, path: Path) -> None:
             _check_counts(value, f"{name}.{key}", path)
         elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{path}: {name}.{key}={value!r}: not a count; prepare the data again")
+
+
+def is_generated(folder: Path | str) -> bool:
+    """Whether a prepared data set was made from files of `tnr data synth`. Raises InputError when `folder` is none."""
+    folder = Path(folder)
+    # Data sets of earlier versions do not say so; those of `tnr run` lie beside their raw files.
+    raw = folder.with_name(f"{folder.name}-raw")
+    return bool(read_manifest(folder).get("generated")) or (raw / SYNTH).is_file()
 
 
 def manifest_hash(folder: Path | str) -> str:

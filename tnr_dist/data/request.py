@@ -19,6 +19,7 @@ from tnr_dist.models.tokenizer import load_tokenizer
 
 FORMAT_VERSION = 1
 WORK = ".work"  # where a preparation keeps what is unfinished
+SYNTH = "synth.json"  # what `tnr data synth` leaves beside the files that it makes
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,12 @@ def request_of(options: PrepareOptions) -> dict[str, Any]:
     value["sources"] = sources
     value["format_version"] = FORMAT_VERSION
     return value
+
+
+def is_generated_input(options: PrepareOptions) -> bool:
+    """Whether the input (without one, the corpus) was made by `tnr data synth`: all of it, or one split's folder."""
+    place = Path(options.input) if options.input else Path(options.corpus).parent
+    return any((folder / SYNTH).is_file() for folder in (place, place.absolute().parent))
 
 
 def _describe(path: Path, name: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from tnr_dist.data import synth_model as model
 from tnr_dist.data.grammar import Vocabulary, read_tables
+from tnr_dist.data.request import SYNTH
 from tnr_dist.data.synth_texts import write_news, write_texts
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json, write_json
@@ -119,7 +120,7 @@ def synthesize(
         return _existing(output, arguments)
     with atomic_path(output) as folder:
         result = _generate(folder, arguments)
-        write_json(folder / "synth.json", result)
+        write_json(folder / SYNTH, result)
     return result
 
 
@@ -154,7 +155,7 @@ def _check(news: int, users: int, counts: dict[str, int], body_words: int, seed:
 
 
 def _existing(output: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    stamp = output / "synth.json"
+    stamp = output / SYNTH
     if stamp.is_file():
         stored: dict[str, Any] = read_json(stamp)
         if stored.get("version") == VERSION and stored.get("arguments") == arguments:

@@ -10,6 +10,8 @@ from tnr_dist.data.shards import Block, read_index, read_shard
 from tnr_dist.evaluation.scoring import Scorer
 from tnr_dist.progress import Bar
 
+POPULAR = "most popular"  # what tables and baselines.json call the news with the most clicks
+
 
 def random_scorer(seed: int = 0) -> Scorer:
     """Uniform random scores, the same for a block whatever the order of blocks."""

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tnr_dist.evaluation.statistics import mean_and_deviation
+from tnr_dist.markup import markdown, markdown_table
 
 _METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 _HEADERS = ("Model", "Layers", "Parameters", *_METRICS.values(), "News/s")
@@ -46,21 +47,14 @@ def results_table(rows: Sequence[Row], title: str | None = None) -> Table:
 def results_markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table that also reads as plain text; see `results_table` for a row's keys."""
     best = _best(rows)
-    lines = [list(_HEADERS)]
+    lines = [[markdown(header) for header in _HEADERS]]
     for number, row in enumerate(rows):
-        cells = [cell.replace("|", "\\|") for cell in _cells(row)]
+        cells = [markdown(cell) for cell in _cells(row)]
         for column, metric in enumerate(_METRICS, 3):
             if number in best[metric]:
                 cells[column] = f"**{cells[column]}**"
         lines.append(cells)
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(_HEADERS))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "".join(
-        "| "
-        + " | ".join(_pad(cell, width, column) for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        + " |\n"
-        for line in (lines[0], rule, *lines[1:])
-    )
+    return markdown_table(lines)
 
 
 def percent(value: float | Sequence[float] | None) -> str:
@@ -117,7 +111,3 @@ def _best(rows: Sequence[Row]) -> dict[str, set[int]]:
 def _finite(value: Any) -> list[float]:
     values = value if isinstance(value, Sequence) else [value]
     return [float(v) for v in values if v is not None and math.isfinite(v)]
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if column else cell.ljust(width)

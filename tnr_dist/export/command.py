@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from tnr_dist.errors import InputError, mendable
 from tnr_dist.export.description import FORMATS, Description
 from tnr_dist.files import atomic_path
+from tnr_dist.lock import held
 from tnr_dist.progress import say
 from tnr_dist.train.places import DATA, looked_for
 
@@ -23,6 +25,8 @@ _NEEDS = {
     "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript"},
     "vectors": {"faiss": "faiss-cpu"},
 }
+#: The temporary folder of an export, as `atomic_path` names it.
+_TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, FORMATS))})\.\w{{8}}\.tmp")
 
 
 def export(
@@ -59,13 +63,14 @@ def export(
     if data is None:
         data = _own_data(run, source, to)
     out = out or run / "export"
+    _sweep(out)
     wanted: dict[Path, Description] = {}
     for form in dict.fromkeys(to):
         place = out / form
         description = source.describe(form, data_id(source, data) if form == "vectors" else None)
         if force or not place.exists():
             wanted[place] = description
-        elif _is_there(place, description):
+        elif _is_there(source, place, description):
             say(f"{place}: complete, skipped")
         else:
             raise InputError(
@@ -113,19 +118,62 @@ def _make_folder(out: Path) -> None:
         raise InputError(f"{message}; --output takes another folder") from None
 
 
-def _is_there(place: Path, description: Description) -> bool:
+def _is_there(source: Source, place: Path, description: Description) -> bool:
+    """Whether `place` is the export that would be made: of this model, with the tokenizer written as today."""
+    tokenizer = place / "tokenizer.json"
     try:
-        return Description.read(place).same_as(description)
-    except InputError:
+        if not Description.read(place).same_as(description):
+            return False
+        return description.format == "vectors" or tokenizer.read_text("utf-8") == source.tokenizer.to_json(
+            source.title_tokens
+        )
+    except (InputError, OSError, UnicodeDecodeError):
         return False
+
+
+def _sweep(out: Path) -> None:
+    """Remove what exports that were killed have left in `out`; a finished one that was being replaced is put back."""
+    for form in FORMATS:
+        old, place = _old(out / form), out / form
+        if place.exists():
+            _remove(old)
+        elif old.exists():
+            old.rename(place)
+    for path in out.iterdir() if out.is_dir() else ():
+        if _TEMPORARY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            try:
+                with held(path):  # an export that is still at work holds it
+                    pass
+            except InputError:
+                continue
+            _remove(path)
+
+
+def _old(place: Path) -> Path:
+    """Where an export lies while the new one takes its place."""
+    return place.with_name(f".{place.name}.old.tmp")
 
 
 def _make(source: Source, description: Description, data: Path, place: Path, speed: bool) -> None:
     """Write one format under a temporary name, check it, and rename it."""
+    from tnr_dist.export import card
+
+    old = _old(place)
+    with atomic_path(place) as temporary:
+        description = _write(source, description, data, temporary, speed)
+        if place.exists():
+            _remove(old)
+            place.rename(old)
+    _remove(old)
+    said = card.described(description.checks)
+    say(f"{place}: written" + (f" ({said})" if said else ""))
+
+
+def _write(source: Source, description: Description, data: Path, temporary: Path, speed: bool) -> Description:
+    """Write one format into a folder to be made, which is held meanwhile; returns its description with the checks."""
     from tnr_dist.export import card, huggingface, measure
 
-    with atomic_path(place) as temporary:
-        temporary.mkdir()
+    with held(temporary):
         if description.format == "hf":
             huggingface.write(source, temporary)
         elif description.format == "onnx":
@@ -147,13 +195,7 @@ def _make(source: Source, description: Description, data: Path, place: Path, spe
             description = dataclasses.replace(description, checks=checks)
         card.write_card(source, description, data, temporary)
         description.write(temporary)
-        old = place.with_name(f".{place.name}.old.tmp")
-        if place.exists():
-            _remove(old)
-            place.rename(old)
-    _remove(old)
-    said = card.described(description.checks)
-    say(f"{place}: written" + (f" ({said})" if said else ""))
+    return description
 
 
 def _remove(path: Path) -> None:

@@ -18,7 +18,8 @@ PROGRAMS = ("news_encoder.pt2", "user_encoder.pt2")
 GRAPHS = ("news_encoder.onnx", "user_encoder.onnx")
 INT8_GRAPH = "news_encoder.int8.onnx"
 TABLES = ("news_ids.npy", "vectors.npy")
-_KINDS = {"model": dict, "title_tokens": int, "history": int, "pad_id": int, "made_from": dict}
+_OBJECTS = ("model", "made_from", "checks")
+_LEAST = {"title_tokens": 3, "history": 1, "pad_id": 0}
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,17 @@ class Description:
             raise InputError(f"{path}: {error}; export the run again") from None
         if found.format not in FORMATS:
             raise InputError(f"{path}: format {found.format!r} is not one of {', '.join(FORMATS)}")
-        wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(found, name), kind)]
+        wrong = [name for name in _OBJECTS if not isinstance(getattr(found, name), dict)]
+        wrong += [name for name, least in _LEAST.items() if not _at_least(getattr(found, name), least)]
         if not wrong:
-            wrong += ["model"] * (not isinstance(found.model.get("news_dim"), int))
+            wrong += ["model"] * (not _at_least(found.model.get("news_dim"), 1))
             wrong += ["made_from"] * ("model_sha256" not in found.made_from)
         if wrong:
-            raise InputError(f"{path}: {wrong[0]} is not what an export says; export the run again")
+            value = getattr(found, wrong[0])
+            shown = f" ({value})" if isinstance(value, int) else ""
+            raise InputError(f"{path}: {wrong[0]} is not what an export says{shown}; export the run again")
         return found
+
+
+def _at_least(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

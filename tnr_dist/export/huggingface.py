@@ -59,7 +59,7 @@ def write_model(source: Source, folder: Path) -> None:
 
 def write_tokenizer(source: Source, folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json; titles are cut to the tokens that the model was trained with."""
-    (folder / "tokenizer.json").write_text(source.tokenizer.to_json(), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(source.tokenizer.to_json(source.title_tokens), encoding="utf-8")
     special = {
         kind: next((token for token in names if source.tokenizer.token_id(token) is not None), None)
         for kind, names in _SPECIAL.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from tnr_dist.errors import InputError
 from tnr_dist.export.description import Description
 from tnr_dist.export.runtimes import Runtime, open_runtime
 from tnr_dist.export.source import Source
-from tnr_dist.hardware import cpu_name
+from tnr_dist.hardware import OtherWork, cpu_name
 from tnr_dist.models.packed import Packed
 
 #: Largest difference of a vector's component from ours that rounding explains, relative to the largest component.
 TOLERANCE = 1e-4
+_NOISE = 0.25  # cores: what the system itself does on a quiet machine
 _TITLES = (
     "Harbor bridge reopens after winter repairs",
     "City council approves a new bus line to the airport",
@@ -102,29 +105,41 @@ def check(source: Source, folder: Path, description: Description, *, speed: bool
 
     Returns:
         By variant (`float32`, and `int8` for onnx) the `differences`, with `speed` also latency at batch 1 and throughput
-        at batch 256; and what they were measured on.
+        at batch 256; what they were measured on; and with `speed` `other_work`, the cores that other processes kept busy
+        meanwhile, and `busy`, whether that left too few for ours.
 
     Raises:
-        RuntimeError: a float32 variant's vectors, or the user vectors, differ by more than rounding.
+        InputError: the run's model gives vectors that are not finite.
+        RuntimeError: a variant's vectors are not finite; a float32 variant's, or the user vectors, differ by more than
+            rounding.
     """
     tokens, offsets = sample_tokens(source)
     expected = our_vectors(source, tokens, offsets)
+    if not np.isfinite(expected).all():
+        raise InputError(f"{source.name}: the model's news vectors are not finite; it is damaged, train it again")
     found: dict[str, Any] = {}
+    others, threads, cores = OtherWork(), torch.get_num_threads(), os.cpu_count() or 1
     for variant in ("float32", "int8") if description.format == "onnx" else ("float32",):
-        runtime = open_runtime(folder, description, quantised=variant == "int8", threads=torch.get_num_threads())
+        # The folder is our own, written a moment ago.
+        runtime = open_runtime(folder, description, quantised=variant == "int8", threads=threads, trust=True)
         facts: dict[str, float] = differences(runtime.news(tokens, offsets), expected)
         allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-        if variant == "float32" and facts["max_difference"] > allowed:
-            raise RuntimeError(f"{description.format}: vectors differ from the run's by {facts['max_difference']:.2g}")
+        difference = facts["max_difference"]
+        if not np.isfinite(difference) or (variant == "float32" and difference > allowed):
+            raise RuntimeError(f"{description.format}: vectors differ from the run's by {difference:.2g}")
         users = user_difference(source, runtime, expected)
-        if users > allowed:
+        if not users <= allowed:  # NaN is not, either
             raise RuntimeError(f"{description.format}: user vectors differ from the run's by {users:.2g}")
         if speed:
             one, many = (latency(runtime, tokens, offsets, batch) for batch in (1, 256))
             facts |= {"p50_ms_batch_1": one["p50_ms"], "p99_ms_batch_1": one["p99_ms"]}
             facts |= {"news_per_s_batch_256": many["news_per_s"]}
         found[variant] = facts
-    measured_on = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    measured_on = {"cpu": cpu_name(), "cores": cores, "threads": threads, "torch": torch.__version__}
     if description.format == "onnx":
         measured_on["onnxruntime"] = importlib.metadata.version("onnxruntime")
-    return {"variants": found, "measured_on": measured_on}
+    checks = {"variants": found, "measured_on": measured_on}
+    if speed:
+        other_work = round(others.cores(), 2)
+        checks |= {"other_work": other_work, "busy": threads + other_work > cores + _NOISE}
+    return checks

@@ -43,7 +43,13 @@ class Runtime(Protocol):
 
 
 def open_runtime(
-    folder: Path, description: Description, *, quantised: bool = False, bf16: bool = False, threads: int = 0
+    folder: Path,
+    description: Description,
+    *,
+    quantised: bool = False,
+    bf16: bool = False,
+    threads: int = 0,
+    trust: bool = False,
 ) -> Runtime:
     """The runtime of an export.
 
@@ -52,9 +58,11 @@ def open_runtime(
         quantised: `onnx` only: the INT8 news encoder.
         bf16: `hf` only: the news encoder under bf16 autocast.
         threads: `onnx` only: threads of a session; 0: onnxruntime's choice. torch has `torch.set_num_threads`.
+        trust: load a `torch.export` program: torch evaluates expressions that stand in it, so it runs whatever code
+            whoever made it wrote there.
 
     Raises:
-        InputError: a missing file, or an option that this format does not have.
+        InputError: a missing file, an option that this format does not have, or a program without `trust`.
     """
     if quantised and description.format != "onnx":
         raise InputError(f"{folder}: quantised needs an export of format onnx; this one is {description.format}")
@@ -65,6 +73,11 @@ def open_runtime(
 
         return PackedRuntime(read_model(folder, description), bf16)
     if description.format == "torch.export":
+        if not trust:
+            raise InputError(
+                f"{folder}: loading a torch.export program runs code that stands in it; give trust=True if you know who made "
+                "it, or load an export of format hf or onnx"
+            )
         return ProgramRuntime(folder, description)
     if description.format == "onnx":
         return OnnxRuntime(folder, description, quantised, threads)
@@ -195,7 +208,7 @@ def padded_batches(
 
 
 def _program(path: Path) -> Any:
-    """A program's module. Nothing pickled is executed: torch.export.load alone would, if a file holds such."""
+    """A program's module. The file is trusted: torch evaluates the expressions in it. Pickled objects are still refused."""
     import torch
 
     before = os.environ.get(_SAFE_LOAD)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tnr_dist.config import Config
 from tnr_dist.errors import InputError
+from tnr_dist.evaluation.baselines import POPULAR
 from tnr_dist.export.description import Description
 from tnr_dist.files import file_hash, read_json, read_json_object
 from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
@@ -25,6 +26,7 @@ class Source:
         model: on the CPU, float32, in evaluation mode.
         made_from: what identifies the model, for `Description`.
         done: complete.json; results: results.json, None where this model was not evaluated.
+        popularity: metrics of "most popular" on the same data and split; None where they were not computed.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Source:
     made_from: dict[str, Any]
     done: dict[str, Any]
     results: dict[str, Any] | None
+    popularity: dict[str, Any] | None = None
 
     @classmethod
     def open(cls, run: Path) -> Source:
@@ -59,6 +62,7 @@ class Source:
                 f"{run}: the tokenizer of {config.plm.name} has {tokenizer.vocab_size} tokens, the model only "
                 f"{spec.encoder.vocab_size}; is plm.name in {run / 'config.yaml'} still the same model?"
             )
+        results = _results_of(run / "results.json", done["id"])
         return cls(
             name=run.resolve().name,
             model=model.eval().requires_grad_(False),
@@ -73,7 +77,8 @@ class Source:
                 "tokenizer": tokenizer.hash,
             },
             done=done,
-            results=_results_of(run / "results.json", done["id"]),
+            results=results,
+            popularity=_popularity(run, results) if results else None,
         )
 
     @property
@@ -120,3 +125,16 @@ def _results_of(file: Path, run_id: str) -> dict[str, Any] | None:
     found = read_json_object(file) if file.is_file() else {}
     made_from = found.get("made_from")
     return found if isinstance(made_from, dict) and made_from.get("run") == run_id else None
+
+
+def _popularity(run: Path, results: dict[str, Any]) -> dict[str, Any] | None:
+    """What `tnr run` wrote of "most popular" into its output folder, one or two above the run; None where there is none."""
+    for folder in run.resolve().parents[:2]:
+        file = folder / "baselines.json"
+        found = read_json_object(file) if file.is_file() else {}
+        made_from, rows = found.get("made_from"), found.get("rows")
+        if not isinstance(made_from, dict) or not isinstance(rows, dict) or not isinstance(rows.get(POPULAR), dict):
+            continue
+        if all(made_from.get(key) == results["made_from"].get(key) for key in ("data", "split")):
+            return dict(rows[POPULAR])
+    return None

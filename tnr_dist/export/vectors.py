@@ -28,12 +28,19 @@ from tnr_dist.progress import Bar
 
 
 def data_id(source: Source, data: Path) -> str:
-    """Id of a prepared data set. Raises InputError when `data` is none, or was made with another tokenizer."""
-    tokenizer = read_manifest(data)["tokenizer"]
+    """Id of a prepared data set. Raises InputError when `data` is none, or was made with another tokenizer or shorter titles."""
+    manifest = read_manifest(data)
+    tokenizer = manifest["tokenizer"]
     if tokenizer["hash"] != source.tokenizer.hash:
         raise InputError(
             f"{data}: prepared with the tokenizer of {tokenizer['name']}, which is not that of "
             f"{source.config.plm.name}; give the data prepared for this model with --data"
+        )
+    kept = manifest["max_lengths"].get("title", 0)
+    if kept < source.title_tokens:
+        raise InputError(
+            f"{data}: prepared with {kept} tokens a title, the model reads {source.title_tokens}; prepare it again with "
+            f"--title-tokens {source.title_tokens}, and give it with --data"
         )
     return manifest_hash(data)
 
@@ -47,6 +54,11 @@ def write(source: Source, data: Path, folder: Path) -> None:
     if len(ids) != len(titles):
         raise InputError(f"{data}: {len(ids)} news, but {len(titles)} titles; prepare the data again")
     vectors = encode(source.model.news_encoder, titles, source.title_tokens)
+    if not np.isfinite(vectors).all():
+        row = int(np.flatnonzero(~np.isfinite(vectors).all(1))[0])
+        raise InputError(
+            f"{source.name}: the vector of news {ids[row]} is not finite; the model is damaged, train it again"
+        )
     for name, values in zip(TABLES, (np.array(ids, dtype=np.str_), vectors), strict=True):
         np.save(folder / name, values, allow_pickle=False)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])

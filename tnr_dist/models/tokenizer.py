@@ -117,9 +117,12 @@ class Tokenizer:
         """Text of token ids, without special tokens."""
         return self._tokenizer.decode(list(ids))
 
-    def to_json(self) -> str:
-        """Content of a `tokenizer.json` that gives the same ids, whatever files defined this one."""
-        self._tokenizer.no_truncation()
+    def to_json(self, max_length: int) -> str:
+        """Content of a `tokenizer.json` that gives the same ids, whatever files defined this one, and cuts as `encode_batch`.
+
+        The tokenizers library itself cuts to `max_length` tokens then; transformers only where it is told to.
+        """
+        self._tokenizer.enable_truncation(max_length)
         return self._tokenizer.to_str()
 
     def save(self, folder: Path | str) -> None:

@@ -27,7 +27,6 @@ _NAMES = {
     "train/loss_pooled": "Loss of the pooled vectors",
     "train/loss_teacher": "Teacher's click loss",
     "train/accuracy": "Matching accuracy",
-    "valid/auc": "AUC on held-out impressions",
     "optim/lr": "Learning rate",
     "optim/grad_norm": "Gradient norm",
     "perf/samples_per_s": "Samples a second",
@@ -162,7 +161,7 @@ def _stages(groups: Sequence[Group]) -> list[str]:
 def _curve_keys(runs: Iterable[Run]) -> list[str]:
     """Loss, its parts, what else the stage measures, then the optimiser; the teachers' figures have their own section."""
     met = dict.fromkeys(key for run in runs for record in run.records for key in record)
-    keys = [key for key in met if key.startswith(("train/", "valid/", "optim/"))]
+    keys = [key for key in met if key.startswith(("train/", "optim/"))]
     other = {"train/skipped_samples", "train/omega", "train/teacher_entropy"}
     return [key for key in keys if key not in other and not _WEIGHT.fullmatch(key)]
 

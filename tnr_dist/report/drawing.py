@@ -9,10 +9,10 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from tnr_dist.evaluation.plots import figure_file
+from tnr_dist.markup import html
 from tnr_dist.report.palette import LIGHT, SERIES
 
 # A colour is a number (a series, taken modulo) or one of these words; the page's style says what each looks like.
@@ -98,7 +98,7 @@ class Drawing:
         parts = [
             f'<svg class="chart" viewBox="0 0 {_number(self.width)} {_number(self.height)}" role="img" '
             f'aria-labelledby="{ident}-t {ident}-d">',
-            f'<title id="{ident}-t">{escape(self.title)}</title><desc id="{ident}-d">{escape(self.description)}</desc>',
+            f'<title id="{ident}-t">{html(self.title)}</title><desc id="{ident}-d">{html(self.description)}</desc>',
             *(_svg(item) for item in self.items),
             "</svg>",
         ]
@@ -167,9 +167,9 @@ def _svg(item: Item) -> str:
     if isinstance(item, Label):
         return (
             f'<text x="{_number(item.x)}" y="{_number(item.y)}" text-anchor="{item.anchor}" '
-            f'class="{_class("f", item.colour)}" font-size="{_number(item.size)}">{escape(item.text)}</text>'
+            f'class="{_class("f", item.colour)}" font-size="{_number(item.size)}">{html(item.text)}</text>'
         )
-    name = f"<title>{escape(item.name)}</title>" if item.name else ""
+    name = f"<title>{html(item.name)}</title>" if item.name else ""
     if isinstance(item, Dot):
         return (
             f'<circle cx="{_number(item.x)}" cy="{_number(item.y)}" r="{_number(item.radius)}" '

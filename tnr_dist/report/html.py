@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from tnr_dist.markup import html
 from tnr_dist.report.drawing import DASHES
 from tnr_dist.report.page import Document
 from tnr_dist.report.palette import DARK, LIGHT, declarations, rules
@@ -33,4 +34,4 @@ def to_html(document: Document) -> str:
 
 def _breakable(text: str) -> Markup:
     """A name that may be broken after its dots and underscores, as on a phone it must."""
-    return Markup(escape(text).replace(".", Markup(".<wbr>")).replace("_", Markup("_<wbr>")))
+    return Markup(html(text).replace(".", ".<wbr>").replace("_", "_<wbr>"))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 
+from tnr_dist.markup import html, markdown, one_line
 from tnr_dist.report.page import Block, Cell, Document, Figure, Fold, Heading, Table
 
 
 def to_markdown(document: Document) -> str:
     """The page; names and values cannot begin markup of their own."""
-    lines = [f"# {_plain(document.title)}", "", _plain(document.subtitle), ""]
-    lines += [f"- **{_plain(tile.value)}** {_plain(tile.label)}" for tile in document.tiles]
+    lines = [f"# {markdown(document.title)}", "", markdown(document.subtitle), ""]
+    lines += [f"- **{markdown(tile.value)}** {markdown(tile.label)}" for tile in document.tiles]
     for section in document.sections:
-        lines += ["", f"## {_plain(section.title)}"]
+        lines += ["", f"## {markdown(section.title)}"]
         for block in section.blocks:
             lines += ["", *_block(block)]
     return "\n".join(lines) + "\n"
@@ -20,17 +21,17 @@ def to_markdown(document: Document) -> str:
 
 def _block(block: Block) -> list[str]:
     if isinstance(block, Table):
-        return [_plain(block.caption), "", *_table(block)]
+        return [markdown(block.caption), "", *_table(block)]
     if isinstance(block, Figure):
-        return [f"![{_plain(block.caption)}]({block.file})", "", _plain(block.caption)]
+        return [f"![{markdown(block.caption)}]({block.file})", "", markdown(block.caption)]
     if isinstance(block, Heading):
-        return [f"### {_plain(block.text)}"]
+        return [f"### {markdown(block.text)}"]
     if isinstance(block, Fold):
         # A fence longer than any run of backticks in the text cannot be closed by it.
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", block.text)), default=0))
         return [
             "<details>",
-            f"<summary>{_plain(block.summary)}</summary>",
+            f"<summary>{html(one_line(block.summary))}</summary>",  # up to the blank line this is HTML
             "",
             fence,
             block.text.rstrip("\n"),
@@ -38,20 +39,15 @@ def _block(block: Block) -> list[str]:
             "",
             "</details>",
         ]
-    return [_plain(block.text)]
+    return [markdown(block.text)]
 
 
 def _table(table: Table) -> list[str]:
     rule = ["---" if column < table.words else "---:" for column in range(len(table.columns))]
     rows = [[_cell(cell) for cell in row] for row in table.cells]
-    return ["| " + " | ".join(row) + " |" for row in ([_plain(name) for name in table.columns], rule, *rows)]
+    return ["| " + " | ".join(row) + " |" for row in ([markdown(name) for name in table.columns], rule, *rows)]
 
 
 def _cell(cell: Cell) -> str:
-    text = _plain(cell.text)
+    text = markdown(cell.text)
     return f"**{text}**" if (cell.best or cell.strong) and text else text
-
-
-def _plain(text: str) -> str:
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", text)

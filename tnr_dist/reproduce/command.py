@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import tnr_dist
+from tnr_dist import markup
 from tnr_dist.config import Config
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
@@ -168,8 +169,8 @@ def _page(prepared: Prepared, rows: dict[str, RowResult], found: list[Difference
     lines = [
         f"# {study.title}",
         "",
-        f"Data: {source}, {counts['news']:,} news; {impressions:,} impressions of {config.evaluate.split}. PLM: "
-        f"{config.plm.name}, {study.teacher_layers} layers. Seeds {config.seed} to {config.seed + config.seeds - 1}; mean ± "
+        f"Data: {markup.markdown(source)}, {counts['news']:,} news; {impressions:,} impressions of {config.evaluate.split}. PLM: "
+        f"{markup.markdown(config.plm.name)}, {study.teacher_layers} layers. Seeds {config.seed} to {config.seed + config.seeds - 1}; mean ± "
         "standard deviation over seeds, percent. News/s: titles encoded a second by one process, measured for this table.",
         "",
         markdown(study, rows, found, config.reproduce.paper),
@@ -177,7 +178,10 @@ def _page(prepared: Prepared, rows: dict[str, RowResult], found: list[Difference
     yardsticks = Path(config.output) / "baselines.json"
     if yardsticks.is_file():
         aucs = {name: row["auc"] for name, row in read_json(yardsticks)["rows"].items()}
-        lines += ["AUC without any model: " + ", ".join(f"{n} {100 * a:.2f}" for n, a in aucs.items()) + ".", ""]
+        lines += [
+            "AUC without any model: " + ", ".join(f"{markup.markdown(n)} {100 * a:.2f}" for n, a in aucs.items()) + ".",
+            "",
+        ]
     if study.kind == "table":
         lines += [
             f"The paper's columns are its Table 2 on {'MIND' if config.reproduce.paper == 'mind' else 'Feeds'} (UniLMv2, 12 "
@@ -187,9 +191,10 @@ def _page(prepared: Prepared, rows: dict[str, RowResult], found: list[Difference
     lines += [f"The paper finds: {study.finding}", "", f"![{study.title}]({study.name}.png)", ""]
     missing = [row.name for row in study.rows if row.name not in rows or len(rows[row.name].seeds) < config.seeds]
     if missing:
-        lines += [f"**Not complete:** {', '.join(missing)}.", ""]
+        lines += [f"**Not complete:** {', '.join(map(markup.markdown, missing))}.", ""]
     if outcome is not None and outcome.failed:
-        lines += ["Failed:", "", *(f"- {path}: {error}" for path, error in outcome.failed.items()), ""]
+        failed = (markup.markdown(f"{path}: {error}") for path, error in outcome.failed.items())
+        lines += ["Failed:", "", *(f"- {one}" for one in failed), ""]
     return "\n".join(lines)
 
 

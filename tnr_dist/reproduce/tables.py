@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from tnr_dist import markup
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.report import count, percent
 from tnr_dist.reproduce.paper import TABLE2, Figure
@@ -30,7 +31,8 @@ def paper_figures(study: Study, row: RowResult, data: str) -> dict[str, Figure]:
 
 def markdown(study: Study, rows: dict[str, RowResult], found: Sequence[Difference], data: str) -> str:
     """The table and the comparisons."""
-    parts = [_markdown_table(*_cells(study, rows, data, best=("**", "**")))]
+    header, lines = _cells(study, rows, data, markup.markdown, best=("**", "**"))
+    parts = [markup.markdown_table([header, *lines])]
     if found:
         parts.append(
             "Paired t-tests. *Impressions*: over the impressions, each model's value averaged over its seeds, with the 95 % "
@@ -38,18 +40,19 @@ def markdown(study: Study, rows: dict[str, RowResult], found: Sequence[Differenc
             "comparisons of this table by the same metric. Differences in percentage points.\n"
         )
         header = ["Compared", "Metric", "Difference", "95 % interval", "p (impressions)", "p (seeds)"]
-        parts.append(_markdown_table(header, [_difference_cells(one) for one in found]))
+        lines = [header, *map(_difference_cells, found)]
+        parts.append(markup.markdown_table([[markup.markdown(cell) for cell in line] for line in lines]))
     return "\n".join(parts)
 
 
 def latex(study: Study, rows: dict[str, RowResult], data: str) -> str:
     """The table as a `tabular` for booktabs."""
-    header, lines = _cells(study, rows, data, best=("\\textbf{", "}"))
-    body = "\n".join(" & ".join(_tex(cell) for cell in line) + " \\\\" for line in lines)
+    header, lines = _cells(study, rows, data, markup.latex, best=("\\textbf{", "}"))
+    body = "\n".join(" & ".join(line) + " \\\\" for line in lines)
     return (
         "% needs \\usepackage{booktabs}\n"
         f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}\n\\toprule\n"
-        + " & ".join(_tex(cell) for cell in header)
+        + " & ".join(header)
         + f" \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
     )
 
@@ -87,9 +90,9 @@ def runs_csv(rows: dict[str, RowResult]) -> str:
 
 
 def _cells(
-    study: Study, rows: dict[str, RowResult], data: str, best: tuple[str, str]
+    study: Study, rows: dict[str, RowResult], data: str, escape: Callable[[str], str], best: tuple[str, str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and lines; the best of the models of one size is marked."""
+    """Header and lines, escaped; the best of the models of one size is marked."""
     with_paper = any(paper_figures(study, row, data) for row in rows.values())
     header = ["Model", "Layers", "Parameters", "News/s", *METRIC_NAMES.values()]
     if with_paper:
@@ -98,16 +101,18 @@ def _cells(
     lines = []
     for name, row in rows.items():
         cells = [name, str(row.model["layers"]), count(row.model["parameters"]), f"{row.news_per_s:,.0f}"]
+        marked: set[int] = set()
         for metric in NAMES:
             rivals = [one.mean(metric) for one in rows.values() if one.model["layers"] == row.model["layers"]]
-            text = percent(row.values[metric])
-            marked = len(rivals) > 1 and row.mean(metric) == max(rivals)
-            cells.append(f"{best[0]}{text}{best[1]}" if marked else text)
+            if len(rivals) > 1 and row.mean(metric) == max(rivals):
+                marked.add(len(cells))
+            cells.append(percent(row.values[metric]))
         if with_paper:
             paper = paper_figures(study, row, data)
             cells += [f"{paper[m][0]:.2f} ± {paper[m][1]:.2f}" if paper else "-" for m in NAMES]
-        lines.append([*cells, str(len(row.seeds))])
-    return header, lines
+        cells = [escape(cell) for cell in (*cells, str(len(row.seeds)))]
+        lines.append([f"{best[0]}{cell}{best[1]}" if i in marked else cell for i, cell in enumerate(cells)])
+    return [escape(name) for name in header], lines
 
 
 def _difference_cells(one: Difference) -> list[str]:
@@ -125,22 +130,6 @@ def _difference_cells(one: Difference) -> list[str]:
 def p_text(p: float) -> str:
     """A p-value in a table."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _markdown_table(header: list[str], lines: list[list[str]]) -> str:
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *lines)]
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(header))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "".join(
-        "| " + " | ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))) + " |\n"
-        for line in (lines[0], rule, *lines[1:])
-    )  # fmt: skip
-
-
-def _tex(cell: str) -> str:
-    for character in "%&_#":
-        cell = cell.replace(character, "\\" + character)
-    return cell.replace("±", "$\\pm$").replace("β", "$\\beta$")
 
 
 def _number(value: float | None) -> str:

@@ -14,7 +14,7 @@ from tnr_dist.data.shards import read_index
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.environment import detect
 from tnr_dist.errors import InputError
-from tnr_dist.evaluation.baselines import oracle_scorer, popularity_scorer, random_scorer
+from tnr_dist.evaluation.baselines import POPULAR, oracle_scorer, popularity_scorer, random_scorer
 from tnr_dist.evaluation.scoring import evaluate_split
 from tnr_dist.files import read_json, read_json_object, write_json, write_text
 from tnr_dist.progress import say
@@ -152,7 +152,7 @@ def baselines(config: Config, data: DataSet, engine: Engine) -> None:
     index = read_index(data.folder, config.evaluate.split)
     scorers = {
         "random": random_scorer(),
-        "most popular": popularity_scorer(data.folder, data.manifest["counts"]["news"]),
+        POPULAR: popularity_scorer(data.folder, data.manifest["counts"]["news"]),
     }
     if not config.data.input and config.evaluate.split != "train":  # the generator keeps the truth of the other splits
         scorers["oracle"] = oracle_scorer(raw_folder(config), config.evaluate.split)
@@ -176,7 +176,7 @@ def report(config: Config) -> None:
     base = Path(config.output)
     yardsticks = read_json(base / "baselines.json")["rows"]
     table: list[dict[str, Any]] = [
-        {"model": name, **yardsticks[name]} for name in ("random", "most popular") if name in yardsticks
+        {"model": name, **yardsticks[name]} for name in ("random", POPULAR) if name in yardsticks
     ]
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in rows_of(config):

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from tnr_dist import cli, lock
 from tnr_dist.data import behaviors, pool, prepare
-from tnr_dist.data.prepare import PrepareOptions, manifest_hash, print_counts, read_manifest
+from tnr_dist.data.prepare import PrepareOptions, is_generated, manifest_hash, print_counts, read_manifest
+from tnr_dist.data.request import is_generated_input
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.data.tokens import read_table
 from tnr_dist.errors import InputError, mendable
@@ -602,3 +603,24 @@ def test_print_counts_of_a_corpus_alone(capsys):
     print_counts({"counts": {"corpus": corpus}, "request": {"corpus": True}})
     shown = capsys.readouterr().out
     assert "(title, body) pairs" in shown and "1 (0.1 %)" in shown and "impressions" not in shown
+
+
+def test_generated_data_is_known_as_such(prepared, raw_mind, tmp_path):
+    assert read_manifest(prepared)["generated"] is True and is_generated(prepared)
+    assert is_generated_input(PrepareOptions(input=str(raw_mind)))
+    assert is_generated_input(PrepareOptions(input=str(raw_mind / "train")))
+    assert is_generated_input(PrepareOptions(corpus=str(raw_mind / "corpus.tsv")))
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    assert not is_generated_input(PrepareOptions(input=str(logs)))
+    assert not is_generated_input(PrepareOptions(input=str(logs), corpus=str(raw_mind / "corpus.tsv")))
+    # Data sets of earlier versions do not say so.
+    old = tmp_path / "data"
+    old.mkdir()
+    manifest = read_manifest(prepared)
+    del manifest["generated"]
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    assert not is_generated(old)
+    (tmp_path / "data-raw").mkdir()
+    (tmp_path / "data-raw/synth.json").write_text("{}")
+    assert is_generated(old)

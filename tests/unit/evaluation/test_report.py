@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from tests.pictures import drawn, figures, lines, words
@@ -28,10 +29,17 @@ def test_markdown():
     assert header == ["Model", "Layers", "Parameters", "AUC", "MRR", "nDCG@5", "nDCG@10", "News/s"]
     assert all(set(cell) <= set("-:") for cell in rule)
     assert oracle == ["oracle", "-", "-", "99.00", "-", "-", "-", "-"]
-    assert teacher == ["teacher [x]", "12", "109 M", "70.00 ± 1.00", "-", "-", "-", "1,234"]
+    assert teacher == ["teacher \\[x\\]", "12", "109 M", "70.00 ± 1.00", "-", "-", "-", "1,234"]
     # A baseline is never the best model.
     assert small == ["a!b", "1", "812 k", "**70.28**", "-", "-", "-", "-"]
     assert len({len(line) for line in results_markdown(ROWS).splitlines()}) == 1
+
+
+def test_names_in_markdown_are_only_text():
+    name = "<img src=x>|[a](javascript:b) **c**\n`d`"
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(results_markdown([{"model": name, "auc": 0.5}, ROWS[1]]))
+    assert "<td>&lt;img src=x&gt;|[a](javascript:b) **c** `d`</td>" in page
+    assert page.count("<td") == 2 * 8
 
 
 def test_table_shows_every_cell():

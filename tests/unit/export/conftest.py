@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tnr_dist.data.prepare import manifest_hash
 from tnr_dist.export.command import export
 from tnr_dist.export.measure import our_vectors
 from tnr_dist.export.source import Source
@@ -19,7 +20,8 @@ from .cases import TITLES, need, write_run
 @pytest.fixture(scope="session")
 def run(tiny_plm: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_run(tmp_path_factory.mktemp("export") / "student", tiny_plm, prepared)
-    results = {"split": "dev", "auc": 0.7021, "impressions": 150, "seed": 3, "made_from": {"run": "abc"}}
+    made_from = {"run": "abc", "data": manifest_hash(prepared), "split": "dev"}
+    results = {"split": "dev", "auc": 0.7021, "impressions": 150, "seed": 3, "made_from": made_from}
     write_json(folder / "results.json", results)
     return folder
 

