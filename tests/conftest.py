@@ -30,6 +30,12 @@ def signals_still_end_the_suite() -> Iterator[None]:
     assert not left, f"left with another handler: {', '.join(left)}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def digest_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Digests are remembered apart from the user's own."""
+    os.environ["TNR_DIGEST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_plm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT-shaped PLM of 3 layers and random weights with a real vocabulary, as a Hugging Face folder."""

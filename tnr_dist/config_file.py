@@ -20,6 +20,8 @@ import yaml
 from tnr_dist.config import NEWS_INPUTS, Config, TrainConfig, ValidatedTrainConfig, get
 from tnr_dist.config_hints import nearest_key
 from tnr_dist.errors import InputError
+from tnr_dist.files import read_text
+from tnr_dist.yaml_text import MOST_CHARACTERS, load_yaml
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,20 +61,28 @@ def load_config(path: Path | str | None, overrides: typing.Sequence[str] = ()) -
     where = "defaults"
     if path is not None:
         where = str(path)
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such configuration file") from None
-        except IsADirectoryError:
-            raise InputError(f"{path}: a folder; give a configuration file (YAML)") from None
-        except UnicodeDecodeError:
-            raise InputError(f"{path}: not a UTF-8 text file") from None
+        text = _read(Path(path))
         tree = _parse_yaml(text, where)
         if tree is None:
             tree = {}
         if not isinstance(tree, dict):
             raise InputError(f"{path}: expected a mapping of keys at the top level, found {type(tree).__name__}")
     return with_overrides(_build(Config, tree, "", where), overrides)
+
+
+def _read(path: Path) -> str:
+    """A configuration file's text. What a shell puts in a file's place (`<(...)`) is a pipe, and is read too."""
+    try:
+        if path.parent in (Path("/dev/fd"), Path("/proc/self/fd")):
+            with path.open(encoding="utf-8") as file:
+                return file.read(MOST_CHARACTERS + 1)
+        if not path.exists():
+            raise InputError(f"{path}: no such configuration file")
+        return read_text(path, 4 * MOST_CHARACTERS)
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder; give a configuration file (YAML)") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a UTF-8 text file") from None
 
 
 def with_overrides(config: Config, overrides: typing.Sequence[str], where: str = "command line") -> Config:
@@ -86,7 +96,7 @@ def with_overrides(config: Config, overrides: typing.Sequence[str], where: str =
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return load_yaml(text, where, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -159,7 +169,10 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         raise AssertionError(f"{key}: unions are not used in the tree")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:  # of 400 digits
+            raise _wrong(key, value, "a finite number", where) from None
     if hint is float and isinstance(value, str) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
         value = float(value)  # numbers to everyone but YAML, which spells them .nan and .inf
     if type(value) is not hint:

@@ -22,18 +22,19 @@ from tnr_dist import __version__
 from tnr_dist.cache.teachers import TeacherCache
 from tnr_dist.config import Config
 from tnr_dist.data.verify import Finding, verify_prepared
+from tnr_dist.digests import digest
 from tnr_dist.engines.base import Terms
 from tnr_dist.engines.core import on_one_machine
 from tnr_dist.engines.environment import Environment, detect
 from tnr_dist.engines.meeting import differences, open_store, word_of
 from tnr_dist.engines.waiting import Wait
 from tnr_dist.errors import InputError, RankLost
-from tnr_dist.files import file_hash
 from tnr_dist.hardware import cores
 from tnr_dist.stages import cache
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.targets import each_seed
 from tnr_dist.stages.terms import terms_of
+from tnr_dist.train.finished import DONE, damage, read_done
 
 _OPTIONAL = ("deepspeed", "horovod", "triton", "wandb", "webdataset")
 _MIB = 16  # what the timed all-reduce sends: about the gradients of one trained layer
@@ -361,12 +362,17 @@ def _data(config: Config) -> list[Finding]:
     for one in (config, *each_seed(config)):
         if (cache.run_folder(one, data).path / "cache.json").is_file():
             findings += _guarded("cache", "", lambda one=one: _cache(one))  # type: ignore[misc]
+    findings += _runs(Path(config.output))
     return findings
 
 
 def _plm(config: Config) -> Iterator[Finding]:
-    DataSet.open(config).check_tokenizer_name(config.plm.name)
-    yield Finding("ok", "plm", f"{config.plm.name}: its tokenizer is the data's")
+    data = DataSet.open(config)
+    data.check_tokenizer_name(config.plm.name)
+    if said := data.changed_plm(config.plm.name):
+        yield Finding("warning", "plm", f"{config.plm.name}: {said}", "if you did not replace it, copy it again")
+    else:
+        yield Finding("ok", "plm", f"{config.plm.name}: its tokenizer is the data's")
 
 
 def _cache(config: Config) -> Iterator[Finding]:
@@ -376,13 +382,36 @@ def _cache(config: Config) -> Iterator[Finding]:
     stored = TeacherCache(folder, cache.expected(config, data))
     stored.news_vectors()
     shards = [
-        (folder / split / name, digest)
+        (folder / split / name, sha256)
         for split, names in stored.facts["splits"].items()
-        for name, digest in names.items()
+        for name, sha256 in names.items()
     ]
-    for path, digest in shards:
-        if not path.is_file() or file_hash(path) != digest:
+    for path, sha256 in shards:
+        if not path.is_file() or digest(path, again=True) != sha256:
             raise InputError(
                 f"{path}: {'damaged' if path.is_file() else 'missing'}; delete it, its .json and {folder / 'complete.json'}, then run `tnr cache`"
             )
     yield Finding("ok", "cache", f"{folder}: {stored.teachers} teachers, {len(shards)} side shards, all intact")
+
+
+def _runs(output: Path) -> Iterator[Finding]:
+    """The files of every finished run of the configuration have their digests, read anew."""
+    runs = sorted(path.parent for pattern in (f"*/{DONE}", f"seed-*/*/{DONE}") for path in output.glob(pattern))
+    intact = 0
+    for run in runs:
+        try:
+            done = read_done(run, "training")
+        except InputError as error:
+            yield Finding("error", "runs", str(error))
+            continue
+        if not isinstance(done.get("files"), dict):
+            message = f"{run}: made by an older version, which kept no digests: damage to its files would go unseen"
+            yield Finding("warning", "runs", message)
+            continue
+        faults = {name: found for name in done["files"] if (found := damage(run, name, done, again=True))}
+        for name, found in faults.items():
+            advice = f"delete {run} and run {done.get('stage', 'training')} again, or copy it again from a sound copy"
+            yield Finding("error", "runs", f"{run / name}: {found}", advice)
+        intact += not faults
+    if intact:
+        yield Finding("ok", "runs", f"{output}: {intact} finished, all their files intact")

@@ -9,13 +9,20 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tnr_dist.errors import InputError
+
+_WRITER = re.compile(r"\.([0-9a-f]{8})-(\d+)-[^.]*\.tmp$")  # in a temporary name: host and process
+_OLDER = re.compile(r"\.[a-z0-9_]{8}\.tmp$")  # earlier versions did not say
+_DAY = 86_400.0  # seconds
+MOST_BYTES = 256 << 20  # of a file that is read whole; the index of 100 million impressions has 20 MiB
 
 
 @contextlib.contextmanager
@@ -26,7 +33,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    # Who writes it stands in the name, so that what a killed process leaves can be told from what is being written.
+    prefix = f".{path.name}.{_host()}-{os.getpid()}-"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     temporary.unlink()
@@ -69,6 +78,42 @@ def _give_mode(path: Path, mode: int) -> None:
             file.chmod(mode)
 
 
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes were just writing into `folder` with `atomic_path`, and leave what live ones write.
+
+    A process on another host cannot be asked: what it writes is left alone for a day.
+    """
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            writer, changed = _WRITER.search(path.name), path.lstat().st_mtime
+            if writer is None and not _OLDER.search(path.name):
+                continue
+            if writer is not None and (
+                _writes(int(writer[2]), changed) if writer[1] == _host() else time.time() - changed < _DAY
+            ):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _writes(process: int, changed: float) -> bool:
+    """Whether a process is there that can have written a file at `changed`: numbers of processes are given again."""
+    import psutil
+
+    try:
+        return psutil.Process(process).create_time() <= changed + 1.0
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:  # another user's
+        return True
+
+
 def check_writable(path: Path | str) -> None:
     """Raise InputError unless `path` can be written; for what takes long before there is something to write."""
     path = Path(path)
@@ -90,23 +135,55 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` to `path` as indented JSON, atomically. NaN is an error: it is not JSON."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file; an `InputError` names the file when it is missing or not JSON."""
+def json_text(value: Any) -> str:
+    """What `write_json` writes. Raises ValueError for NaN."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def read_bytes(path: Path | str, limit: int = MOST_BYTES) -> bytes:
+    """A file's bytes; an `InputError` names it when it is missing, no plain file, or longer than `limit` bytes.
+
+    A named pipe would be waited for and a device has no end, so neither is read.
+    """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            found = os.fstat(file.fileno())
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            if not stat.S_ISREG(found.st_mode):
+                raise InputError(f"{path}: not a plain file (a pipe or a device); remove it")
+            if found.st_size > limit:
+                raise InputError(f"{path}: {found.st_size:,} bytes, at most {limit:,} are read of such a file")
+            return file.read()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+
+
+def read_text(path: Path | str, limit: int = MOST_BYTES) -> str:
+    """A UTF-8 file's text; an `InputError` as `read_bytes`, and for other bytes."""
+    data = read_bytes(path, limit)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text file ({error})") from None
+
+
+def read_json(path: Path | str, limit: int = MOST_BYTES) -> Any:
+    """Read a JSON file; an `InputError` names the file when it is missing, too long or not JSON."""
+    data = read_bytes(path, limit)
+    try:
+        return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of 5,000 digits; nested without end
         raise InputError(f"{path}: not a JSON file ({error})") from None
 
 
-def read_json_object(path: Path | str) -> dict[str, Any]:
+def read_json_object(path: Path | str, limit: int = MOST_BYTES) -> dict[str, Any]:
     """Read a JSON file that holds an object; an `InputError` names the file otherwise."""
-    value = read_json(path)
+    value = read_json(path, limit)
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a {type(value).__name__}, not a JSON object")
     return value

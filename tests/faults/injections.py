@@ -20,6 +20,7 @@ import numpy as np
 from tests.faults.process import Attempt
 from tests.faults.world import LIMIT, Case, Variant
 from tests.lanes import reason_against
+from tests.resign import resign_run
 from tnr_dist.data.shards import pack_tar, read_index, read_shard, unpack_tar
 
 TIMEOUT = 10  # seconds, `timeout=` of the runs in which a rank hangs
@@ -229,10 +230,12 @@ def nan(case: Case, rng: random.Random) -> Harm:
     changed = json.loads(facts)
     changed["splits"]["train"][info.name] = hashlib.sha256(bad).hexdigest()
     facts_file.write_text(json.dumps(changed))
+    resign_run(case.cache)
 
     def mend() -> None:
         path.write_bytes(sound)
         facts_file.write_text(facts)
+        resign_run(case.cache)
 
     case.start()
     # DeepSpeed looks at the gradients before anybody else at the loss.

@@ -13,8 +13,11 @@ import pytest
 from tests.ranks import on_ranks
 from tnr_dist import doctor as doctor_module
 from tnr_dist.config_file import load_config
+from tnr_dist.data.prepare import PrepareOptions, prepare
+from tnr_dist.digests import write_sealed
 from tnr_dist.doctor import examine, show
 from tnr_dist.engines.environment import detect
+from tnr_dist.train.finished import describe_run
 
 
 @pytest.fixture
@@ -41,6 +44,37 @@ def test_a_damaged_shard(settings, tmp_path):
     content[2000] ^= 1
     shard.write_bytes(content)
     assert look(settings)[str(shard)].level == "error"
+
+
+def flip_last_bit(path):
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    "name", ["tokens/title.values.npy", "tokens/body.offsets.npy", "news.parquet", "tokenizer/vocab.txt"]
+)
+def test_a_damaged_table(settings, tmp_path, name):
+    flip_last_bit(tmp_path / "data" / name)
+    assert [f.level for f in look(settings).values() if f.where == str(tmp_path / "data" / name)] == ["error"]
+
+
+def test_damaged_files_of_finished_runs(settings, tmp_path):
+    for name in ("seed-0/teacher-0", "stage2-1", "older", "unreadable"):
+        run = tmp_path / "run" / name
+        run.mkdir(parents=True)
+        (run / "model.safetensors").write_bytes(b"weights")
+        (run / "config.yaml").write_text("seed: 3\n")
+        write_sealed(run / "complete.json", {"id": "a", "stage": "finetune", "files": describe_run(run)})
+    (tmp_path / "run" / "older" / "complete.json").write_text('{"id": "a", "stage": "finetune"}')
+    (tmp_path / "run" / "unreadable" / "complete.json").write_text("{")
+    flip_last_bit(tmp_path / "run" / "seed-0" / "teacher-0" / "model.safetensors")
+    found = [f for f in examine(load_config(None, settings), 5, 0.001) if f.where == "runs"]
+    assert [f.level for f in found] == ["warning", "error", "error", "ok"]
+    older, damaged, unreadable, intact = found
+    assert "older" in older.message and "complete.json: not a JSON" in unreadable.message
+    assert f"{tmp_path / 'run' / 'seed-0' / 'teacher-0' / 'model.safetensors'}: damaged" in damaged.message
+    assert "run finetune again" in damaged.advice and ": 1 finished" in intact.message
 
 
 def test_full_disk_missing_data_and_another_plm(settings, tmp_path):
@@ -124,3 +158,14 @@ def test_a_port_that_is_taken():
         process = doctor(taken.getsockname()[1], 0, "--limit", "3")
         out, err = process.communicate(timeout=60)
     assert process.returncode == 2 and "is not free" in out and "1 fault" in err
+
+
+def test_a_plm_whose_files_have_changed(tmp_path, tiny_plm, raw_mind):
+    plm = tmp_path / "plm"
+    shutil.copytree(tiny_plm, plm)
+    prepare(PrepareOptions(input=str(raw_mind), plm=str(plm)), tmp_path / "data", processes=1)
+    settings = [f"data.dir={tmp_path / 'data'}", f"plm.name={plm}/", f"output={tmp_path / 'run'}", "threads=1"]
+    assert look(settings)["plm"].level == "ok"
+    flip_last_bit(plm / "model.safetensors")
+    found = look(settings)["plm"]
+    assert found.level == "warning" and str(plm) in found.message and "replaced or damaged" in found.message

@@ -22,8 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tnr_dist.data.shards import ShardInfo, SplitIndex, unpack_tar
+from tnr_dist.digests import digest, fault
 from tnr_dist.errors import InputError
-from tnr_dist.files import file_hash, read_json
+from tnr_dist.files import read_json, read_json_object
 
 FORMAT_VERSION = 1
 _COLUMNS = {"teacher_users": "histories", "teacher_logits": "candidates"}  # column -> its rows in the data's index
@@ -73,6 +74,10 @@ class TeacherCache:
                     f"{folder}: the cache was made from {names.get(key, 'another ' + key)} "
                     f"(it has {_short(self.facts.get(key))}, this stage needs {_short(value)}); {self._anew()}"
                 )
+        done = folder / "complete.json"
+        files = read_json_object(done).get("files") if done.is_file() else None
+        if isinstance(files, dict) and (found := fault(folder, "cache.json", files)):
+            raise InputError(f"{folder / 'cache.json'}: {found}; {self._anew()}")
 
     @property
     def teachers(self) -> int:
@@ -83,7 +88,7 @@ class TeacherCache:
         """[M, news, D] in the stored dtype."""
         path = self.folder / "news.safetensors"
         try:
-            if file_hash(path) != self.facts["news"]["sha256"]:
+            if digest(path) != self.facts["news"]["sha256"]:
                 raise InputError(f"{path}: damaged (digest differs); {self._anew()}")
             return load_file(path)["news"]
         except (OSError, SafetensorError, KeyError) as error:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from tnr_dist.data.tokens import read_table
+from tnr_dist.data.manifest import open_table
 from tnr_dist.data.windows import Batch, draw_negatives
 from tnr_dist.errors import InputError
 
@@ -38,8 +38,8 @@ class MatchingLoader:
         *,
         negatives_from: Literal["corpus", "batch"] = "corpus",
     ) -> None:
-        bodies = read_table(folder / "tokens" / "body")
-        titles = read_table(folder / "tokens" / "corpus_title")
+        bodies = open_table(folder, "body")
+        titles = open_table(folder, "corpus_title")
         if len(bodies) != len(titles):
             raise InputError(
                 f"{folder / 'tokens'}: {len(titles)} titles and {len(bodies)} bodies; prepare the data again"

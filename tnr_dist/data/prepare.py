@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -23,25 +22,26 @@ import pyarrow.parquet as pq
 from tnr_dist.data.account import Account, print_counts
 from tnr_dist.data.behaviors import Build, Route, SplitRule, build_shard, days_of_chunk, is_labelled, route_chunk
 from tnr_dist.data.corpus import tokenise_corpus, tokenise_news, tokenise_pairs, tokenise_titles
+from tnr_dist.data.manifest import FORMAT_VERSION, MANIFEST, is_generated, made_from, manifest_hash, read_manifest
 from tnr_dist.data.mind import SPLITS, Chunk, RawSplit, Source, chunks_of, find_splits, read_news, union_news
 from tnr_dist.data.pool import Pool
 from tnr_dist.data.request import (
-    FORMAT_VERSION,
-    SYNTH,
     WORK,
     PrepareOptions,
     begin,
+    check_unchanged,
     is_generated_input,
     parse_rule,
     request_of,
 )
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
 from tnr_dist.data.unknown import describe_unknown
+from tnr_dist.digests import describe, plm_digest, write_sealed
 from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, read_json, read_json_object, write_json
+from tnr_dist.files import atomic_path, read_json, write_json
 from tnr_dist.hardware import cores
 from tnr_dist.lock import held
-from tnr_dist.models.tokenizer import load_tokenizer
+from tnr_dist.models.tokenizer import TokenizerFiles, load_tokenizer
 from tnr_dist.progress import say
 
 _CHUNK_BYTES = 32 << 20
@@ -76,7 +76,7 @@ def prepare(
         raise InputError(f"--processes {processes}: 1 or more, or 0 for one a core")
     processes = processes or cores()
     request = request_of(options)
-    manifest_path = output / "manifest.json"
+    manifest_path = output / MANIFEST
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: a file; --output names a folder")
     if manifest_path.exists():
@@ -123,7 +123,7 @@ def check_request(options: PrepareOptions, output: Path) -> None:
 
 def _made_from(output: Path, request: dict[str, Any]) -> dict[str, Any]:
     manifest = read_manifest(output)
-    before = without_names(manifest).get("request", {})
+    before = made_from(manifest).get("request", {})
     changed = [key for key in {**before, **request} if before.get(key) != request.get(key)]
     if changed:
         raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")
@@ -151,6 +151,7 @@ class _Preparation:
         self.options, self.output, self.request, self.pool = options, output, request, pool
         self.work = output / WORK
         self.tokenizer = load_tokenizer(options.plm)
+        _check_fits(self.tokenizer.files)
 
     def run(self, part: tuple[int, int] | None, merge: bool) -> dict[str, Any]:
         raw = find_splits(self.options.input) if self.options.input else {}
@@ -162,6 +163,7 @@ class _Preparation:
                 self._make(split, source, rule, target, part or (0, 1))
             if part is None:
                 accounts[split] = self._complete(split, source)
+        self._check_unchanged()
         if part is not None:
             say(f"{self.output}: part {part[0] + 1} of {part[1]} is done; run --merge when all are")
             return {}
@@ -187,9 +189,20 @@ class _Preparation:
             counts["splits"] = {name: asdict(account) for name, account in accounts.items()}
         self._check_unknown(manifest, accounts, {split: source for split, (source, _, _) in plan.items()})
         self.tokenizer.save(self.output / "tokenizer")
-        write_json(self.output / "manifest.json", manifest)
+        with contextlib.suppress(InputError):  # of a folder with a tokenizer alone
+            manifest["plm_digest"] = plm_digest(self.options.plm)
+        manifest["files"] = describe(self.output, _files(self.output, list(plan)))
+        manifest = write_sealed(self.output / MANIFEST, manifest)
         _tidy(self.output)
         return manifest
+
+    def _check_unchanged(self) -> None:
+        """What was made from an input that changed meanwhile is of no use, and is not gone on with."""
+        try:
+            check_unchanged(self.options, self.request)
+        except InputError:
+            (self.work / "request.json").unlink(missing_ok=True)
+            raise
 
     def _check_unknown(
         self, manifest: dict[str, Any], accounts: dict[str, Account], sources: dict[str, Source]
@@ -397,6 +410,22 @@ class _Preparation:
         return max(-(-blocks // _BLOCKS_PER_SHARD), min(blocks, 8))
 
 
+def _check_fits(files: TokenizerFiles) -> None:
+    """Raise InputError when the tokenizer has ids that the model beside it, where there is one, does not know."""
+    from tnr_dist.models.plm import check_vocabulary, config_file, read_config  # only here: they bring torch
+
+    if config_file(files.folder) is not None:
+        check_vocabulary(files, read_config(files.folder))
+
+
+def _files(output: Path, splits: list[str]) -> list[str]:
+    """Every file of a data set that a result depends on but for the shards, of which index.json has the digests."""
+    found = [path for folder in ("tokens", "tokenizer") for path in (output / folder).glob("[!.]*")]
+    found += [output / split / "index.json" for split in splits]
+    names = [str(path.relative_to(output)) for path in (output / "news.parquet", *found) if path.is_file()]
+    return sorted(names)
+
+
 def _days_of(job: tuple[Chunk, str]) -> np.ndarray:
     return days_of_chunk(*job)
 
@@ -413,48 +442,3 @@ def _unzip(source: Source, path: Path) -> None:
     """Copy a zip's member to a name of our own choosing; its checksum is checked on the way."""
     with atomic_path(path) as temporary, temporary.open("wb") as out:
         out.writelines(source.pieces())
-
-
-def read_manifest(folder: Path | str) -> dict[str, Any]:
-    """A prepared data set's manifest. Raises InputError when `folder` is not one."""
-    path = Path(folder) / "manifest.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: not a prepared data set (no manifest.json); run `tnr data prepare`")
-    manifest = read_json_object(path)
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise InputError(f"{path}: not a manifest of format {FORMAT_VERSION}; prepare the data again")
-    for key in ("counts", "tokenizer", "max_lengths"):
-        if not isinstance(manifest.get(key), dict):
-            raise InputError(f"{path}: {key} is missing or no object; prepare the data again")
-    if not isinstance(manifest.get("request", {}), dict) or not isinstance(manifest["tokenizer"].get("hash"), str):
-        raise InputError(f"{path}: request or tokenizer.hash is not what a manifest holds; prepare the data again")
-    _check_counts(manifest["counts"], "counts", path)
-    return manifest
-
-
-def _check_counts(counts: dict[str, Any], name: str, path: Path) -> None:
-    for key, value in counts.items():
-        if isinstance(value, dict):
-            _check_counts(value, f"{name}.{key}", path)
-        elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"{path}: {name}.{key}={value!r}: not a count; prepare the data again")
-
-
-def is_generated(folder: Path | str) -> bool:
-    """Whether a prepared data set was made from files of `tnr data synth`. Raises InputError when `folder` is none."""
-    folder = Path(folder)
-    # Data sets of earlier versions do not say so; those of `tnr run` lie beside their raw files.
-    raw = folder.with_name(f"{folder.name}-raw")
-    return bool(read_manifest(folder).get("generated")) or (raw / SYNTH).is_file()
-
-
-def manifest_hash(folder: Path | str) -> str:
-    """A digest that changes when the data set does."""
-    return hashlib.sha256(json.dumps(without_names(read_manifest(folder)), sort_keys=True).encode()).hexdigest()
-
-
-def without_names(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without what its PLM was called: the same PLM under another name gives the same data set."""
-    request = {key: value for key, value in manifest.get("request", {}).items() if key != "plm"}
-    tokenizer = {key: value for key, value in manifest["tokenizer"].items() if key != "name"}
-    return manifest | {"request": request, "tokenizer": tokenizer}

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from tnr_dist.config import NEWS_INPUTS
+from tnr_dist.data.manifest import FORMAT_VERSION, SYNTH
 from tnr_dist.data.mind import find_splits
+from tnr_dist.digests import digest
 from tnr_dist.errors import InputError
-from tnr_dist.files import file_hash, read_json, write_json
+from tnr_dist.files import read_json, write_json
 from tnr_dist.lock import LOCK
 from tnr_dist.models.tokenizer import load_tokenizer
 
-FORMAT_VERSION = 1
 WORK = ".work"  # where a preparation keeps what is unfinished
-SYNTH = "synth.json"  # what `tnr data synth` leaves beside the files that it makes
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,7 @@ def parse_rule(rule: str) -> tuple[int, float]:
 def request_of(options: PrepareOptions) -> dict[str, Any]:
     """What identifies the result: the options, and size and digest of every input file."""
     value = asdict(options)
-    files: dict[str, Path] = {}
-    if options.input:
-        paths = {p for raw in find_splits(options.input).values() for p in (raw.news.path, raw.behaviors.path)}
-        base = Path(options.input)
-        base = base if base.is_dir() else base.parent
-        files = {str(path.relative_to(base)): path for path in sorted(paths)}
-    if options.corpus:
-        corpus = Path(options.corpus)
-        if not corpus.is_file():
-            raise InputError(f"{corpus}: no such corpus file")
-        files[f"corpus:{corpus.name}"] = corpus
-    with ThreadPoolExecutor(4) as threads:  # hashlib releases the GIL
-        sources = list(threads.map(_describe, files.values(), files))
+    sources = describe_sources(options)
     # Where only titles are read there is no further table, so that what was prepared before stays as it is.
     lengths = options.news_lengths
     # What the PLM is called does not matter, its tokenizer does.
@@ -117,8 +105,35 @@ def is_generated_input(options: PrepareOptions) -> bool:
     return any((folder / SYNTH).is_file() for folder in (place, place.absolute().parent))
 
 
+def describe_sources(options: PrepareOptions) -> list[dict[str, Any]]:
+    """Name, size and sha256 of every input file as it is now."""
+    files: dict[str, Path] = {}
+    if options.input:
+        paths = {p for raw in find_splits(options.input).values() for p in (raw.news.path, raw.behaviors.path)}
+        base = Path(options.input)
+        base = base if base.is_dir() else base.parent
+        files = {str(path.relative_to(base)): path for path in sorted(paths)}
+    if options.corpus:
+        corpus = Path(options.corpus)
+        if not corpus.is_file():
+            raise InputError(f"{corpus}: no such corpus file")
+        files[f"corpus:{corpus.name}"] = corpus
+    with ThreadPoolExecutor(4) as threads:  # hashlib releases the GIL
+        return list(threads.map(_describe, files.values(), files))
+
+
 def _describe(path: Path, name: str) -> dict[str, Any]:
-    return {"path": name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
+    return {"path": name, "bytes": path.stat().st_size, "sha256": digest(path)}
+
+
+def check_unchanged(options: PrepareOptions, request: dict[str, Any]) -> None:
+    """Raise InputError when an input file or the tokenizer is no longer what it was when `request` was made."""
+    now = {one["path"]: one for one in describe_sources(options)}
+    changed = [one["path"] for one in request["sources"] if now.get(one["path"]) != one]
+    if load_tokenizer(options.plm).hash != request["tokenizer"]:
+        changed.append(f"the tokenizer of {options.plm}")
+    if changed:
+        raise InputError(f"{changed[0]}: changed while it was read; prepare the data again once nothing writes to it")
 
 
 def begin(output: Path, request: dict[str, Any]) -> bool:
@@ -139,6 +154,8 @@ def begin(output: Path, request: dict[str, Any]) -> bool:
             begun.rename(work)
         except OSError:  # another part was first
             shutil.rmtree(begun)
+    if not (work / "request.json").is_file():
+        raise InputError(f"{output}: an input changed while it was prepared; delete it and prepare the data again")
     asked_before = {key: value for key, value in read_json(work / "request.json").items() if key != "plm"}
     if asked_before != request:
         raise InputError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tnr_dist.data.manifest import check_file
 from tnr_dist.data.tokens import NPY_FAULTS
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json
@@ -289,9 +290,15 @@ def index_from_dict(value: Any, where: str) -> SplitIndex:
     """Parse index.json's content; InputError when it is not one."""
     try:
         shards = [ShardInfo(**shard) for shard in value["shards"]]
+        seen: set[str] = set()
         for shard in shards:
             if not isinstance(shard.name, str) or "/" in shard.name or shard.name.startswith("."):
                 raise InputError(f"{where}: shard name {shard.name!r} leaves its folder")
+            if shard.name in seen:
+                raise InputError(
+                    f"{where}: {shard.name} stands twice in it, it would count twice; prepare the data again"
+                )
+            seen.add(shard.name)
             _check_line(vars(shard), ("bytes", "impressions", "samples"), f"{where}: {shard.name}")
             for block in shard.blocks:
                 _check_line(block, _BLOCK_COUNTS, f"{where}: a block of {shard.name}")
@@ -310,7 +317,7 @@ def _check_line(line: dict[str, Any], counts: tuple[str, ...], where: str) -> No
 
 
 def read_index(folder: Path, split: str) -> SplitIndex:
-    """The index of a split of a prepared data set."""
+    """The index of a split of a prepared data set. Raises InputError when there is none, or it is damaged."""
     path = folder / split / "index.json"
     if not path.is_file():
         there = sorted(p.parent.name for p in folder.glob("*/index.json"))
@@ -319,4 +326,6 @@ def read_index(folder: Path, split: str) -> SplitIndex:
             + (f" (there is {', '.join(there)})" if there else "")
             + "; run `tnr data prepare`"
         )
-    return index_from_dict(read_json(path), str(path))
+    index = index_from_dict(read_json(path), str(path))
+    check_file(folder, f"{split}/index.json")
+    return index

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from tnr_dist.data import synth_model as model
 from tnr_dist.data.grammar import Vocabulary, read_tables
-from tnr_dist.data.request import SYNTH
+from tnr_dist.data.manifest import SYNTH
 from tnr_dist.data.synth_texts import write_news, write_texts
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json, write_json

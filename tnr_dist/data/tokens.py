@@ -71,8 +71,16 @@ def read_table(stem: Path) -> RaggedTable:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest of uint16 and int32 that holds every id."""
+    """The smallest of uint16 and int32 that holds every id below `vocab_size`."""
     return np.dtype(np.uint16) if vocab_size <= 1 << 16 else np.dtype(np.int32)
+
+
+def check_ids(table: RaggedTable, vocab_size: int, where: Path | str) -> None:
+    """Raise InputError when a table (in `where`) holds a token id that a word table of `vocab_size` rows has no row for."""
+    if len(table.values) and (largest := int(table.values.max())) >= vocab_size:
+        raise InputError(
+            f"{where}: token id {largest}, but the model's word table has {vocab_size} rows; prepare the data for this PLM"
+        )
 
 
 class _NpyWriter:
@@ -89,6 +97,8 @@ class _NpyWriter:
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + text.ljust(117).encode("latin1") + b"\n"
 
     def append(self, values: np.ndarray) -> None:
+        if len(values) and not 0 <= int(values.min()) <= int(values.max()) <= np.iinfo(self.dtype).max:
+            raise InputError(f"{self.path.parent}: a token id of {values.min()} to {values.max()} is no {self.dtype}")
         self._file.write(np.ascontiguousarray(values, self.dtype).data)
         self.count += len(values)
 

@@ -17,10 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tnr_dist.data.manifest import MANIFEST, stated_files
 from tnr_dist.data.mind import Source, chunks_of, parse_behaviours, read_news, scan_chunk, split_of
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, describe, read_index, read_shard
 from tnr_dist.data.tokens import read_table
 from tnr_dist.data.unknown import MOST_UNKNOWN, describe_unknown
+from tnr_dist.digests import check_seal, fault
 from tnr_dist.errors import InputError
 from tnr_dist.files import file_hash, read_json
 from tnr_dist.progress import Bar
@@ -98,7 +100,7 @@ def verify_download(folder: Path | str) -> list[Finding]:
 
 
 def verify_prepared(folder: Path | str) -> list[Finding]:
-    """Check a prepared data set: manifest, news table, token tables, and every shard's size, sha256 and arrays.
+    """Check a prepared data set: size and sha256 of every file, and what manifest, tables, indices and shards hold.
 
     Raises:
         InputError: `folder` does not exist.
@@ -120,15 +122,23 @@ def verify_prepared(folder: Path | str) -> list[Finding]:
         return [
             Finding("error", str(folder / "manifest.json"), message, "prepare the data with this program's version")
         ]
-    findings = [Finding("ok", str(folder / "manifest.json"), "format version 1")]
+    findings = [_check_manifest(folder / MANIFEST, manifest)]
+    files = stated_files(folder)
+    # Each file is read anew: a disk may have damaged it since it was last looked at.
+    damaged = {name: found for name in files or {} if (found := fault(folder, name, files or {}, again=True))}
+    findings += [Finding("error", str(folder / name), found, _AGAIN_OR_COPY) for name, found in damaged.items()]
+    intact = [name for name in files or {} if name.startswith("tokenizer/") and name not in damaged]
+    if intact:
+        findings.append(Finding("ok", str(folder / "tokenizer"), f"{len(intact)} files"))
     news = counts.get("news")
-    if news is not None:
+    if news is not None and "news.parquet" not in damaged:
         findings.append(_check_news(folder / "news.parquet", news))
-    findings += _check_tokens(folder, manifest, news)
+    findings += _check_tokens(folder, manifest, news, damaged)
     for stray in sorted(path.parent.name for path in folder.glob("*/index.json") if path.parent.name not in splits):
         findings.append(Finding("warning", str(folder / stray), "a split that the manifest does not name", "remove it"))
     for split, expected in splits.items():
-        findings += _check_split(folder, split, expected, news or 0)
+        if f"{split}/index.json" not in damaged:
+            findings += _check_split(folder, split, expected, news or 0)
     return findings
 
 
@@ -326,6 +336,18 @@ def _missing(folder: Path, seen: set[str]) -> list[Finding]:
 # A prepared data set --------------------------------------------------------------------------------------------------
 
 _AGAIN = "delete the folder and run `tnr data prepare` again"
+_AGAIN_OR_COPY = f"copy it again from a sound copy, or {_AGAIN}"
+
+
+def _check_manifest(path: Path, manifest: dict[str, Any]) -> Finding:
+    try:
+        check_seal(path, manifest)
+    except InputError as error:
+        return Finding("error", str(path), str(error).removeprefix(f"{path}: "), _AGAIN_OR_COPY)
+    if not isinstance(manifest.get("files"), dict):
+        message = "format version 1, of a version that kept no digests: damage to news and token tables may go unseen"
+        return Finding("warning", str(path), message, "prepare the data again to have them")
+    return Finding("ok", str(path), "format version 1")
 
 
 def _check_news(path: Path, news: int) -> Finding:
@@ -342,13 +364,15 @@ def _check_news(path: Path, news: int) -> Finding:
     return Finding("ok", str(path), f"{news:,} news")
 
 
-def _check_tokens(folder: Path, manifest: dict[str, Any], news: int | None) -> list[Finding]:
+def _check_tokens(folder: Path, manifest: dict[str, Any], news: int | None, damaged: dict[str, str]) -> list[Finding]:
     vocabulary = manifest.get("tokenizer", {}).get("vocab_size")
     stems = {path.name.split(".")[0] for path in (folder / "tokens").glob("*.npy")}
     stems |= {"title"} if news is not None else set()
     stems |= {"news"} if "news_inputs" in manifest else set()
     findings = []
     for stem in sorted(stems):
+        if any(f"tokens/{stem}.{part}.npy" in damaged for part in ("values", "offsets")):
+            continue
         where = str(folder / "tokens" / stem)
         longest = manifest.get("max_lengths", {}).get(stem)
         try:

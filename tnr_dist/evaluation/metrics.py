@@ -1,15 +1,16 @@
 """AUC, MRR and nDCG per impression, for all impressions of a split at once.
 
-Every figure follows from three counts per click: how many candidates of its impression score higher, how many score
-the same, and how many of the latter stand before it. Comparing each click with the candidates of its own impression
-needs no sort and costs `sum(clicks * candidates)` comparisons, about 1.5 to 2 per candidate on MIND. The counts are
-integers, so neither chunks nor threads can change a bit of the result.
+Every figure follows from two counts per click: how many candidates of its impression score higher, and how many score
+the same. Comparing each click with the candidates of its own impression needs no sort and costs `sum(clicks *
+candidates)` comparisons, about 1.5 to 2 per candidate on MIND. The counts are integers, so neither chunks nor threads
+can change a bit of the result.
 
-Ties. AUC counts a tied pair half, as `sklearn.metrics.roc_auc_score` does. MRR and nDCG need one order: candidates are
-ranked by descending score and equal scores keep their order in the impression, which is
-`np.argsort(-scores, kind="stable")` and exactly the ranks that `submission.write_prediction` writes. MIND's own script
-ranks with `np.argsort(scores)[::-1]`: the same where no scores tie, and undefined (its sort is not stable) where they
-do. `sklearn.metrics.ndcg_score` averages over all orders of tied candidates instead.
+Ties. AUC counts a tied pair half, as `sklearn.metrics.roc_auc_score` does. MRR and nDCG are the means over all orders of
+tied candidates, as `sklearn.metrics.ndcg_score` takes them: a click that h candidates beat and that ties with e, itself
+among them, stands at each of the ranks h + 1 to h + e with probability 1 / e. Where no scores tie, these are MIND's own
+figures; its script ranks with `np.argsort(scores)[::-1]`, whose order of equal scores is no property of the model (a
+constant scorer would be perfect on lists that begin with the click). A submission needs one order: `write_prediction`
+ranks equal scores as they stand in the impression.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _PAIRS = 1 << 19
 class ImpressionMetrics:
     """The metrics of I impressions, in impression order; NaN where an impression lacks a click or a non-click.
 
-    `auc`, `mrr`, `ndcg5`, `ndcg10`: [I] float64. `valid`: [I] bool, False for the skipped impressions.
+    `auc`, `mrr`, `ndcg5`, `ndcg10`: [I] float64. `valid`: [I] bool, False for the skipped impressions. `tied`: [I] bool,
+    whether a click has the same score as a candidate that was not clicked; None where that is not known.
     """
 
     auc: Float64s
@@ -46,6 +48,14 @@ class ImpressionMetrics:
     ndcg5: Float64s
     ndcg10: Float64s
     valid: NDArray[np.bool_]
+    tied: NDArray[np.bool_] | None = None
+
+    @property
+    def tied_share(self) -> float:
+        """Share of the valid impressions in which a click ties with a candidate that was not clicked."""
+        if self.tied is None or not self.valid.any():
+            return 0.0
+        return int((self.tied & self.valid).sum()) / int(self.valid.sum())
 
     def mean(self) -> dict[str, float | int]:
         """Mean over the valid impressions: `auc, mrr, ndcg5, ndcg10` (fractions), `impressions` (valid), `skipped`.
@@ -70,9 +80,8 @@ class ImpressionMetrics:
     @staticmethod
     def concatenate(parts: Sequence[ImpressionMetrics]) -> ImpressionMetrics:
         """Join the metrics of consecutive groups of impressions, for example those of the ranks."""
-        return ImpressionMetrics(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in (*NAMES, "valid"))
-        )
+        names = (*NAMES, "valid") if any(part.tied is None for part in parts) else (*NAMES, "valid", "tied")
+        return ImpressionMetrics(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def impression_metrics(
@@ -83,6 +92,8 @@ def impression_metrics(
     AUC = P(score of a click > score of a non-click) + P(equal) / 2
     MRR = sum over clicks of 1 / rank, divided by the number of clicks
     nDCG@k = DCG@k / ideal DCG@k with DCG@k = sum over clicks of rank <= k of (2^1 - 1) / log2(rank + 1)
+
+    Of tied candidates MRR and nDCG take the mean over all their orders.
 
     Args:
         scores: [T] float32 or float64, the candidates' scores, impression after impression.
@@ -106,9 +117,9 @@ def impression_metrics(
     clicks = np.flatnonzero(clicked)
     owner = np.searchsorted(offsets, clicks, side="right") - 1
     sizes = np.diff(offsets)
-    higher, equal, tied_before = _counts(scores, clicks, offsets[owner], sizes[owner], threads)
+    higher, equal, with_others = _counts(scores, clicked, clicks, offsets[owner], sizes[owner], threads)
     # Only now widen: the sums below must not wrap, the counts themselves fit 32 bits.
-    rank = higher.astype(np.int64) + tied_before + 1
+    first = higher.astype(np.int64) + 1
 
     impressions = len(sizes)
     positives = np.bincount(owner, minlength=impressions)
@@ -117,18 +128,20 @@ def impression_metrics(
 
     # Twice the number of candidates that a click beats, ties half; click against click adds exactly clicks^2 to it.
     won = _sum_by(owner, 2 * (sizes[owner] - higher - equal) + equal, impressions) - positives**2
-    reciprocal = np.bincount(owner, weights=1.0 / rank, minlength=impressions)
-    gain = 1.0 / np.log2(rank + 1.0)
+    ranks = np.arange(1, (int(sizes.max()) if impressions else 0) + 1)
+    reciprocal = np.bincount(owner, weights=_expected(1.0 / ranks, first, equal), minlength=impressions)
+    gain = 1.0 / np.log2(ranks + 1.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         results = {
             "auc": won / (2 * positives * negatives),
             "mrr": reciprocal / positives,
-            "ndcg5": _ndcg(5, rank, gain, owner, positives),
-            "ndcg10": _ndcg(10, rank, gain, owner, positives),
+            "ndcg5": _ndcg(5, gain, first, equal, owner, positives),
+            "ndcg10": _ndcg(10, gain, first, equal, owner, positives),
         }
     for values in results.values():
         values[~valid] = np.nan
-    return ImpressionMetrics(**results, valid=valid)
+    tied = np.bincount(owner[with_others], minlength=impressions) > 0
+    return ImpressionMetrics(**results, valid=valid, tied=tied)
 
 
 def check_offsets(offsets: NDArray[Any], candidates: int) -> Int64s:
@@ -170,10 +183,16 @@ def _clicked(labels: NDArray[Any], offsets: Int64s) -> NDArray[np.bool_]:
 
 
 def _counts(
-    scores: NDArray[Any], clicks: Int64s, starts: Int64s, sizes: Int64s, threads: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Per click: candidates of its impression that score higher, the same (itself too), and the same but before it."""
-    higher, equal, before = (np.empty(len(clicks), np.int32) for _ in range(3))
+    scores: NDArray[Any],
+    clicked: NDArray[np.bool_],
+    clicks: Int64s,
+    starts: Int64s,
+    sizes: Int64s,
+    threads: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
+    """Per click: candidates of its impression that score higher, the same (itself too); whether one of those is no click."""
+    higher, equal = (np.empty(len(clicks), np.int32) for _ in range(2))
+    with_others = np.zeros(len(clicks), bool)
 
     def count(first: int, last: int) -> None:
         size = sizes[first:last]
@@ -185,11 +204,9 @@ def _counts(
         np.add.reduceat((others > own).view(np.int8), begins, dtype=np.int32, out=higher[first:last])
         same = others == own
         np.add.reduceat(same.view(np.int8), begins, dtype=np.int32, out=equal[first:last])
-        # Each click ties with itself; only where it ties with more does the position matter.
-        before[first:last] = 0
-        click = np.repeat(np.arange(first, last), equal[first:last])
-        earlier = candidate[same] < clicks[click]
-        np.add.at(before, click[earlier], 1)
+        # Each click ties with itself; most tie with nothing else.
+        if (equal[first:last] > 1).any():
+            np.logical_or.reduceat(same & ~clicked[candidate], begins, out=with_others[first:last])
 
     pairs = np.cumsum(sizes)
     bounds = [0]
@@ -199,7 +216,7 @@ def _counts(
         bounds.append(max(int(np.searchsorted(pairs, done + _PAIRS, side="right")), bounds[-1] + 1))
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         list(pool.map(count, bounds[:-1], bounds[1:]))
-    return higher, equal, before
+    return higher, equal, with_others
 
 
 def _sum_by(owner: Int64s, values: Int64s, impressions: int) -> Int64s:
@@ -207,8 +224,21 @@ def _sum_by(owner: Int64s, values: Int64s, impressions: int) -> Int64s:
     return np.bincount(owner, weights=values, minlength=impressions).astype(np.int64)
 
 
-def _ndcg(k: int, rank: Int64s, gain: Float64s, owner: Int64s, positives: Int64s) -> Float64s:
+def _expected(values: Float64s, first: Int64s, count: NDArray[np.int32]) -> Float64s:
+    """The mean of `values` (by rank, from 1) over the ranks `first` to `first + count - 1` of each click."""
+    out = values[first - 1]
+    tied = np.flatnonzero(count > 1)
+    if len(tied):  # without ties not a bit of the value itself is lost
+        sums = np.concatenate([[0.0], np.cumsum(values)])
+        out[tied] = (sums[first[tied] - 1 + count[tied]] - sums[first[tied] - 1]) / count[tied]
+    return out
+
+
+def _ndcg(
+    k: int, gain: Float64s, first: Int64s, equal: NDArray[np.int32], owner: Int64s, positives: Int64s
+) -> Float64s:
     """DCG@k / ideal DCG@k per impression [I]; bincount adds in click order, so the rounding is always the same."""
-    dcg = np.bincount(owner, weights=np.where(rank <= k, gain, 0.0), minlength=len(positives))
+    counted = np.where(np.arange(len(gain)) < k, gain, 0.0)
+    dcg = np.bincount(owner, weights=_expected(counted, first, equal), minlength=len(positives))
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
     return dcg / ideal[np.minimum(positives, k)]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tnr_dist.data.loader import last_clicked
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, read_shard
-from tnr_dist.data.tokens import RaggedTable, gather_rows
+from tnr_dist.data.tokens import RaggedTable, check_ids, gather_rows
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.metrics import ImpressionMetrics, impression_metrics
 from tnr_dist.models.packed import Packed
@@ -42,7 +42,11 @@ def length_chunks(table: RaggedTable, max_length: int, device: torch.device) -> 
 
 @torch.no_grad()
 def encode_table(encoder: NewsEncoder, table: RaggedTable, max_length: int, engine: Engine, title: str = "") -> Tensor:
-    """Encode all rows of a table, [U, D] float32 on the engine's device, the same on all ranks."""
+    """Encode all rows of a table, [U, D] float32 on the engine's device, the same on all ranks.
+
+    Raises InputError for a token id that the encoder's word table has no row for.
+    """
+    check_ids(table, encoder.encoder.config.vocab_size, title or "a token table")
     rank, world = engine.environment.rank, engine.environment.world_size
     encoder.eval()
     mine = length_chunks(table, max_length, engine.device)[rank::world]
@@ -180,13 +184,13 @@ def evaluate_split(
         for block in blocks.values():
             rows.append(block["row"])
             parts.append(impression_metrics(scorer(block), block["candidate_clicked"], block["candidate_offsets"]))
-    names = ("auc", "mrr", "ndcg5", "ndcg10", "valid")
+    names = ("auc", "mrr", "ndcg5", "ndcg10", "valid", "tied")
     columns = {name: [np.zeros(0)] + [getattr(part, name).astype(np.float64) for part in parts] for name in names}
     row = np.concatenate(engine.gather(np.concatenate(rows)))
     order = np.argsort(row, kind="stable")
     gathered = {name: np.concatenate(engine.gather(np.concatenate(columns[name])))[order] for name in names}
-    valid = gathered.pop("valid").astype(bool)
-    return row[order], ImpressionMetrics(**gathered, valid=valid)
+    valid, tied = (gathered.pop(name).astype(bool) for name in ("valid", "tied"))
+    return row[order], ImpressionMetrics(**gathered, valid=valid, tied=tied)
 
 
 def score_split(folder: Path, index: SplitIndex, scorer: Scorer, engine: Engine, title: str) -> ScoredSplit:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tnr_dist import __version__
-from tnr_dist.data.prepare import is_generated, manifest_hash, read_manifest
+from tnr_dist.data.manifest import is_generated, manifest_hash, read_manifest
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.baselines import POPULAR
 from tnr_dist.export.description import Description

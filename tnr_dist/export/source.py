@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from tnr_dist.config import Config
+from tnr_dist.digests import digest, read_sealed
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.baselines import POPULAR
+from tnr_dist.evaluation.results import read_results
 from tnr_dist.export.description import Description
-from tnr_dist.files import file_hash, read_json, read_json_object
 from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
+from tnr_dist.train.finished import check_file, read_done
 from tnr_dist.train.places import PLM, looked_for, run_config
-from tnr_dist.train.runfolder import completed_id
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,12 @@ class Source:
             inside = sorted(path.parent.name for path in run.glob("*/complete.json"))
             if inside:
                 raise InputError(f"{run}: not a run itself; export one of those in it ({', '.join(inside)})")
-        completed_id(run, "training")
+        done = read_done(run, "training")
         weights = run / "model.safetensors"
         model, spec = load_recommender(weights)
-        done, config = read_json(run / "complete.json"), run_config(run)
+        config = run_config(run)
+        for name in ("model.safetensors", "config.yaml"):
+            check_file(run, name)
         if config.data.news_inputs != ["title"]:
             raise InputError(
                 f"{run}: reads {', '.join(config.data.news_inputs)} of a news (data.news_inputs); exports know titles only"
@@ -73,7 +76,7 @@ class Source:
                 "run": run.resolve().name,
                 "stage": done["stage"],
                 "id": done["id"],
-                "model_sha256": file_hash(weights),
+                "model_sha256": digest(weights),
                 "tokenizer": tokenizer.hash,
             },
             done=done,
@@ -122,7 +125,7 @@ def _tokenizer_of(run: Path, config: Config, wanted: str | None) -> Tokenizer:
 
 def _results_of(file: Path, run_id: str) -> dict[str, Any] | None:
     """What is in results.json; None where there is none, or only that of a model that was here before."""
-    found = read_json_object(file) if file.is_file() else {}
+    found = read_results(file) if file.is_file() else {}
     made_from = found.get("made_from")
     return found if isinstance(made_from, dict) and made_from.get("run") == run_id else None
 
@@ -131,7 +134,7 @@ def _popularity(run: Path, results: dict[str, Any]) -> dict[str, Any] | None:
     """What `tnr run` wrote of "most popular" into its output folder, one or two above the run; None where there is none."""
     for folder in run.resolve().parents[:2]:
         file = folder / "baselines.json"
-        found = read_json_object(file) if file.is_file() else {}
+        found = read_sealed(file) if file.is_file() else {}
         made_from, rows = found.get("made_from"), found.get("rows")
         if not isinstance(made_from, dict) or not isinstance(rows, dict) or not isinstance(rows.get(POPULAR), dict):
             continue

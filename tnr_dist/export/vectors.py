@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from tnr_dist.data.prepare import manifest_hash, read_manifest
-from tnr_dist.data.tokens import RaggedTable, read_table
+from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest, read_news
+from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.export.description import TABLES
@@ -49,8 +49,8 @@ def write(source: Source, data: Path, folder: Path) -> None:
     """Write the vectors of all news of `data` into `folder`."""
     import faiss
 
-    ids = pq.read_table(data / "news.parquet", columns=["id"])["id"].to_pylist()
-    titles = read_table(data / "tokens" / "title").resident()
+    ids = read_news(data, ["id"])["id"].to_pylist()
+    titles = open_table(data, "title").resident()
     if len(ids) != len(titles):
         raise InputError(f"{data}: {len(ids)} news, but {len(titles)} titles; prepare the data again")
     vectors = encode(source.model.news_encoder, titles, source.title_tokens)

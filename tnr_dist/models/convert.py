@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, write_json
@@ -13,7 +12,7 @@ from tnr_dist.models.plm import load_plm, to_published
 from tnr_dist.models.sources import find_folder
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
 from tnr_dist.models.transformer import Encoder
-from tnr_dist.models.weights import MODEL_FILE
+from tnr_dist.models.weights import DIGEST, MODEL_FILE, save_tensors, tensors_digest
 
 
 def convert_plm(source: str, out: Path | str) -> bool:
@@ -44,7 +43,7 @@ def convert_plm(source: str, out: Path | str) -> bool:
     with atomic_path(out) as temporary:
         temporary.mkdir()
         weights, values = to_published(encoder)
-        save_file(weights, temporary / MODEL_FILE, metadata={"format": "pt"})
+        save_tensors(weights, temporary / MODEL_FILE, {"format": "pt", DIGEST: tensors_digest(weights)})
         write_json(temporary / "config.json", values)
         tokenizer.save(temporary)
         if not _holds(temporary, encoder, tokenizer):

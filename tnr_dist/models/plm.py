@@ -12,10 +12,11 @@ from torch import Tensor
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json
 from tnr_dist.models import unilm
+from tnr_dist.models.published import check_published
 from tnr_dist.models.sources import find_folder, one_file
-from tnr_dist.models.tokenizer import TokenizerFiles
+from tnr_dist.models.tokenizer import Tokenizer, TokenizerFiles
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
-from tnr_dist.models.weights import load_state, load_strict, read_weights, save_model
+from tnr_dist.models.weights import check_number, load_state, load_strict, read_weights, save_model, weight_files
 from tnr_dist.progress import say
 
 __all__ = [
@@ -33,7 +34,8 @@ _BERT_LIKE = {"bert", "roberta", "xlm-roberta", "camembert", "unilm", "unilmv2",
 _POSITIONS_AFTER_PAD = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 #: MPNet numbers positions from here, whatever its pad id is.
 _MPNET_OFFSET = 2
-_PREFIXES = ("bert.", "roberta.", "mpnet.")
+# What frameworks and task models put before the encoder's names: DistributedDataParallel, torch.compile, a head around it.
+_WORDS = re.compile(r"((?:(?:module|_orig_mod|model|bert|roberta|mpnet)\.)*)embeddings\.word_embeddings\.weight")
 
 # Our names against the published ones, within a layer and outside of one; qkv is three published matrices.
 _BERT_LAYER = {
@@ -77,8 +79,8 @@ def load_plm(name: str, layers: int | None = None) -> tuple[Encoder, TokenizerFi
         The encoder, float32 on the CPU, in training mode with all parameters trainable; and the tokenizer's files.
 
     Raises:
-        InputError: not found, unsupported, corrupt, a key missing, unexpected or of a wrong shape, or a vocabulary that
-            does not fit; names the file.
+        InputError: not found, unsupported, corrupt, a key missing, unexpected or of a wrong shape or kind of number, or a
+            vocabulary that does not fit; names the file.
     """
     folder = find_folder(name)
     config = read_config(folder)
@@ -86,9 +88,11 @@ def load_plm(name: str, layers: int | None = None) -> tuple[Encoder, TokenizerFi
     if not 1 <= keep <= config.layers:
         raise InputError(f"{folder}: layers={layers}, but this model has {config.layers}; choose 1 to {config.layers}")
     tokenizer = TokenizerFiles.find(folder)
-    _check_vocabulary(tokenizer, config)
+    check_vocabulary(tokenizer, config)
     weights, source = read_weights(folder)
     state = _own_names(weights, config, source)
+    used = [*weight_files(folder), config_file(folder), *tokenizer.paths.values()]
+    check_published(name, folder, [path for path in used if path is not None])
     encoder = Encoder(config).truncate(keep)
     wanted = {key: value for key, value in state.items() if _layer_of(key) < keep}
     load_strict(encoder, wanted, source)
@@ -156,10 +160,18 @@ def _is_mpnet(config: EncoderConfig) -> bool:
     return bool(config.relative_buckets) and config.position_offset == _MPNET_OFFSET
 
 
-def _check_vocabulary(tokenizer: TokenizerFiles, config: EncoderConfig) -> None:
-    """Compare a vocabulary's lines with the word table: some models pad the table, UniLMv2 has a row for each line."""
+def check_vocabulary(tokenizer: TokenizerFiles, config: EncoderConfig) -> None:
+    """Raise InputError when a tokenizer has ids for which the word table has no row.
+
+    Some models pad the table; UniLMv2 has a row for each line of its vocabulary.
+    """
     path = tokenizer.paths.get("vocab.txt")
-    if path is None:
+    if path is None:  # ids stand in the file itself, and need not count up
+        if (needed := Tokenizer(tokenizer).vocab_size) > config.vocab_size:
+            raise InputError(
+                f"{next(iter(tokenizer.paths.values()))}: has token id {needed - 1}, but the configuration says vocab_size "
+                f"= {config.vocab_size}; use the tokenizer published with the weights"
+            )
         return
     text = path.read_bytes()
     lines = text.count(b"\n") + (not text.endswith(b"\n"))
@@ -184,6 +196,7 @@ def _own_names(weights: dict[str, Tensor], config: EncoderConfig, source: Path) 
     def take(key: str) -> Tensor:
         if key not in left:
             raise InputError(f"{source}: key {key} is missing; is the config.json beside it of another model?")
+        check_number(left[key], f"{source}: key {key}")
         return left.pop(key).float()
 
     for own, published in _EMBEDDINGS.items():
@@ -222,7 +235,9 @@ def _own_names(weights: dict[str, Tensor], config: EncoderConfig, source: Path) 
 
 
 def _encoder_part(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefix = next((p for p in _PREFIXES if any(key.startswith(p + "embeddings.") for key in weights)), "")
+    # Of several (a model beside its copy) the one with the shortest prefix is the encoder.
+    found = sorted((match[1] for key in weights if (match := _WORDS.fullmatch(key))), key=len)
+    prefix = found[0] if found else ""
     part = {}
     for key, value in weights.items():
         if not key.startswith(prefix):

@@ -18,6 +18,7 @@ from tnr_dist.models.sources import find_folder, one_file
 
 # Encodings are Python objects of some kilobytes; this many live at a time.
 _CHUNK = 8192
+_MOST_IDS = 1 << 24  # the largest published vocabularies have a million tokens
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,16 @@ class Tokenizer:
         self._tokenizer = _build(files)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids, special ones included."""
-        return self._tokenizer.get_vocab_size()
+        first = next(iter(files.paths.values()))
+        #: One more than the largest token id, special ones included: the rows of word table that the ids need.
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if not 0 < self.vocab_size <= _MOST_IDS:
+            raise InputError(f"{first}: token ids up to {self.vocab_size - 1:,}; expected 0 to {_MOST_IDS - 1:,}")
+        mask = self._tokenizer.encode("a").special_tokens_mask
+        if len(mask) < 2 or not (mask[0] and mask[-1]):
+            raise InputError(
+                f"{first}: puts no special tokens around a text, as [CLS] and [SEP]; use the tokenizer published with the PLM"
+            )
 
     def token_id(self, token: str) -> int | None:
         """Id of a token, for example "[MASK]"; None if the vocabulary has no such token."""

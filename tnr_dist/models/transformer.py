@@ -65,6 +65,18 @@ class EncoderConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"encoder configuration: {name} is {value!r}; it must be a positive integer")
+        for name in ("type_vocab_size", "position_offset", "relative_buckets", "relative_max_distance", "pad_id"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise InputError(f"encoder configuration: {name} is {value!r}; it must be 0 or more")
+        eps = self.layer_norm_eps
+        if not isinstance(eps, float) or not 0 < eps < 1:
+            raise InputError(f"encoder configuration: layer_norm_eps is {eps!r}; it must be above 0 and below 1")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(
+                    f"encoder configuration: {name} is {getattr(self, name)!r}; it must be 0 or more, below 1"
+                )
         if self.hidden % self.heads:
             raise InputError(f"encoder configuration: hidden {self.hidden} is not a multiple of heads {self.heads}")
         if self.activation not in ACTIVATIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import struct
@@ -34,8 +35,12 @@ _NOT_A_CHECKPOINT = (
     zipfile.BadZipFile,
 )
 
+_NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
 #: File name of a model saved into a folder.
 MODEL_FILE = "model.safetensors"
+#: In a safetensors file's metadata: `tensors_digest` of what it holds.
+DIGEST = "tensors_sha256"
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
@@ -49,8 +54,22 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
     paths = weight_files(folder)
     if len(paths) > 1:
         weights = {key: value for path in paths[1:] for key, value in read_safetensors(path)[0].items()}
-        return weights, paths[0]
-    return (read_safetensors(paths[0])[0] if paths[0].name == MODEL_FILE else _read_bin(paths[0])), paths[0]
+    elif paths[0].name == MODEL_FILE:
+        weights, metadata = read_safetensors(paths[0])
+        if metadata.get(DIGEST, "") not in ("", tensors_digest(weights)):
+            raise InputError(f"{paths[0]}: damaged, its weights are not what was written; convert them again")
+    else:
+        weights = _read_bin(paths[0])
+    return weights, paths[0]
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the names, kinds, shapes and values of tensors on the host."""
+    found = hashlib.sha256()
+    for name, values in sorted(tensors.items()):
+        found.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+        found.update(values.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -134,9 +153,14 @@ def save_model(module: nn.Module, path: Path | str, architecture: Mapping[str, A
         path = path / MODEL_FILE
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"format": "pt", "architecture": json.dumps(architecture)})
-        _sort_metadata(temporary)
+        save_tensors(state, temporary, {"format": "pt", "architecture": json.dumps(architecture)})
     return path
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file; the same values are the same bytes."""
+    save_file(dict(tensors), path, metadata=dict(metadata))
+    _sort_metadata(path)
 
 
 def _sort_metadata(path: Path) -> None:
@@ -170,11 +194,19 @@ def model_file(path: Path | str) -> Path:
     return path / MODEL_FILE if path.is_dir() else path
 
 
+def check_number(value: Tensor, what: str) -> None:
+    """Raise InputError for a tensor of whole, complex or 8-bit numbers, as quantised weights are: casting loses the scale."""
+    if value.dtype not in _NUMBERS:
+        name = str(value.dtype).removeprefix("torch.")
+        raise InputError(f"{what} holds {name} numbers, not floating point of 16 bits or more; use unquantised weights")
+
+
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:
     """Copy `state` into `module`; every key must match in name and shape.
 
     Raises:
-        InputError: names `source` and the first missing, unexpected or wrongly shaped key, or one that holds NaN.
+        InputError: names `source` and the first missing, unexpected or wrongly shaped key, or one that holds NaN or no
+            floating point numbers.
     """
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -183,6 +215,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: Path | s
     if unexpected:
         raise InputError(f"{source}: unexpected key {unexpected[0]} ({len(unexpected)} in all); another architecture?")
     for key, value in own.items():
+        if value.is_floating_point():
+            check_number(state[key], f"{source}: key {key}")
         if value.shape != state[key].shape:
             raise InputError(f"{source}: key {key} has shape {list(state[key].shape)}, expected {list(value.shape)}")
         if not torch.isfinite(state[key]).all():

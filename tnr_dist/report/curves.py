@@ -242,7 +242,7 @@ def _matching(groups: Sequence[Group]) -> Table | None:
     key = "eval/matching_accuracy"
     rows = []
     for group in groups:
-        values = [v for run in group.runs if run.complete and isinstance(v := run.complete.get(key), int | float)]
+        values = [v for run in group.runs if run.complete and (v := number(run.complete.get(key))) is not None]
         if values:
             mean, deviation = mean_and_deviation(values)
             text = f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")

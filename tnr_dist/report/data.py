@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tnr_dist.data.prepare import manifest_hash, read_manifest
+from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest
 from tnr_dist.data.shards import read_index, read_shard
-from tnr_dist.data.tokens import read_table
 from tnr_dist.errors import InputError
 from tnr_dist.report.charts import Series, column_chart, line_chart
 from tnr_dist.report.drawing import Legend
@@ -198,7 +197,7 @@ def _texts(manifest: dict[str, Any]) -> Table:
 
 def _title_lengths(folder: Path) -> Any:
     try:
-        lengths = np.diff(read_table(folder / "tokens" / "title").offsets)
+        lengths = np.diff(open_table(folder, "title").offsets)
     except (InputError, OSError):
         return None
     if not len(lengths):

@@ -13,14 +13,21 @@ from typing import Any
 
 import yaml
 
+from tnr_dist.digests import check_seal
 from tnr_dist.errors import InputError
-from tnr_dist.files import read_json
+from tnr_dist.evaluation.results import MOST_BYTES, check_kinds, read_results
+from tnr_dist.files import read_json_object, read_text
+from tnr_dist.progress import say
 from tnr_dist.redaction import without_secrets
+from tnr_dist.train.finished import DONE, damage
 from tnr_dist.train.places import data_folder
 from tnr_dist.train.tracking import read_metrics
+from tnr_dist.yaml_text import load_yaml
 
 _SEED = re.compile(r"seed-(\d+)")
 _MARK = re.compile(r"-[0-9a-f]{10}(\.\d+)?$")  # RunFolder.marked: a mark of the settings
+_MADE_FROM: dict[str, tuple[type, ...]] = {"settings": (dict,), "extra": (dict,), "inputs": (dict,), "id": (str,)}
+_LARGEST, _SMALLEST = 1e100, 1e-100
 
 
 @dataclass(frozen=True)
@@ -85,14 +92,14 @@ class Run:
             steps = number(self.complete.get("steps"))
             return None if steps is None else int(steps)
         settings = self.made_from["settings"]
-        epochs = [value for key, value in settings.items() if key.endswith(".epochs")]
-        most = [value for key, value in settings.items() if key.endswith(".max_steps")]
+        epochs = [value for key, value in settings.items() if key.endswith(".epochs") and number(value)]
+        most = [value for key, value in settings.items() if key.endswith(".max_steps") and number(value)]
         last = self.records[-1] if self.records else {}
         step, epoch = number(last.get("step")), number(last.get("epoch"))
-        if not step or not epoch or len(epochs) != 1:
+        if not step or not epoch or len(epochs) != 1 or (per_epoch := number(step / epoch)) is None:
             return None
-        total = epochs[0] * round(step / epoch)
-        return min(total, most[0]) if most and most[0] else total
+        total = int(epochs[0] * round(per_epoch))
+        return min(total, int(most[0])) if most else total
 
     def column(self, key: str) -> list[float | None]:
         """A figure of every record; None where it is missing or not finite."""
@@ -110,10 +117,16 @@ class Run:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """A number that sums and charts can take, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # of 400 digits
+        return None
+    if abs(found) < _SMALLEST:
+        return 0.0
+    return found if abs(found) < _LARGEST else None  # NaN is not below anything
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
@@ -134,20 +147,29 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def read_run(path: Path) -> Run:
-    """A run folder. Raises InputError for a damaged file."""
-    complete = read_json(path / "complete.json") if (path / "complete.json").is_file() else None
-    made_from = complete if complete is not None else read_json(path / "begun.json")
-    if not isinstance(made_from, dict) or not isinstance(made_from.get("stage"), str):
-        raise InputError(f"{path}: its {'complete' if complete else 'begun'}.json names no stage; not a run folder")
+    """A run folder. Raises InputError for a damaged file; what only its curves show is said and shown all the same."""
+    complete = _read_object(path / DONE) if (path / DONE).is_file() else None
+    begun = DONE if complete is not None else "begun.json"
+    made_from = complete if complete is not None else _read_object(path / begun)
+    if not isinstance(made_from.get("stage"), str):
+        raise InputError(f"{path}: its {begun} names no stage; not a run folder")
+    check_kinds(made_from, _MADE_FROM, path / begun)
+    if not all(isinstance(one, str) for one in (made_from.get("inputs") or {}).values()):
+        raise InputError(f"{path / begun}: inputs holds what is no id; it is damaged, make it again")
+    if complete is not None:
+        check_seal(path / DONE, complete)
+        _say_damage(path, complete)
     made_from = {
         **without_secrets(made_from),
         **{key: made_from.get(key) or {} for key in ("settings", "extra", "inputs")},
     }
-    results = read_json(path / "results.json") if (path / "results.json").is_file() else None
-    if results is not None and (complete is None or results.get("made_from", {}).get("run") != complete.get("id")):
+    results = read_results(path / "results.json") if (path / "results.json").is_file() else None
+    if results is not None and (complete is None or (results.get("made_from") or {}).get("run") != complete.get("id")):
         results = None  # of a model that was here before
-    records = [one for one in read_metrics(path / "metrics.jsonl") if isinstance(one, dict)]
-    signs = [path / name for name in ("begun.json", "metrics.jsonl", "complete.json", "config.yaml")]
+    records = read_metrics(path / "metrics.jsonl")
+    environment = _read_object(path / "environment.json") if (path / "environment.json").is_file() else {}
+    check_kinds(environment, {"device": (str,)}, path / "environment.json")
+    signs = [path / name for name in ("begun.json", "metrics.jsonl", DONE, "config.yaml")]
     return Run(
         path=path,
         base=path.parent.parent if _SEED.fullmatch(path.parent.name) else path.parent,
@@ -157,9 +179,19 @@ def read_run(path: Path) -> Run:
         config=_read_config(path / "config.yaml"),
         records=[one for one in records if "train/loss" in one],
         evaluations=[one for one in records if "train/loss" not in one],
-        environment=read_json(path / "environment.json") if (path / "environment.json").is_file() else {},
+        environment=environment,
         written=max(file.stat().st_mtime for file in signs if file.is_file()),
     )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    return read_json_object(path, MOST_BYTES)
+
+
+def _say_damage(path: Path, complete: dict[str, Any]) -> None:
+    for name in ("config.yaml", "environment.json", "metrics.jsonl"):
+        if name in (complete.get("files") or {}) and (found := damage(path, name, complete)):
+            say(f"{path / name}: {found}; it is shown as it is")
 
 
 def _run_folders(path: Path) -> list[Path]:
@@ -180,8 +212,26 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         # The parser in C, where PyYAML has it: hundreds of runs have hundreds of long configurations.
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = load_yaml(read_text(path, MOST_BYTES), str(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    # A scalar that looks like a date or a number, or is tagged as one, and is none.
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a configuration file ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not a configuration: nested too deeply") from None
+    if not isinstance(tree, dict):
+        return {}
+    for name in ("data", "plm"):
+        if not isinstance(tree.get(name, {}), dict):
+            raise InputError(f"{path}: {name} holds no keys; not a configuration file")
     # A report is passed on: what an address carries beside its place is not for everybody.
-    return without_secrets(tree) if isinstance(tree, dict) else {}
+    plain: dict[str, Any] = without_secrets(_plain(tree))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """A YAML value as JSON has it: dates, sets and bytes as text, and every key."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)

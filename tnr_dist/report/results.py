@@ -12,8 +12,8 @@ import numpy as np
 
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.report import count, percent
+from tnr_dist.evaluation.results import read_baselines
 from tnr_dist.evaluation.statistics import Comparison, holm, mean_and_deviation, paired_t_test
-from tnr_dist.files import read_json
 from tnr_dist.report.charts import Point, point_chart
 from tnr_dist.report.found import Run, number
 from tnr_dist.report.groups import Group
@@ -58,7 +58,7 @@ class Model:
     @cached_property
     def impressions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of the raw file and every impression's AUC, averaged over the seeds; None where not all have kept it."""
-        runs = [run for run in self.group.scored if (run.results or {}).get("split", "") == self.split]
+        runs = [run for run in self.group.scored if ((run.results or {}).get("split") or "") == self.split]
         files = [run.path / "impressions.parquet" for run in runs]
         if not files or not all(file.is_file() for file in files):
             return None
@@ -78,8 +78,8 @@ def models_of(groups: Sequence[Group]) -> list[Model]:
         found = [run.results for run in group.scored if run.results is not None]
         if not found:
             continue
-        split = str(found[0].get("split", ""))
-        found = [one for one in found if one.get("split", "") == split]
+        split = str(found[0].get("split") or "")
+        found = [one for one in found if (one.get("split") or "") == split]
         values = {name: [v for one in found if (v := number(one.get(name))) is not None] for name in NAMES}
         size = found[0].get("model") or {}
         speed = speeds.get(_shape(group.scored[0]))
@@ -207,8 +207,7 @@ def _yardsticks(bases: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
         file = base / "baselines.json"
         if not file.is_file():
             continue
-        rows = read_json(file).get("rows", {})
-        for name, row in rows.items():
+        for name, row in read_baselines(file).items():
             out.append((name if len(bases) == 1 else f"{base.name}: {name}", row, _YARDSTICKS.get(name, 1)))
     return [(name, row) for name, row, _ in sorted(out, key=lambda one: one[2])]
 

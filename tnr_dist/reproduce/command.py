@@ -18,7 +18,8 @@ from tnr_dist import markup
 from tnr_dist.config import Config
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
-from tnr_dist.files import read_json, write_json, write_text
+from tnr_dist.evaluation.results import read_baselines
+from tnr_dist.files import write_json, write_text
 from tnr_dist.hardware import cores
 from tnr_dist.progress import Bar, say
 from tnr_dist.reproduce.figures import draw
@@ -177,7 +178,7 @@ def _page(prepared: Prepared, rows: dict[str, RowResult], found: list[Difference
     ]
     yardsticks = Path(config.output) / "baselines.json"
     if yardsticks.is_file():
-        aucs = {name: row["auc"] for name, row in read_json(yardsticks)["rows"].items()}
+        aucs = {name: row["auc"] for name, row in read_baselines(yardsticks).items()}
         lines += [
             "AUC without any model: " + ", ".join(f"{markup.markdown(n)} {100 * a:.2f}" for n, a in aucs.items()) + ".",
             "",

@@ -14,12 +14,11 @@ from tnr_dist.config import Config, RowConfig
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import NAMES
+from tnr_dist.evaluation.results import read_results
 from tnr_dist.evaluation.statistics import Comparison, holm, mean_and_deviation, paired_t_test
-from tnr_dist.files import read_json
-from tnr_dist.models.recommender import load_recommender
 from tnr_dist.reproduce.plan import study_config
 from tnr_dist.reproduce.studies import Study
-from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.common import DataSet, trained_model
 from tnr_dist.stages.evaluate import news_per_second, read_impressions
 from tnr_dist.stages.rows import is_evaluated
 from tnr_dist.stages.targets import each_seed, row_folder
@@ -85,7 +84,7 @@ def collect(config: Config, data: DataSet, study: Study) -> dict[str, RowResult]
             place = row_folder(one, data, row)
             if not is_evaluated(place):
                 continue
-            results = read_json(place.path / "results.json")
+            results = read_results(place.path / "results.json")
             for name in values:
                 values[name].append(results[name])
             parts.append(read_impressions(place.path / "impressions.parquet"))
@@ -111,7 +110,7 @@ def with_speeds(rows: dict[str, RowResult], config: Config, data: DataSet, engin
     for name, row in rows.items():
         size = row.model["layers"], row.model["parameters"]
         if size not in speeds:
-            model, _ = load_recommender(Path(row.runs[0]) / "model.safetensors")
+            model, _ = trained_model(Path(row.runs[0]), "training")
             engine.use_precision(config.precision)
             encoder = model.to(engine.device).eval().news_encoder
             speeds[size] = news_per_second(encoder, titles, config.data.news_tokens, engine)

@@ -9,21 +9,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tnr_dist.cache.teachers import FORMAT_VERSION, from_stored, to_stored
 from tnr_dist.config import Config
 from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_shard
+from tnr_dist.digests import digest, read_sealed, write_sealed
 from tnr_dist.engines.base import Engine, choose_precision
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
-from tnr_dist.files import atomic_path, file_hash, read_json, write_json
+from tnr_dist.files import atomic_path, write_json
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.progress import Bar, say
 from tnr_dist.stages.common import NEWS_SETTINGS, DataSet, begin, may_start, trained_model
 from tnr_dist.stages.finetune import teacher_folder
 from tnr_dist.train import preemption
+from tnr_dist.train.finished import check_file
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.train.surroundings import write_surroundings
 from tnr_dist.train.tracking import log_work
@@ -40,11 +43,16 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
 
 
 def expected(config: Config, data: DataSet) -> dict[str, Any]:
-    """What a cache must say of itself to fit this configuration (checked by `TeacherCache`)."""
+    """What a cache must say of itself to fit this configuration (checked by `TeacherCache`).
+
+    Raises InputError when a teacher is not finished or is damaged: no cache could be trusted then.
+    """
     teachers = []
     for number in range(config.finetune.teachers):
         run = teacher_folder(config, data, number)
-        teachers.append({"id": run.id, "sha256": file_hash(run.path / "model.safetensors")})
+        run_id = run.id
+        check_file(run.path, "model.safetensors")
+        teachers.append({"id": run_id, "sha256": digest(run.path / "model.safetensors")})
     return {
         "tokenizer": data.manifest["tokenizer"]["hash"],
         "data": data.id,
@@ -71,12 +79,13 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     shard_slice(config.cache.shard_range, 0)
     if not may_start(place, engine, redo):
         return
+    began = time.monotonic()
+    # A damaged teacher is found here, before an earlier cache is given up.
+    models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
     begin(place, engine, redo)
     if rank == 0:
         write_surroundings(place.path, engine)
-    began = time.monotonic()
     engine.use_precision(config.precision)  # nothing is trained here, and an earlier stage may have had another
-    models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
     news, facts = _news_vectors(config, data, models, engine, place.path)
     padding = config.cache.history_padding
     teachers = [UserVectors(model, vectors, padding) for model, vectors in zip(models, news, strict=True)]
@@ -122,7 +131,7 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
         splits[split] = {}
         for info in read_index(data.folder, split).shards:
             done = place.path / split / info.name.replace(".tar", ".json")
-            mark = read_json(done) if done.exists() else {}
+            mark = read_sealed(done) if done.exists() else {}
             if "users" not in mark:
                 missing += 1
                 continue
@@ -176,21 +185,29 @@ def _news_vectors(
                 for number, model in enumerate(models)
             ]
         )
+        _check_finite(exact, 0, "news vectors")
         if engine.environment.rank == 0:
             stored = from_stored(to_stored(exact, config.cache.dtype))
             error = (stored.float() - exact.cpu()).abs()
             with atomic_path(tensor_file) as temporary:
                 save_file({"news": stored.contiguous()}, temporary)
-            facts = {
-                "sha256": file_hash(tensor_file),
+            facts: dict[str, Any] = {
+                "sha256": digest(tensor_file, again=True),
                 "shape": list(stored.shape),
                 "max_rounding_error": float(error.max()),
                 "relative_rounding_error": float(error.norm() / exact.cpu().norm()),
                 "precision": choose_precision(config.precision, engine.device),
             }
-            write_json(facts_file, facts)
+            write_sealed(facts_file, facts)
         engine.barrier()
-    return load_file(tensor_file)["news"].float().to(engine.device), read_json(facts_file)
+    facts = read_sealed(facts_file)
+    again = f"delete {tensor_file} and {facts_file}, then run `tnr cache` again"
+    try:
+        if digest(tensor_file) != facts["sha256"]:
+            raise InputError(f"{tensor_file}: damaged (digest differs); {again}")
+        return load_file(tensor_file)["news"].float().to(engine.device), facts
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{tensor_file}: cannot be read ({error}); {again}") from None
 
 
 def write_side_shard(
@@ -202,7 +219,7 @@ def write_side_shard(
     """
     done = out.with_suffix(".json")
     if done.exists() and out.exists():
-        mark = read_json(done)
+        mark = read_sealed(done)
         # Earlier versions did not measure what rounding does to user vectors.
         if out.stat().st_size == mark["bytes"] and "users" in mark:
             return
@@ -211,6 +228,8 @@ def write_side_shard(
     for key, block in read_shard(source, info).items():
         users, logits = teacher_columns(teachers, block, config.data.history)
         stored = to_stored(users, config.cache.dtype)
+        _check_finite(users, 1, f"user vectors for {source.name}")
+        _check_finite(logits, 1, f"scores of candidates of {source.name}")
         exact = users.cpu().double()
         error = from_stored(stored).double() - exact
         rounding["max_error"] = max(rounding["max_error"], float(error.abs().max()) if error.numel() else 0.0)
@@ -222,7 +241,17 @@ def write_side_shard(
     with atomic_path(out) as temporary:
         temporary.write_bytes(packed)
     mark = {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed), "news": news_sha256, "users": rounding}
-    write_json(done, mark)
+    write_sealed(done, mark)
+
+
+def _check_finite(values: Tensor, dim: int, what: str) -> None:
+    """Raise InputError for NaN or infinity in what the teachers, along dimension `dim`, say: nothing is learned from it."""
+    finite = torch.isfinite(values)
+    if not finite.all():
+        raise InputError(
+            f"teacher-{int(torch.nonzero(~finite)[0, dim])}: its {what} are not finite (NaN or infinity), it has diverged; "
+            "delete that run and make the teacher again, with a smaller finetune.lr"
+        )
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from tnr_dist.cache.teachers import from_stored
 from tnr_dist.config import ClickTrainConfig, ValidatedTrainConfig
 from tnr_dist.data.held_out import HeldOut
 from tnr_dist.data.loader import Batch, ClickLoader
-from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.data.tokens import RaggedTable, check_ids
 from tnr_dist.engines.base import Engine
 from tnr_dist.kernels.dispatch import power_of_two, use_triton
 from tnr_dist.kernels.tiles import block_rows
@@ -83,6 +83,7 @@ class ClickTitles:
         if int(titles.lengths.max(initial=0)) > max_length:
             packed = Packed.gather(titles.values, titles.offsets, np.arange(len(titles)), max_length)
             titles = RaggedTable(packed.tokens.numpy().astype(titles.values.dtype), packed.offsets)
+        check_ids(titles, encoder.encoder.config.vocab_size, "the prepared titles")
         self.titles, self.lengths = titles, titles.lengths
         self.encoder, self.engine, self.settings, self.place = encoder, engine, settings, place
         self.shared = settings.dedupe == "global" and engine.environment.world_size > 1

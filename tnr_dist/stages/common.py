@@ -22,10 +22,12 @@ from tnr_dist.config import (
 )
 from tnr_dist.data.held_out import HeldOut, hold_out_last
 from tnr_dist.data.loader import ClickLoader, Columns, LoaderOptions
-from tnr_dist.data.prepare import manifest_hash, read_manifest
+from tnr_dist.data.manifest import check_file as check_data_file
+from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest
 from tnr_dist.data.shards import read_index
 from tnr_dist.data.source import ShardSource
-from tnr_dist.data.tokens import RaggedTable, read_table
+from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.digests import plm_digest
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.lock import held
@@ -44,6 +46,7 @@ from tnr_dist.progress import say
 from tnr_dist.stages.start_scale import fit_start_scale
 from tnr_dist.streams import drawn_from, stream_seed
 from tnr_dist.train import preemption
+from tnr_dist.train.finished import check_file, warn_once
 from tnr_dist.train.loop import Task, train
 from tnr_dist.train.runfolder import RunFolder, completed_id
 from tnr_dist.train.tracking import Tracker
@@ -94,17 +97,34 @@ class DataSet:
 
     @classmethod
     def open(cls, config: Config) -> DataSet:
-        """Raises InputError when `data.dir` is no prepared data set."""
+        """Raises InputError when `data.dir` is no prepared data set, or its news or tokenizer are damaged.
+
+        Token tables, indices and shards are checked where they are read.
+        """
         folder = Path(config.data.dir)
-        return cls(folder, read_manifest(folder), manifest_hash(folder))
+        data = cls(folder, read_manifest(folder), manifest_hash(folder))
+        files = data.manifest.get("files")
+        if files is None:
+            warn_once(folder, "prepared by an older version, which kept no digests: damage to it may go unseen")
+        for name in files or ():
+            if name == "news.parquet" or name.startswith("tokenizer/"):
+                check_data_file(folder, name)
+        return data
 
     def news_tokens(self, wanted: DataConfig) -> RaggedTable:
         """Token ids of what `wanted.news_inputs` names of every news, in memory; a click model reads these.
 
-        Raises InputError when the data was prepared for other inputs.
+        Raises InputError when the data was prepared for other inputs or fewer tokens, or is damaged.
         """
         if wanted.news_inputs == ["title"]:
-            return read_table(self.folder / "tokens" / "title").resident()
+            table = open_table(self.folder, "title").resident()
+            # Fewer may be read: a title is cut as the tokenizer cuts it.
+            if wanted.title_tokens > (kept := self.manifest["max_lengths"].get("title", wanted.title_tokens)):
+                raise InputError(
+                    f"{self.folder}: prepared with {kept} tokens a title, but data.title_tokens={wanted.title_tokens}; set "
+                    f"data.title_tokens={kept}, or prepare the data again into another folder"
+                )
+            return table
         made = self.manifest.get("news_inputs", {"title": self.manifest["max_lengths"]["title"]})
         lengths = {name: getattr(wanted, f"{name}_tokens") for name in wanted.news_inputs}
         if made != lengths:
@@ -112,7 +132,7 @@ class DataSet:
                 f"{self.folder}: prepared with the news inputs {_described(made)}, but data.news_inputs asks for "
                 f"{_described(lengths)}; prepare the data again, into another folder"
             )
-        return read_table(self.folder / "tokens" / "news").resident()
+        return open_table(self.folder, "news").resident()
 
     def check_tokenizer(self, tokenizer_hash: str, plm: str) -> None:
         """The token ids must be those of the PLM that reads them."""
@@ -121,6 +141,17 @@ class DataSet:
                 f"{self.folder}: prepared with the tokenizer of {self.manifest['tokenizer']['name']}, which is not that of "
                 f"{plm}; prepare the data for this PLM"
             )
+
+    def changed_plm(self, plm: str) -> str:
+        """What is to be said when the PLM in the place of the one that the data was prepared with is another; '' if not.
+
+        Of a folder of one's own nobody can say whether it was replaced or damaged; runs of the two are told apart by it.
+        """
+        stated, name = self.manifest.get("plm_digest"), str(self.manifest["tokenizer"].get("name"))
+        same_place = Path(name).expanduser().resolve() == Path(plm).expanduser().resolve()
+        if not stated or not same_place or plm_digest(plm) == stated:
+            return ""
+        return f"not the PLM that {self.folder} was prepared with: its files have changed since, replaced or damaged"
 
     def check_tokenizer_name(self, plm: str) -> None:
         """`check_tokenizer` by the PLM's name."""
@@ -182,6 +213,8 @@ def fresh_model(config: Config, data: DataSet, layers: int, seed: int, stage: st
     """
     encoder, tokenizer = load_plm(config.plm.name, layers or config.plm.layers or None)
     data.check_tokenizer(tokenizer.hash(), config.plm.name)
+    if said := data.changed_plm(config.plm.name):
+        warn_once(Path(config.plm.name), said)
     encoder.set_dropout(config.model.dropout)
     spec = model_spec(config, encoder)
     with drawn_from(seed, stage, "model"):
@@ -194,9 +227,15 @@ def kept_model(run: Path, before_end: int) -> Path:
 
 
 def trained_model(run: Path, what: str, before_end: int = 0) -> tuple[Recommender, ModelSpec]:
-    """The model of a finished run, or an earlier one (`kept_model`). Raises InputError when the run is not finished."""
+    """The model of a finished run, or an earlier one (`kept_model`).
+
+    Raises InputError when the run is not finished, or the model is not the one that it ended with.
+    """
     completed_id(run, what)
-    return load_recommender(kept_model(run, before_end))
+    path = kept_model(run, before_end)
+    found = load_recommender(path)
+    check_file(run, str(path.relative_to(run)))
+    return found
 
 
 def continued_model(config: Config, run: Path, what: str, before_end: int = 0) -> tuple[Recommender, ModelSpec]:
@@ -268,6 +307,7 @@ def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.Exit
     # Another job of an array may complete the run just now, between two ranks' looks at it: rank 0's counts.
     seen = torch.tensor([float(rank == 0 and state == "complete")], device=engine.device)
     if engine.all_reduce(seen).item():
+        run.check_files()
         if rank == 0:
             say(f"{run.path}: complete, skipped")
         return False

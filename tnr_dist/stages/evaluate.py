@@ -12,12 +12,14 @@ import torch
 from tnr_dist.config import Config
 from tnr_dist.data.shards import SplitIndex, read_index
 from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.digests import describe, fault, write_sealed
 from tnr_dist.engines.base import Engine, choose_precision
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
+from tnr_dist.evaluation.results import read_results
 from tnr_dist.evaluation.scoring import encode_table, evaluate_split, length_chunks, recommender_scorer, score_split
 from tnr_dist.evaluation.submission import check_prediction, write_prediction
-from tnr_dist.files import atomic_path, read_json, read_json_object, write_json
+from tnr_dist.files import atomic_path, read_json_object
 from tnr_dist.hardware import cores
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
@@ -25,16 +27,21 @@ from tnr_dist.progress import say
 from tnr_dist.stages.chosen import chosen_run
 from tnr_dist.stages.common import DataSet, stop_if_asked
 from tnr_dist.tracking.tables import Table, nearest_news, news_titles, worst_impressions
+from tnr_dist.train.finished import check_file, check_run, read_done
 from tnr_dist.train.places import run_config
 from tnr_dist.train.runfolder import completed_id
 from tnr_dist.train.tracking import log_evaluation
 
+IMPRESSIONS = "impressions.parquet"
+_MANY_TIED = 0.05  # a few percent are users without a history, for whom every model scores all candidates alike
+
 
 def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Recommender, dict[str, Any], Config]:
-    completed_id(run, "training")
-    done = read_json(run / "complete.json")
+    done = read_done(run, "training")
     trained_with = run_config(run)
     model, _ = load_recommender(run / "model.safetensors")
+    for name in ("config.yaml", "model.safetensors"):
+        check_file(run, name)
     if isinstance(done.get("tokenizer"), str):
         data.check_tokenizer(done["tokenizer"], trained_with.plm.name)
     else:  # of an earlier version
@@ -80,8 +87,9 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     results = run / "results.json"
     key = result_key(config, data.id, completed_id(run, "training"))
     if results.is_file():
-        before = read_json_object(results)
+        before = read_results(results)
         if before.get("made_from") == key:
+            check_run(run)
             if engine.environment.rank == 0:
                 say(f"{results}: complete, skipped")
             return before
@@ -102,6 +110,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
             "stage": done["stage"],
             "split": split,
             **{name: mean[name] for name in ("auc", "mrr", "ndcg5", "ndcg10", "impressions", "skipped")},
+            "tied": metrics.tied_share,
             "model": {
                 "layers": len(model.news_encoder.encoder.layers),
                 "parameters": count_parameters(model),
@@ -113,7 +122,13 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
             "news_per_s": round(news_per_second(model.news_encoder, texts, config.data.news_tokens, engine), 1),
             "made_from": key,
         }
-        write_impressions(run / "impressions.parquet", rows, metrics)
+        if metrics.tied_share > _MANY_TIED:
+            say(
+                f"{run}: in {metrics.tied_share:.1%} of the impressions a click ties with other candidates, as it does for "
+                "users without a history; MRR and nDCG are means over the orders of tied candidates"
+            )
+        write_impressions(run / IMPRESSIONS, rows, metrics)
+        out["files"] = describe(run, [IMPRESSIONS])
 
         def tables() -> dict[str, Table]:
             titles = news_titles(data.folder)
@@ -125,9 +140,9 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
         trained_with.wandb.mode = config.wandb.mode
         figures = {"eval/split": split, **{f"eval/{name}": mean[name] for name in NAMES}}
         log_evaluation(run, trained_with, figures, tables)
-        write_json(results, out)
+        write_sealed(results, out)
     engine.barrier()
-    return out or read_json(results)
+    return read_results(results)
 
 
 def write_impressions(path: Path, rows: np.ndarray, metrics: ImpressionMetrics) -> None:
@@ -141,16 +156,20 @@ def write_impressions(path: Path, rows: np.ndarray, metrics: ImpressionMetrics) 
 
 
 def read_impressions(path: Path) -> dict[str, np.ndarray]:
-    """What `write_impressions` wrote. Raises InputError when it is not there or no such file."""
+    """What `write_impressions` wrote beside a results.json. Raises InputError when it is not there or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    results = path.with_name("results.json")
+    files = read_json_object(results).get("files") if results.is_file() else None
+    if path.is_file() and isinstance(files, dict) and (found := fault(path.parent, path.name, files)):
+        raise InputError(f"{path}: {found}; delete {results} and run `tnr evaluate` again")
     try:
         table = pq.read_table(path)
         return {name: table[name].to_numpy() for name in ("row", *NAMES)}
     except FileNotFoundError:
         raise InputError(f"{path}: no per-impression scores; run `tnr evaluate` again") from None
-    except (pa.ArrowInvalid, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{path}: not a file of per-impression scores ({error})") from None
 
 

@@ -2,7 +2,8 @@
 
 The frozen layers see no dropout, so their output for a title is the same in every step. On disk it lies in segments of
 `_SEGMENT` titles under a key of the frozen weights, the tokens and the precision: other weights are another key, the M
-teachers (which start from one post-trained PLM) share one, and a run that is taken up again finds it there.
+teachers (which start from one post-trained PLM) share one, and a run that is taken up again finds it there. A segment
+is a `.npy` file followed by the sha256 of it; one that is damaged is computed again.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ from torch import Tensor
 from tnr_dist.cache.teachers import from_stored, to_stored
 from tnr_dist.config import ClickTrainConfig
 from tnr_dist.data.tokens import RaggedTable, gather_rows, positions_of
+from tnr_dist.digests import digest
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.files import atomic_path
 from tnr_dist.kernels.gather_cast import ragged_index
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import Encoder
-from tnr_dist.progress import Bar
+from tnr_dist.progress import Bar, say
 from tnr_dist.transfer import to_device
 
 _SEGMENT = 16_384
+_DIGEST = 32  # bytes of a sha256
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,9 @@ def _on_disk(encoder: Encoder, titles: RaggedTable, engine: Engine, place: Path,
     with Bar(title, len(titles), "news", enabled=rank == 0) as bar:
         for number in range(rank, len(starts), world):
             stop = min(int(starts[number]) + _SEGMENT, len(titles))
+            if files[number].exists() and not _is_sound(files[number]):
+                say(f"{files[number]}: damaged or of an older version; computed again")
+                files[number].unlink()
             if not files[number].exists():
                 _write_segment(encoder, titles, np.arange(starts[number], stop), engine, stored, files[number])
             bar.advance(min((stop - int(starts[number])) * world, len(titles) - bar.done))
@@ -170,8 +176,21 @@ def _write_segment(
         tokens, _ = positions_of(offsets, chunk)
         out[tokens] = states
     assert out is not None  # a segment has one title at least
-    with atomic_path(file) as temporary, temporary.open("wb") as handle:
-        np.save(handle, out, allow_pickle=False)
+    with atomic_path(file) as temporary:
+        with temporary.open("wb") as handle:
+            np.save(handle, out, allow_pickle=False)
+        found = digest(temporary)
+        with temporary.open("ab") as handle:
+            handle.write(bytes.fromhex(found))
+
+
+def _is_sound(file: Path) -> bool:
+    size = file.stat().st_size - _DIGEST
+    if size <= 0:
+        return False
+    with file.open("rb") as handle:
+        handle.seek(size)
+        return handle.read().hex() == digest(file, size)
 
 
 def key_of(encoder: Encoder, titles: RaggedTable, stored: str) -> str:

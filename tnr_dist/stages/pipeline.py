@@ -11,12 +11,14 @@ import numpy as np
 from tnr_dist.config import Config
 from tnr_dist.data.prepare import PrepareOptions, prepare, read_manifest
 from tnr_dist.data.shards import read_index
+from tnr_dist.digests import read_sealed, write_sealed
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.environment import detect
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.baselines import POPULAR, oracle_scorer, popularity_scorer, random_scorer
+from tnr_dist.evaluation.results import read_baselines, read_results
 from tnr_dist.evaluation.scoring import evaluate_split
-from tnr_dist.files import read_json, read_json_object, write_json, write_text
+from tnr_dist.files import write_json, write_text
 from tnr_dist.progress import say
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import labelled_index
@@ -89,7 +91,7 @@ def is_complete(config: Config) -> bool:
             if not all(run.is_complete() for run in runs) or not all(is_evaluated(run) for run in targets):
                 return False
         yardsticks = Path(config.output) / "baselines.json"
-        return yardsticks.is_file() and read_json_object(yardsticks).get("made_from") == _scored(config, data)
+        return yardsticks.is_file() and read_sealed(yardsticks).get("made_from") == _scored(config, data)
     except InputError:
         return False
 
@@ -134,7 +136,7 @@ def why_beside(run: RunFolder) -> str:
         return ""
     if not is_run(run.plain):
         return f"is not a run of {run.stage}"
-    made_from = read_json_object(run.plain / next(one for one in MARKS if (run.plain / one).is_file()))
+    made_from = read_sealed(run.plain / next(one for one in MARKS if (run.plain / one).is_file()))
     return f"was made otherwise ({', '.join(run.differences(made_from))})"
 
 
@@ -147,7 +149,7 @@ def baselines(config: Config, data: DataSet, engine: Engine) -> None:
     """Score what needs no training, as yardsticks: OUTPUT/baselines.json."""
     out = Path(config.output) / "baselines.json"
     key = _scored(config, data)
-    if out.is_file() and read_json_object(out).get("made_from") == key:
+    if out.is_file() and read_sealed(out).get("made_from") == key:
         return
     index = read_index(data.folder, config.evaluate.split)
     scorers = {
@@ -161,7 +163,7 @@ def baselines(config: Config, data: DataSet, engine: Engine) -> None:
         _, metrics = evaluate_split(data.folder, index, scorer, engine, f"evaluate {name}")
         rows[name] = metrics.mean()
     if engine.environment.rank == 0:
-        write_json(out, {"made_from": key, "rows": rows})
+        write_sealed(out, {"made_from": key, "rows": rows})
     engine.barrier()
 
 
@@ -174,13 +176,13 @@ def report(config: Config) -> None:
 
     data = DataSet.open(config)
     base = Path(config.output)
-    yardsticks = read_json(base / "baselines.json")["rows"]
+    yardsticks = read_baselines(base / "baselines.json")
     table: list[dict[str, Any]] = [
         {"model": name, **yardsticks[name]} for name in ("random", POPULAR) if name in yardsticks
     ]
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in rows_of(config):
-        found = [read_json(row_folder(one, data, row).path / "results.json") for one in each_seed(config)]
+        found = [read_results(row_folder(one, data, row).path / "results.json") for one in each_seed(config)]
         keys = ("auc", "mrr", "ndcg5", "ndcg10", "news_per_s")
         table.append({"model": row.name, **found[0]["model"], **{key: [one[key] for one in found] for key in keys}})
     if "oracle" in yardsticks:

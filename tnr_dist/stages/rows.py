@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tnr_dist.engines.base import Engine
-from tnr_dist.files import read_json_object
+from tnr_dist.evaluation.results import read_results
 from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
 from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert, tinybert_joint
 from tnr_dist.stages.evaluate import evaluate, result_key
@@ -48,7 +48,7 @@ def is_evaluated(place: RunFolder) -> bool:
     if not place.is_complete() or not file.is_file():
         return False
     key = result_key(place.config, str(place.inputs["data"]), place.id)
-    return bool(read_json_object(file).get("made_from") == key)
+    return bool(read_results(file).get("made_from") == key)
 
 
 def evaluate_run(place: RunFolder, engine: Engine) -> dict[str, Any]:

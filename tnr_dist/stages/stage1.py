@@ -9,20 +9,21 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tnr_dist.config import Config, Stage1Config
 from tnr_dist.data.loader import Batch
 from tnr_dist.data.matching import MatchingLoader
 from tnr_dist.engines.base import Engine
+from tnr_dist.errors import InputError
 from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.files import atomic_path
 from tnr_dist.losses.stage1 import multi_teacher_stage1_loss, stage1_loss
 from tnr_dist.losses.stage2 import project
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import Matcher, ModelSpec, Recommender
-from tnr_dist.models.weights import read_safetensors
+from tnr_dist.models.weights import DIGEST, read_safetensors, save_tensors, tensors_digest
+from tnr_dist.progress import say
 from tnr_dist.stages import post_train
 from tnr_dist.stages.common import (
     MODEL_SETTINGS,
@@ -134,8 +135,8 @@ class TeacherVectors:
         )
         key = "/".join(map(str, made_from))
         # Another student's job may write it just now: all ranks of this one must come to the same conclusion.
-        missing = not file.is_file() or read_safetensors(file)[1].get("key") != key
-        if engine.all_reduce(torch.tensor([float(missing)], device=engine.device)).item():
+        found = _read_vectors(file, key)
+        if engine.all_reduce(torch.tensor([float(found is None)], device=engine.device)).item():
             teacher, _ = trained_model(run, "post-train", number)
             encoder = teacher.news_encoder.to(engine.device)
             name = f"teacher {number}" if train.teachers > 1 else "teacher"
@@ -145,9 +146,29 @@ class TeacherVectors:
             }
             if engine.environment.rank == 0:
                 with atomic_path(file) as temporary:
-                    save_file(tensors, temporary, {"key": key})
+                    save_tensors(tensors, temporary, {"key": key, DIGEST: tensors_digest(tensors)})
             engine.barrier()
-        return load_file(file)
+            found = _read_vectors(file, key)
+        if found is None:
+            raise InputError(f"{file}: damaged right after it was written; look at the disk, then run stage1 again")
+        return found
+
+
+def _read_vectors(file: Path, key: str) -> dict[str, Tensor] | None:
+    """What is kept with post-training; None where it is missing, of another key, or damaged."""
+    if not file.is_file():
+        return None
+    try:
+        tensors, metadata = read_safetensors(file)
+    except InputError as error:
+        say(f"{error}; made again")
+        return None
+    if metadata.get("key") != key:
+        return None
+    if metadata.get(DIGEST) != tensors_digest(tensors):
+        say(f"{file}: damaged or of an older version; made again")
+        return None
+    return tensors
 
 
 @dataclass

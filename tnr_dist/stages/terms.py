@@ -10,7 +10,7 @@ from typing import Any
 
 from tnr_dist import __version__
 from tnr_dist.config import Config, get, to_dict
-from tnr_dist.data.prepare import manifest_hash
+from tnr_dist.data.manifest import manifest_hash
 from tnr_dist.engines.base import Terms
 from tnr_dist.errors import InputError
 

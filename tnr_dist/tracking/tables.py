@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tnr_dist.data.manifest import read_news
 from tnr_dist.data.shards import Block, SplitIndex, read_shard
 from tnr_dist.evaluation.metrics import ImpressionMetrics
 
@@ -28,9 +29,7 @@ class Table:
 
 def news_titles(folder: Path) -> list[str]:
     """The title of every news of a prepared data set, by index."""
-    import pyarrow.parquet as pq
-
-    return [title or "" for title in pq.read_table(folder / "news.parquet", columns=["title"])["title"].to_pylist()]
+    return [title or "" for title in read_news(folder, ["title"])["title"].to_pylist()]
 
 
 def worst_impressions(

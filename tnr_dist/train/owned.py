@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tnr_dist import files
+from tnr_dist.digests import check_seal
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json
 from tnr_dist.lock import LOCK
@@ -50,11 +52,12 @@ _WORK = ("checkpoints/[0-9]*", "model.safetensors", "models/*", "news.safetensor
 def recorded(path: Path, name: str) -> Any:
     """A value of complete.json, or of begun.json before it; None where there is none.
 
-    Raises InputError for a file that is no JSON.
+    Raises InputError for a file that is no JSON, and for a damaged one.
     """
     for mark in MARKS:
         if (path / mark).is_file():
             value = read_json(path / mark)
+            check_seal(path / mark, value)
             return value.get(name) if isinstance(value, dict) else None
     return None
 
@@ -93,6 +96,13 @@ def clear(path: Path) -> None:
     """Take away what a run that `is_abandoned` has written, but for begun.json, which the next one replaces."""
     check_no_link(path)
     _remove_own(path, keep=(LOCK,))
+
+
+def sweep(path: Path) -> None:
+    """Take away what a killed process was just writing into a run's folder."""
+    for folder in (path, *(path / name for name in _OWN_FOLDERS)):
+        if not folder.is_symlink() or folder == path:
+            files.sweep(folder)
 
 
 def set_aside(path: Path, name: str) -> Path:

@@ -13,9 +13,9 @@ from typing import Any
 
 from tnr_dist.config import Config, get
 from tnr_dist.config_file import load_config
-from tnr_dist.data.prepare import manifest_hash
+from tnr_dist.data.manifest import manifest_hash
+from tnr_dist.digests import read_sealed
 from tnr_dist.errors import InputError
-from tnr_dist.files import read_json_object
 
 DATA, PLM = "data.dir", "plm.name"
 _FOLDERS = ("output", DATA, "data.input", "data.corpus", "deepspeed.config", "evaluate.run")
@@ -100,7 +100,7 @@ def _record(run: Path) -> dict[str, Any]:
     for name in ("complete.json", "begun.json"):
         if (run / name).is_file():
             try:
-                return read_json_object(run / name)
+                return read_sealed(run / name)
             except InputError:
                 return {}
     return {}

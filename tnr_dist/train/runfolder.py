@@ -6,7 +6,7 @@ RUN/checkpoints/STEP/  see train/checkpoint.py
 RUN/model.safetensors  the trained model
 RUN/results.json       after `tnr evaluate`
 RUN/begun.json         written first: the stage's name, the settings and inputs it is made from, and their digest, the key
-RUN/complete.json      written last: the same, an id and what came of it
+RUN/complete.json      written last: the same, an id, what came of it, size and sha256 of the files above (train/finished.py)
 
 A run is found by its key, under its plain name (`stage2-4`) or with a mark of the key behind it (`stage2-4-0123456789`):
 what is the same is shared, whatever the configurations look like that ask for it, and other settings are another run
@@ -19,17 +19,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tnr_dist.config import Config, get, to_dict, to_yaml
-from tnr_dist.data.prepare import read_manifest
-from tnr_dist.digests import plm_digest
+from tnr_dist.data.manifest import read_manifest
+from tnr_dist.digests import Stated, check_seal, plm_digest, read_sealed, write_sealed
 from tnr_dist.errors import InputError
-from tnr_dist.files import file_hash, read_json, read_json_object, write_json, write_text
+from tnr_dist.files import read_json_object, write_text
 from tnr_dist.lock import is_held
 from tnr_dist.train import owned
+from tnr_dist.train.finished import DONE, check_run, describe_run, read_done
 from tnr_dist.train.places import absolute, places
 
 State = str  # "complete", "stale" or "open"
@@ -137,6 +139,7 @@ class RunFolder:
         done = read_json_object(path)
         if not all(isinstance(done.get(part, {}), dict) for part in _PARTS):
             raise InputError(f"{path}: not a completion mark; delete the folder and run {self.stage} again")
+        check_seal(path, done)
         changed = self.differences(done)
         return ("stale", ", ".join(changed)) if changed else ("complete", "")
 
@@ -160,11 +163,18 @@ class RunFolder:
         return changed or ([] if same else ["an earlier version's"])
 
     def is_complete(self) -> bool:
-        """Whether the result is there, and so is all it was made from."""
+        """Whether the result is there and undamaged, and so is all it was made from."""
         try:
-            return self.state()[0] == "complete"
+            if self.state()[0] != "complete":
+                return False
+            self.check_files()
+            return True
         except InputError:
             return False
+
+    def check_files(self) -> None:
+        """Raise InputError when a file of the finished run is not what it was when the run ended."""
+        check_run(self.path)
 
     def check(self, *, redo: bool) -> bool:
         """Whether what is in the folder has to go before the run begins; touches nothing.
@@ -185,7 +195,7 @@ class RunFolder:
                 "the new one beside it (--replace: in its place)"
             )
         if state == "open" and begun.is_file():
-            if not self._is_mine(read_json_object(begun)):
+            if not self._is_mine(read_sealed(begun)):
                 if not redo and not owned.is_abandoned(self.path):
                     raise InputError(
                         f"{self.path}: holds an unfinished run of other settings; choose another output, or let `tnr run` "
@@ -217,7 +227,8 @@ class RunFolder:
         elif redo and (self.path / "begun.json").is_file():
             replaces = owned.recorded(self.path, "replaces")
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "begun.json", self._mark() | ({"replaces": replaces} if replaces else {}))
+        owned.sweep(self.path)
+        write_sealed(self.path / "begun.json", self._mark() | ({"replaces": replaces} if replaces else {}))
         write_text(self.path / "config.yaml", to_yaml(absolute(self.config)))
         return aside
 
@@ -227,17 +238,18 @@ class RunFolder:
 
     def finish(self, **facts: Any) -> None:
         """Mark the run complete; `facts` (seconds, steps, ...) are kept with it. What it replaces is then taken away."""
-        mark = read_json_object(self.path / "begun.json")
+        mark = read_sealed(self.path / "begun.json")
         replaces = mark.pop("replaces", None)
-        write_json(self.path / "complete.json", {"id": _id_of(self.path, self.key), **mark, **facts})
+        files = describe_run(self.path)
+        write_sealed(self.path / DONE, {"id": _id_of(self.key, files), **mark, **facts, "files": files})
         if isinstance(replaces, str) and Path(replaces).name == replaces:
             owned.discard(self.path.with_name(replaces))
 
 
-def _id_of(path: Path, key: str) -> str:
+def _id_of(key: str, files: Stated) -> str:
     """What a finished run is called: the same for a run made again that came out the same, byte for byte."""
-    files = sorted({file for pattern in _RESULTS for file in path.glob(pattern)})
-    lines = [key, *(f"{file.relative_to(path)} {file_hash(file)}" for file in files)]
+    made = sorted(name for name in files if any(fnmatch(name, pattern) for pattern in _RESULTS))
+    lines = [key, *(f"{name} {files[name]['sha256']}" for name in made)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
@@ -301,10 +313,5 @@ def _new_place(run: RunFolder, taken: set[Path], keys: set[str], instead: bool) 
 
 def completed_id(path: Path, what: str) -> str:
     """The id in `path/complete.json`. Raises InputError that says which stage to run when there is none."""
-    file = path / "complete.json"
-    if not file.is_file():
-        raise InputError(f"{path}: {what} is not finished there; run that stage first")
-    value = read_json(file)
-    if not isinstance(value, dict) or not isinstance(value.get("id"), str):
-        raise InputError(f"{file}: not a completion mark; delete the folder and run {what} again")
-    return value["id"]
+    found: str = read_done(path, what)["id"]
+    return found

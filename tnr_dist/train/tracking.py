@@ -13,12 +13,14 @@ import numpy as np
 
 from tnr_dist.config import Config
 from tnr_dist.engines.base import Engine
-from tnr_dist.files import read_json, write_text
+from tnr_dist.files import read_bytes, read_json, write_text
 from tnr_dist.tracking.client import WandbRun
 from tnr_dist.tracking.tables import Table
 from tnr_dist.train.lineage import input_ids, log_checkpoints, log_result, use_inputs
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.train.surroundings import write_surroundings
+
+_MOST_BYTES = 1 << 30  # of a metrics file: a million records
 
 
 class MetricsFile:
@@ -26,7 +28,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, resume_step: int = 0) -> None:
         if path.exists():
-            kept = [record for record in read_metrics(path) if record.get("step", 0) <= resume_step]
+            steps = [(record, record.get("step", 0)) for record in read_metrics(path)]
+            kept = [record for record, step in steps if isinstance(step, int | float) and step <= resume_step]
             write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a", encoding="utf-8")
 
@@ -50,7 +53,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_bytes(path, _MOST_BYTES).decode("utf-8", "replace").splitlines():
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):  # no JSON, a number of 5,000 digits; nested without end

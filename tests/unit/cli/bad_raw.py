@@ -33,6 +33,8 @@ _BAD_ROWS = {
     "impression_id_is_missing": (f"\tU3\t{TIME}\tN1\tN1-0\n", "impression id ''"),
     "impression_id_of_thirty_digits": (f"{'7' * 30}\tU3\t{TIME}\tN1\tN1-0\n", "impression id '7777"),
     "impression_id_of_a_million_letters": (f"{'x' * 10**6}\tU3\t{TIME}\tN1\tN1-0\n", "impression id 'xxxx"),
+    "impression_id_with_zeros_before": (f"007\tU3\t{TIME}\tN1\tN1-0\n", "impression id '007'"),
+    "impression_id_with_a_sign": (f"-0\tU3\t{TIME}\tN1\tN1-0\n", "impression id '-0'"),
     "user_is_missing": (f"3\t\t{TIME}\tN1\tN1-0\n", "empty user id"),
     "candidate_of_a_million_letters": (f"3\tU3\t{TIME}\tN1\t{'N' * 10**6}\n", "candidate 'NNNN"),
 }
@@ -97,6 +99,9 @@ _BAD_NEWS = {
     "with_an_empty_line": (NEWS + "\n" + NEWS.replace("N", "M"), "line 3: an empty line"),
     "with_a_repeated_id": (NEWS + NEWS, "line 3: news id 'N1' stands also in line 1"),
     "without_an_id": (NEWS + "\tnews\tx\tT\tA\tu\t[]\t[]\n", "line 3: empty news id"),
+    "with_an_id_before_a_space": (NEWS + "N3 \tnews\tx\tT\tA\tu\t[]\t[]\n", "line 3: news id 'N3 ' holds a space"),
+    "with_an_id_before_a_fixed_space": (NEWS + "N3\xa0\tnews\tx\tT\tA\tu\t[]\t[]\n", "line 3: news id 'N3\\xa0' holds"),
+    "with_an_id_of_two_words": (NEWS + "N 3\tnews\tx\tT\tA\tu\t[]\t[]\n", "line 3: news id 'N 3' holds a space"),
     "in_utf16": (NEWS.encode("utf-16"), "NUL byte"),
     "in_latin1": (NEWS.replace("Other", "\xd6ther").encode("latin-1"), "line 2: not UTF-8"),
     "of_binary": (bytes(range(256)) * 40, "news.tsv"),

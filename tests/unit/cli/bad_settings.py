@@ -27,7 +27,7 @@ _BAD_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "nested_without_end": ("seed: " + "[" * 20_000, ["c.yaml"]),
     "billion_laughs": (
         "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'lol'}]\n" for i in range(9)),
-        ["c.yaml", "unknown key 'a0'"],
+        ["c.yaml", "its aliases (*name) stand for more than"],
     ),
     "merge_of_a_number": ("<<: 3\nseed: 1\n", ["c.yaml"]),
     "alias_of_nothing": ("seed: *x\n", ["c.yaml, line 1", "not valid YAML"]),

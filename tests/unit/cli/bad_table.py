@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.resign import resign_data
+
 NEWS = "N1\tnews\tx\tA title\tAn abstract\tu\t[]\t[]\nN2\tnews\tx\tOther title\tAnother\tu\t[]\t[]\n"
 ROWS = "1\tU1\t11/15/2019 8:55:22 AM\tN1\tN1-0 N2-1\n2\tU2\t11/15/2019 9:55:22 AM\t\tN1-1 N2-0\n"
 CORPUS = "N1\tnews\tx\tA title\tAn abstract\tA body\n"
@@ -147,6 +149,7 @@ def replace_shard(data: Path, content: bytes) -> None:
         line |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     edit_json(data / "train" / "index.json", sign)
+    resign_data(data)
 
 
 def snapshot(folder: Path) -> dict[str, str]:

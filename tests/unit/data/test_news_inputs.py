@@ -117,7 +117,7 @@ def test_verify_misses_a_table(tmp_path, plm, raw):
     out = tmp_path / "out"
     prepare(options(plm, raw, "title", "abstract"), out, processes=1)
     (out / "tokens" / "news.offsets.npy").unlink()
-    assert [f.where for f in verify_prepared(out) if f.level == "error"] == [str(out / "tokens" / "news")]
+    assert [f.where for f in verify_prepared(out) if f.level == "error"] == [str(out / "tokens" / "news.offsets.npy")]
 
 
 def test_stages_take_what_was_prepared_or_say_so(tmp_path, plm, raw):

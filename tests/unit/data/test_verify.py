@@ -1,6 +1,7 @@
 """Each way in which a download or a prepared data set can be damaged is found and named."""
 
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -12,6 +13,7 @@ from tnr_dist.data import verify
 from tnr_dist.data.shards import SplitIndex, index_to_dict, write_shard
 from tnr_dist.data.tokens import TableWriter
 from tnr_dist.data.verify import verify_download, verify_prepared
+from tnr_dist.digests import describe, write_sealed
 from tnr_dist.errors import InputError
 from tnr_dist.files import file_hash
 
@@ -114,6 +116,7 @@ ROW = "\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3-0\n"
         ("behaviors.tsv", "1" + ROW + "2\tU\n", "line 2: 2 tab-separated columns"),
         ("behaviors.tsv", "1\tU1\t2019-11-15\tN0\tN2-1\n", "line 1: time '2019-11-15'"),
         ("behaviors.tsv", "1" + ROW + "-5" + ROW, "line 2: impression id '-5' is not a whole number, 0 or more"),
+        ("behaviors.tsv", "1" + ROW + "007" + ROW, "line 2: impression id '007' is not a whole number"),
         ("behaviors.tsv", "1" + ROW * 700 + "-5" + ROW, "line 2: impression id ''"),
         ("behaviors.tsv", ("1" + ROW) * 700 + "-5" + ROW, "line 701: impression id '-5'"),
         (
@@ -132,6 +135,7 @@ ROW = "\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3-0\n"
         ("behaviors.tsv", "1\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3\n", "line 1: candidate 'N3' lacks"),
         ("news.tsv", "N1\tsports\n", "line 1: 2 tab-separated columns"),
         ("news.tsv", "\ta\tb\tc\td\n", "line 1: empty news id"),
+        ("news.tsv", NEWS.replace("N2\t", "N2 \t"), "line 3: news id 'N2 ' holds a space"),
         ("news.tsv", NEWS + NEWS.splitlines(True)[2], "line 7: news id 'N2' stands also in line 3"),
         ("news.tsv", NEWS.replace("\nN4\tsports", "\nN4"), "line 5: 7 tab-separated columns, expected 8"),
         ("news.tsv", NEWS + "".join(f"M{i}\ta\tb\tc\t\tx\t[]\t[]\n" for i in range(700)) + "M\n", "line 707: 1 tab"),
@@ -245,12 +249,54 @@ def edit(path, change):
     path.write_text(json.dumps(value))
 
 
-def test_a_sound_data_set_is_ok(prepared):
-    findings = verify_prepared(prepared)
-    assert levels(findings) == {"ok"} and len(findings) == 5
-    assert findings[3].message == "2 shards, 8 impressions, 8 samples"
+@pytest.fixture
+def signed(prepared):
+    """With digests, which the other data set is too old to have."""
+    (prepared / "tokenizer").mkdir()
+    (prepared / "tokenizer" / "vocab.txt").write_text("[CLS]\n[SEP]\n")
+    files = [path for path in sorted(prepared.rglob("*")) if path.suffix in SIGNED and path.name != "manifest.json"]
+    names = [str(path.relative_to(prepared)) for path in files]
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    write_sealed(prepared / "manifest.json", {**manifest, "files": describe(prepared, names)})
+    return prepared
+
+
+SIGNED = (".npy", ".parquet", ".txt", ".json")
+
+
+def test_a_sound_data_set_is_ok(signed):
+    findings = verify_prepared(signed)
+    assert levels(findings) == {"ok"} and len(findings) == 6
+    assert findings[4].message == "2 shards, 8 impressions, 8 samples"
     with pytest.raises(InputError, match="no such folder"):
-        verify_prepared(prepared / "none")
+        verify_prepared(signed / "none")
+
+
+def test_a_data_set_without_digests_is_taken_with_a_warning(prepared):
+    findings = verify_prepared(prepared)
+    assert levels(findings) == {"ok", "warning"} and len(findings) == 5
+    (warning,) = [finding for finding in findings if finding.level == "warning"]
+    assert "kept no digests" in warning.message and warning.where.endswith("manifest.json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["news.parquet", "tokens/title.values.npy", "tokens/title.offsets.npy", "train/index.json", "tokenizer/vocab.txt"],
+)
+def test_every_file_is_compared_with_its_digest(signed, name):
+    """Whatever the file's times say: a disk that loses a bit tells nobody."""
+    path = signed / name
+    assert verify_prepared(signed)  # remembers what can be remembered
+    before, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    where = [finding.where for finding in verify_prepared(signed) if finding.level == "error"]
+    assert where == [str(path)] or (name.startswith("tokens") and where[0] == str(path.parent / "title"))
+
+
+def test_an_edited_manifest_is_damaged(signed):
+    edit(signed / "manifest.json", lambda value: value["max_lengths"].update(title=29))
+    assert "its own digest differs" in the_error(verify_prepared(signed))
 
 
 def test_damaged_shards(prepared):
@@ -357,4 +403,4 @@ def test_no_usable_manifest(prepared, text):
 def test_a_corpus_alone(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"format_version": 1, "counts": {"corpus": {"pairs": 10}}}))
     write_tokens(tmp_path)
-    assert levels(verify_prepared(tmp_path)) == {"ok"}
+    assert levels(verify_prepared(tmp_path)) == {"ok", "warning"}

@@ -1,5 +1,7 @@
 """Metrics against scikit-learn and against MIND's own formulas, one impression at a time."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,18 +18,33 @@ def mind_dcg(labels, order, k):
     return np.sum(gains / np.log2(np.arange(len(gains)) + 2))
 
 
-def reference(scores, labels):
-    """MIND's evaluate.py for one impression, with the documented rule for ties in place of its unstable sort."""
-    if labels.min() == labels.max():
-        return None
-    order = np.argsort(-scores, kind="stable")
+def mind(scores, labels, order):
+    """MIND's evaluate.py for one impression whose candidates are ranked in this order."""
     ideal = np.argsort(-labels.astype(float), kind="stable")
     hits = labels[order]
     return (
-        roc_auc_score(labels, scores),
         np.sum(hits / (np.arange(len(hits)) + 1)) / hits.sum(),
         mind_dcg(labels, order, 5) / mind_dcg(labels, ideal, 5),
         mind_dcg(labels, order, 10) / mind_dcg(labels, ideal, 10),
+    )
+
+
+def reference(scores, labels):
+    """scikit-learn's AUC and nDCG, and MRR with the mean of 1 / rank over the ranks that equal scores share."""
+    if labels.min() == labels.max():
+        return None
+    scores = scores.astype(np.float64)
+    reciprocal = []
+    for score in scores[labels.astype(bool)]:
+        higher, equal = (scores > score).sum(), (scores == score).sum()
+        reciprocal.append(np.mean(1 / np.arange(higher + 1, higher + equal + 1)))
+    # ndcg_score tells scores apart that differ by rounding only where they are far apart; ranks are as good.
+    ranks = np.unique(scores, return_inverse=True)[1]
+    return (
+        roc_auc_score(labels, scores),
+        np.mean(reciprocal),
+        ndcg_score([labels], [ranks], k=5),
+        ndcg_score([labels], [ranks], k=10),
     )
 
 
@@ -94,13 +111,52 @@ def test_equals_the_official_form_and_sklearn_without_ties():
             assert got == pytest.approx(ndcg_score([labels], [scores], k=k), abs=1e-12)
 
 
-def test_equal_scores_rank_in_candidate_order_and_count_half_in_auc():
-    result = impression_metrics(np.zeros(4, np.float32), np.array([0, 0, 1, 0]), np.array([0, 4]))
-    assert result.auc[0] == 0.5
-    assert result.mrr[0] == 1 / 3
-    # -0.0 and 0.0 are the same score.
-    signed = impression_metrics(np.array([-0.0, 0.0, -0.0, 0.0]), np.array([0, 0, 1, 0]), np.array([0, 4]))
-    assert signed.mrr[0] == 1 / 3
+def test_equal_scores_count_as_the_mean_over_their_orders():
+    """Every order of the candidates, ranked by MIND's own formulas."""
+    rng = np.random.default_rng(4)
+    for _ in range(40):
+        size = int(rng.integers(2, 7))
+        scores, labels = rng.integers(0, 3, size).astype(np.float32), rng.integers(0, 2, size).astype(np.uint8)
+        if labels.min() == labels.max():
+            continue
+        result = impression_metrics(scores, labels, np.array([0, size]))
+        means = []
+        for order in itertools.permutations(range(size)):
+            shuffled = np.array(order)
+            means.append(mind(scores, labels, shuffled[np.argsort(-scores[shuffled], kind="stable")]))
+        got = result.mrr[0], result.ndcg5[0], result.ndcg10[0]
+        np.testing.assert_allclose(got, np.mean(means, axis=0), rtol=0, atol=1e-12)
+
+
+def test_a_constant_scorer_is_as_good_as_chance_wherever_the_click_stands():
+    for place in range(4):
+        labels = np.zeros(4, np.uint8)
+        labels[place] = 1
+        result = impression_metrics(np.zeros(4, np.float32), labels, np.array([0, 4]))
+        assert result.auc[0] == 0.5
+        assert result.mrr[0] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4, abs=1e-15)
+        # -0.0 and 0.0 are the same score.
+        signed = impression_metrics(np.array([-0.0, 0.0, -0.0, 0.0]), labels, np.array([0, 4]))
+        assert signed.mrr[0] == result.mrr[0] and signed.ndcg5[0] == result.ndcg5[0]
+
+
+def test_without_ties_not_a_bit_differs_from_one_over_rank():
+    rng = np.random.default_rng(5)
+    for size in (2, 3, 50):
+        scores, labels = rng.permutation(size).astype(np.float32), np.zeros(size, np.uint8)
+        labels[int(np.argmin(scores))] = 1
+        result = impression_metrics(scores, labels, np.array([0, size]))
+        assert result.mrr[0] == 1 / size and result.tied_share == 0
+        assert result.ndcg10[0] == (1 / np.log2(size + 1) if size <= 10 else 0)
+
+
+def test_tied_impressions_are_those_whose_clicks_tie_with_others():
+    scores = np.array([1, 1, 0, 2, 2, 1, 0, 0, 3, 3], np.float32)
+    labels = np.array([1, 0, 0, 1, 1, 0, 0, 0, 1, 1], np.uint8)
+    result = impression_metrics(scores, labels, np.array([0, 3, 6, 8, 10]))
+    # The second's clicks tie with each other only, the third has no click, the fourth nothing else.
+    assert result.tied.tolist() == [True, False, False, False]
+    assert result.valid.tolist() == [True, True, False, False] and result.tied_share == 0.5
 
 
 def test_skips_single_class_and_empty_impressions():
@@ -116,7 +172,7 @@ def test_skips_single_class_and_empty_impressions():
 
 
 def bits(result):
-    return [getattr(result, name).tobytes() for name in (*NAMES, "valid")]
+    return [getattr(result, name).tobytes() for name in (*NAMES, "valid", "tied")]
 
 
 def test_threads_and_chunks_do_not_change_a_bit(monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tnr_dist.data.prepare import manifest_hash
+from tnr_dist.data.manifest import manifest_hash
 from tnr_dist.export.command import export
 from tnr_dist.export.measure import our_vectors
 from tnr_dist.export.source import Source

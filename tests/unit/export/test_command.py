@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from tnr_dist.config import to_yaml
 from tnr_dist.config_file import load_config
+from tnr_dist.digests import write_sealed
 from tnr_dist.errors import InputError
 from tnr_dist.export import huggingface, measure, runtimes
 from tnr_dist.export.command import export
@@ -119,7 +120,7 @@ def test_vectors_want_data_of_the_same_tokenizer(copy, prepared, tmp_path):
     other = Path(shutil.copytree(prepared, tmp_path / "other"))
     manifest = read_json(other / "manifest.json")
     manifest["tokenizer"]["hash"] = "0" * 64
-    write_json(other / "manifest.json", manifest)
+    write_sealed(other / "manifest.json", manifest)
     with pytest.raises(InputError, match="--data"):
         export(copy, ["vectors"], data=other)
 
@@ -129,7 +130,7 @@ def test_vectors_want_titles_as_long_as_the_model_s(copy, prepared, tmp_path):
     other = Path(shutil.copytree(prepared, tmp_path / "other"))
     manifest = read_json(other / "manifest.json")
     manifest["max_lengths"]["title"] = 10
-    write_json(other / "manifest.json", manifest)
+    write_sealed(other / "manifest.json", manifest)
     with pytest.raises(InputError, match=r"10 tokens a title, the model reads 24; .*--title-tokens 24"):
         export(copy, ["vectors"], data=other)
 
@@ -168,7 +169,7 @@ def test_a_model_with_nan_is_not_exported(copy, prepared, monkeypatch):
 
 def test_what_a_killed_export_left_is_swept(copy):
     out = copy / "export"
-    for name in (".onnx.abcd1234.tmp", ".torch.export.abcd1234.tmp"):
+    for name in (".onnx.abcd1234.tmp", ".torch.export.abcd1234.tmp", ".hf.0123abcd-17-abcd_234.tmp"):
         (out / name).mkdir(parents=True)
         (out / name / "news_encoder.onnx").write_text("half")
     mine = [out / ".onnx.notes.tmp", out / "onnx.abcd1234.tmp"]
@@ -328,7 +329,7 @@ def test_names_in_a_card_are_only_text(copy, prepared):
     data = Path(shutil.copytree(prepared, evil.parent / "`d` <b>"))
     manifest = read_json(data / "manifest.json")
     manifest["sources"][0]["path"] = "``x`` <i>\n\n# heading"
-    write_json(data / "manifest.json", manifest)
+    write_sealed(data / "manifest.json", manifest)
     config = load_config(evil / "config.yaml")
     config.data.dir = str(data)
     write_text(evil / "config.yaml", to_yaml(config))

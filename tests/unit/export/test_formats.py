@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 
 from tnr_dist.errors import InputError
@@ -128,7 +129,10 @@ def test_hugging_face_weights_read_back(kind, tmp_path):
 
     source = source_of(kind)
     huggingface.write_model(source, tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")  # is only looked for
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
     model = huggingface.read_model(tmp_path, source.describe("hf"))
     tokens, offsets = random_titles(source)
     again = our_vectors(type(source)("", model, source.spec, None, source.config, {}, {}, None), tokens, offsets)

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tnr_dist.digests import write_sealed
 from tnr_dist.errors import InputError
 from tnr_dist.export import Recommender
 from tnr_dist.export.description import Description
@@ -211,6 +212,7 @@ def test_damaged_vectors_are_named(damage, exports, tmp_path):
         np.savez(folder / "vectors.npz", vectors)
         (folder / "vectors.npz").rename(folder / "vectors.npy")
     said = {"nan": "NaN", "shape": "of shape", "ids": "stands twice", "zip": "no vectors"}[damage]
+    Description.read(folder).write(folder)  # states the files as they are now
     with pytest.raises(InputError, match=rf"{folder}.*{said}.*; export the vectors again"):
         Recommender.from_pretrained(folder)
 
@@ -218,7 +220,7 @@ def test_damaged_vectors_are_named(damage, exports, tmp_path):
 def test_vectors_of_another_model_are_refused(exports, tmp_path):
     folder = shutil.copytree(exports("vectors"), tmp_path / "vectors")
     path = folder / "recommender.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"made_from": {"model_sha256": "other"}}))
+    write_sealed(path, json.loads(path.read_text()) | {"made_from": {"model_sha256": "other"}})
     with pytest.raises(InputError, match="another model"):
         Recommender.from_pretrained(exports("hf"), vectors=folder)
     with pytest.raises(InputError, match="not of news vectors"):

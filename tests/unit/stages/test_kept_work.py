@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tnr_dist.cli import main
 from tnr_dist.config_file import load_config
 from tnr_dist.data.prepare import check_request
+from tnr_dist.digests import write_sealed
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError
 from tnr_dist.stages import common, pipeline, stage2
@@ -193,7 +194,7 @@ def test_an_input_that_was_made_again_otherwise_is_not_mixed_with_what_was_made_
     """Another number of ranks, say, gives other weights in the last bits."""
     run = copy / "seed-0" / "stage1-1"
     done = json.loads((run / "complete.json").read_text())
-    (run / "complete.json").write_text(json.dumps(done | {"id": "another"}))
+    write_sealed(run / "complete.json", done | {"id": "another"})
     before = files(copy / "seed-0")
     assert not is_complete(chain_yaml, copy)
     with pytest.raises(InputError, match=r"stage2-1: made from stage1 as it was before .* `tnr run --replace`"):
@@ -210,7 +211,7 @@ def test_a_run_that_had_computed_nothing_leaves_its_place(chain_yaml, tmp_path):
     run = stage2.run_folder(config, DataSet.open(config))
     run.plain.mkdir()
     begun = {"stage": "stage2", "settings": {}, "extra": {}, "inputs": {}, "key": "of other settings"}
-    (run.plain / "begun.json").write_text(json.dumps(begun))
+    write_sealed(run.plain / "begun.json", begun)
     (run.plain / "metrics.jsonl").write_text("")
     assert pipeline.in_order([run])[-1].path == run.plain
     (run.plain / "checkpoints" / "2").mkdir(parents=True)

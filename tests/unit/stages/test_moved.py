@@ -10,6 +10,7 @@ import yaml
 
 from tnr_dist.cli import main
 from tnr_dist.config_file import load_config
+from tnr_dist.digests import write_sealed
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError
 from tnr_dist.export.command import export
@@ -140,7 +141,7 @@ def test_of_several_seeds_one_has_to_be_named(copy, chain_yaml):
 
     second = stage2.run_folder(list(each_seed(config))[1], data)
     second.path.mkdir(parents=True)
-    (second.path / "complete.json").write_text(json.dumps({"id": "x", "key": second.key}))
+    write_sealed(second.path / "complete.json", {"id": "x", "key": second.key})
     with pytest.raises(
         InputError, match=r"a student of each seed; add evaluate\.run=\S+ \(seed 0\) or evaluate\.run=\S+ \(seed 1\)"
     ):

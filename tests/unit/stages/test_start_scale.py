@@ -24,7 +24,7 @@ def setting(chain_yaml, tmp_path):
 
 def loss_of(model, data, loader: ClickLoader, factor: float = 1.0) -> float:
     """The click loss of a pass over the train split, title by title as the loader gives them, scores times `factor`."""
-    tokens = data.news_tokens(load_config(None, []).data)
+    tokens = data.news_tokens(load_config(None, ["data.title_tokens=24"]).data)
     losses = []
     for batch in loader.epoch(0):
         ids = torch.from_numpy(batch["candidates"].astype("int64"))

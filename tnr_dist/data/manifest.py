@@ -1,0 +1,103 @@
+"""A prepared data set's manifest: what was prepared, and the size and sha256 of every file that a result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tnr_dist.data.tokens import RaggedTable, read_table
+from tnr_dist.digests import SEAL, Stated, check_seal, fault
+from tnr_dist.errors import InputError
+from tnr_dist.files import read_json_object
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SYNTH = "synth.json"  # what `tnr data synth` leaves beside the files that it makes
+# What the manifest says beside what the data set was made from.
+_NOT_IDENTITY = ("files", "plm_digest", SEAL)
+
+
+def read_manifest(folder: Path | str) -> dict[str, Any]:
+    """A prepared data set's manifest. Raises InputError when `folder` is not one, or when the file is damaged."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder}: not a prepared data set (no {MANIFEST}); run `tnr data prepare`")
+    manifest = read_json_object(path)
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise InputError(f"{path}: not a manifest of format {FORMAT_VERSION}; prepare the data again")
+    for key in ("counts", "tokenizer", "max_lengths"):
+        if not isinstance(manifest.get(key), dict):
+            raise InputError(f"{path}: {key} is missing or no object; prepare the data again")
+    if not isinstance(manifest.get("request", {}), dict) or not isinstance(manifest["tokenizer"].get("hash"), str):
+        raise InputError(f"{path}: request or tokenizer.hash is not what a manifest holds; prepare the data again")
+    _check_counts(manifest["counts"], "counts", path)
+    check_seal(path, manifest)
+    return manifest
+
+
+def _check_counts(counts: dict[str, Any], name: str, path: Path) -> None:
+    for key, value in counts.items():
+        if isinstance(value, dict):
+            _check_counts(value, f"{name}.{key}", path)
+        elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(f"{path}: {name}.{key}={value!r}: not a count; prepare the data again")
+
+
+def is_generated(folder: Path | str) -> bool:
+    """Whether a prepared data set was made from files of `tnr data synth`. Raises InputError when `folder` is none."""
+    folder = Path(folder)
+    # Data sets of earlier versions do not say so; those of `tnr run` lie beside their raw files.
+    raw = folder.with_name(f"{folder.name}-raw")
+    return bool(read_manifest(folder).get("generated")) or (raw / SYNTH).is_file()
+
+
+def manifest_hash(folder: Path | str) -> str:
+    """A digest that changes when the data set is made from something else; the id of the data set."""
+    return hashlib.sha256(json.dumps(made_from(read_manifest(folder)), sort_keys=True).encode()).hexdigest()
+
+
+def made_from(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without its digests and what its PLM was called: the same PLM of another name gives the same data set."""
+    request = {key: value for key, value in manifest.get("request", {}).items() if key != "plm"}
+    tokenizer = {key: value for key, value in manifest["tokenizer"].items() if key != "name"}
+    kept = {name: value for name, value in manifest.items() if name not in _NOT_IDENTITY}
+    return kept | {"request": request, "tokenizer": tokenizer}
+
+
+def stated_files(folder: Path) -> Stated | None:
+    """What the manifest says of the data set's files; None without a manifest, or with an older version's."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    files = read_json_object(folder / MANIFEST).get("files")
+    return files if isinstance(files, dict) else None
+
+
+def check_file(folder: Path, name: str) -> None:
+    """Raise InputError when a file of a prepared data set is not what its manifest says."""
+    files = stated_files(folder)
+    if files is not None and (found := fault(folder, name, files)):
+        raise InputError(f"{folder / name}: {found}; prepare the data again, or copy it again from a sound copy")
+
+
+def open_table(folder: Path, name: str) -> RaggedTable:
+    """A data set's token table `name`, such as `title`. Raises InputError when it is missing or damaged."""
+    table = read_table(folder / "tokens" / name)
+    for part in ("values", "offsets"):
+        check_file(folder, f"tokens/{name}.{part}.npy")
+    return table
+
+
+def read_news(folder: Path, columns: list[str]) -> pa.Table:
+    """Columns of a data set's news.parquet. Raises InputError when it is missing or damaged."""
+    path = folder / "news.parquet"
+    check_file(folder, path.name)
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); prepare the data again") from None
