@@ -25,8 +25,8 @@ _NEEDS = {
     "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript"},
     "vectors": {"faiss": "faiss-cpu"},
 }
-#: The temporary folder of an export, as `atomic_path` names it.
-_TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, FORMATS))})\.\w{{8}}\.tmp")
+#: The temporary folder of an export, as `atomic_path` names it; earlier versions did not say which process writes it.
+_TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, FORMATS))})\.([0-9a-f]{{8}}-\d+-)?\w{{8}}\.tmp")
 
 
 def export(
@@ -119,15 +119,22 @@ def _make_folder(out: Path) -> None:
 
 
 def _is_there(source: Source, place: Path, description: Description) -> bool:
-    """Whether `place` is the export that would be made: of this model, with the tokenizer written as today."""
-    tokenizer = place / "tokenizer.json"
+    """Whether `place` is the export that would be made: of this model, with the tokenizer written as today.
+
+    Raises InputError when it is, and is damaged.
+    """
     try:
-        if not Description.read(place).same_as(description):
-            return False
-        return description.format == "vectors" or tokenizer.read_text("utf-8") == source.tokenizer.to_json(
-            source.title_tokens
-        )
-    except (InputError, OSError, UnicodeDecodeError):
+        found = Description.read(place)
+    except InputError:
+        return False
+    if not found.same_as(description):
+        return False
+    found.check(place, all_files=True)
+    if description.format == "vectors":
+        return True
+    try:
+        return (place / "tokenizer.json").read_text("utf-8") == source.tokenizer.to_json(source.title_tokens)
+    except (OSError, UnicodeDecodeError):
         return False
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tnr_dist.digests import SEAL, Stated, check_seal, describe, fault, write_sealed
 from tnr_dist.errors import InputError
-from tnr_dist.files import read_json, write_json
+from tnr_dist.files import read_json
+from tnr_dist.lock import LOCK
 
 FORMAT_VERSION = 1
 FORMATS = ("hf", "onnx", "torch.export", "vectors")
@@ -18,7 +20,9 @@ PROGRAMS = ("news_encoder.pt2", "user_encoder.pt2")
 GRAPHS = ("news_encoder.onnx", "user_encoder.onnx")
 INT8_GRAPH = "news_encoder.int8.onnx"
 TABLES = ("news_ids.npy", "vectors.npy")
-_OBJECTS = ("model", "made_from", "checks")
+_CARD = "README.md"  # its owner may write into it
+_FOR_OTHERS = ("news.parquet", "index.faiss")  # of `vectors`; nothing here reads them
+_OBJECTS = ("model", "made_from", "checks", "files")
 _LEAST = {"title_tokens": 3, "history": 1, "pad_id": 0}
 
 
@@ -34,6 +38,7 @@ class Description:
         pad_id: token id of padding.
         made_from: run, stage, id and hash of the model, hash of the tokenizer, and for vectors the data set's id.
         checks: what was measured of the exported model; {} if nothing was.
+        files: size and sha256 of every file of the export but the card; {} in an older version's.
     """
 
     format: str
@@ -43,6 +48,7 @@ class Description:
     pad_id: int
     made_from: dict[str, Any]
     checks: dict[str, Any] = field(default_factory=dict)
+    files: Stated = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @property
@@ -51,16 +57,28 @@ class Description:
         return int(self.model["news_dim"])
 
     def same_as(self, other: Description) -> bool:
-        """Whether both describe the same export; what was measured does not count."""
-        return dataclasses.replace(self, checks={}) == dataclasses.replace(other, checks={})
+        """Whether both describe the same export; what was measured and the bytes of the files do not count."""
+        return dataclasses.replace(self, checks={}, files={}) == dataclasses.replace(other, checks={}, files={})
 
     def write(self, folder: Path) -> None:
-        """Write `folder`/recommender.json."""
-        write_json(folder / FILE, dataclasses.asdict(self))
+        """Write `folder`/recommender.json, which states the other files as they are now."""
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        files = describe(folder, (name for name in names if name not in (FILE, LOCK, _CARD)))
+        write_sealed(folder / FILE, dataclasses.asdict(dataclasses.replace(self, files=files)))
+
+    def check(self, folder: Path, *, all_files: bool = False) -> None:
+        """Raise InputError when a file is not what was exported: one that a `Recommender` reads, or any of them.
+
+        A file that is missing is left to what reads it.
+        """
+        for name in self.files:
+            wanted = (all_files or name not in _FOR_OTHERS) and (folder / name).exists()
+            if wanted and (found := fault(folder, name, self.files)):
+                raise InputError(f"{folder / name}: {found}; export the run again, with --force")
 
     @classmethod
     def read(cls, folder: Path) -> Description:
-        """Raises InputError when `folder` is no export, or one of another version."""
+        """Raises InputError when `folder` is no export, or one of another version, or this file is damaged."""
         path = folder / FILE
         if not path.is_file():
             raise InputError(f"{folder}: not an export (no {FILE}); make one with `tnr export RUN --to FORMAT`")
@@ -68,7 +86,7 @@ class Description:
         if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
             raise InputError(f"{path}: not of format version {FORMAT_VERSION}; export the run again")
         try:
-            found = cls(**values)
+            found = cls(**{name: value for name, value in values.items() if name != SEAL})
         except TypeError as error:
             raise InputError(f"{path}: {error}; export the run again") from None
         if found.format not in FORMATS:
@@ -82,6 +100,7 @@ class Description:
             value = getattr(found, wrong[0])
             shown = f" ({value})" if isinstance(value, int) else ""
             raise InputError(f"{path}: {wrong[0]} is not what an export says{shown}; export the run again")
+        check_seal(path, values)
         return found
 
 

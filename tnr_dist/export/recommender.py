@@ -61,6 +61,7 @@ class Recommender:
         """
         folder = Path(folder)
         description = Description.read(folder)
+        description.check(folder)
         runtime = open_runtime(folder, description, quantised=quantised, bf16=bf16, threads=threads, trust=trust)
         tokenizer = None
         if description.format != "vectors":
@@ -210,6 +211,7 @@ class Recommender:
             raise InputError(f"{folder}: an export of format {other.format}, not of news vectors")
         if other.made_from["model_sha256"] != self.description.made_from["model_sha256"]:
             raise InputError(f"{folder}: news vectors of another model; export vectors from the same run")
+        other.check(folder)
         try:
             ids, vectors = (np.load(folder / name, allow_pickle=False) for name in TABLES)
             if not _are_vectors(vectors):
