@@ -143,11 +143,19 @@ def _check_distinct(path: Path, hashes: np.ndarray) -> None:
     values, counts = np.unique(hashes, return_counts=True)
     if len(values) == len(hashes):
         return
-    places = np.flatnonzero(hashes == values[counts > 1][0]) + 1
-    more = len(hashes) - len(values) - 1
-    raise InputError(
-        f"{path}: articles {places[0]} and {places[1]} have one id" + (f", and {more:,} more such" if more else "")
-    )
+    # Two ids may have one hash: read the file again and compare the ids themselves.
+    suspects, seen, before = values[counts > 1], dict[str, int](), 1
+    for table in read_corpus(path):
+        ids = table["id"].combine_chunks()
+        for at in np.flatnonzero(np.isin(hashes[before - 1 : before - 1 + len(ids)], suspects)).tolist():
+            place = seen.setdefault(ids[at].as_py(), before + at)
+            if place != before + at:
+                more = len(hashes) - len(values) - 1
+                raise InputError(
+                    f"{path}: articles {place} and {before + at} have one id"
+                    + (f", and {more:,} more such" if more else "")
+                )
+        before += len(ids)
 
 
 def tokenise_pairs(news: pa.Table, folder: Path, tokenizer: TextEncoder, body_tokens: int) -> CorpusAccount:

@@ -255,15 +255,20 @@ def _check_longest_line(data: bytes, where: str) -> None:
 
 
 def check_unique_ids(ids: pa.ChunkedArray, where: str) -> None:
-    """Raise InputError naming the first empty or repeated id and its line."""
+    """Raise InputError naming the first id that is empty, repeated or could not stand in a history, and its line."""
     values = ids.combine_chunks()
+    spaced = pc.match_substring_regex(values, r"[\s\pZ\pC]")
     counts = pc.value_counts(values)
-    if len(counts) == len(values) and not pc.any(pc.equal(values, "")).as_py():
+    if len(counts) == len(values) and not pc.any(pc.or_(spaced, pc.equal(values, ""))).as_py():
         return
     seen: dict[str, int] = {}
-    for line, value in enumerate(values.to_pylist(), 1):
+    for line, (value, has_space) in enumerate(zip(values.to_pylist(), spaced.to_pylist(), strict=True), 1):
         if not value:
             raise InputError(f"{where}, line {line}: empty news id")
+        if has_space:
+            raise InputError(
+                f"{where}, line {line}: news id {value!r} holds a space or an invisible character; remove it"
+            )
         if value in seen:
             raise InputError(f"{where}, line {line}: news id {value!r} stands also in line {seen[value]}")
         seen[value] = line
@@ -398,14 +403,21 @@ def parse_behaviours(data: bytes, rows: np.ndarray, where: str) -> pa.Table:
 def _impression_ids(column: pa.ChunkedArray, lines: np.ndarray, where: str) -> pa.ChunkedArray:
     try:
         ids = pc.cast(column, pa.int64())
-        if not pc.any(pc.less(ids, 0)).as_py():
+        # A submission must name the impression as the file does: 007 would come out as 7.
+        if (
+            pc.all(pc.and_(pc.greater_equal(ids, 0), pc.equal(ids.cast(pa.large_string()), column))).as_py()
+            is not False
+        ):
             return ids
     except pa.ArrowInvalid:
         pass
     values = column.to_pylist()
-    at = next(i for i, value in enumerate(values) if not re.fullmatch(r"\d{1,19}", value, re.ASCII) or int(value) >> 63)
+    at = next(
+        i for i, value in enumerate(values) if not re.fullmatch(r"0|[1-9]\d{0,18}", value, re.ASCII) or int(value) >> 63
+    )
     raise InputError(
-        f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more (and below 2^63)"
+        f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more (and below 2^63), "
+        "without zeros before it"
     )
 
 

@@ -73,15 +73,32 @@ def split_words(values: pa.Array | pa.ChunkedArray) -> Words:
 def keys_of(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """A 64-bit key of each byte range, uint64 [n]; up to 8 bytes it is the bytes themselves (no NUL among them)."""
     longest = int(lengths.max(initial=0))
-    padded = np.concatenate([data, np.zeros(8, np.uint8)])
-    # Every position's next 8 bytes as one number, without a copy.
-    windows = np.ndarray(len(data) + 1, "<u8", padded.data, strides=(1,))
+    windows = _windows(data)
     keys = windows[starts] & _MASKS[np.minimum(lengths, 8)]
     for done in range(8, longest, 8):
         more = np.flatnonzero(lengths > done)
         piece = windows[starts[more] + done] & _MASKS[np.minimum(lengths[more] - done, 8)]
         keys[more] = mix(keys[more]) ^ piece
     return keys
+
+
+def equal_ranges(
+    data: np.ndarray, starts: np.ndarray, others: np.ndarray, other_starts: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """Whether `lengths` bytes from `starts` of `data` on are those from `other_starts` of `others` on, bool [n]."""
+    mine, theirs = _windows(data), _windows(others)
+    same = np.ones(len(lengths), bool)
+    for done in range(0, int(lengths.max(initial=0)), 8):
+        more = np.flatnonzero(lengths > done)
+        differing = mine[starts[more] + done] ^ theirs[other_starts[more] + done]
+        same[more] &= differing & _MASKS[np.minimum(lengths[more] - done, 8)] == 0
+    return same
+
+
+def _windows(data: np.ndarray) -> np.ndarray:
+    """Every position's next 8 bytes as one number, uint64 [bytes + 1]; zeros follow the last byte."""
+    padded = np.concatenate([data, np.zeros(8, np.uint8)])
+    return np.ndarray(len(data) + 1, "<u8", padded.data, strides=(1,))
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -106,16 +123,19 @@ def gather_ascii(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> pa.A
 
 @dataclass(frozen=True)
 class NewsLookup:
-    """News ids to indices by an open-addressing table of their keys."""
+    """News ids to indices by an open-addressing table of their keys; ids of one key are told apart by their bytes."""
 
     ids: pa.Array
 
     @cached_property
-    def _keys(self) -> np.ndarray:
+    def _texts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Bytes, where each id starts, its length."""
         data, offsets = bytes_of(self.ids)
-        keys = keys_of(data, offsets[:-1], np.diff(offsets))
-        assert len(np.unique(keys)) == len(keys), "two news ids with one 64-bit key"
-        return keys
+        return data, offsets[:-1], np.diff(offsets)
+
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        return keys_of(*self._texts)
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -140,13 +160,33 @@ class NewsLookup:
         slots = _slots(keys, len(table).bit_length() - 1)
         found = table[slots]
         again = np.flatnonzero((found >= 0) & (known[found] != keys))
+        again = np.union1d(again, self._others(words, lengths, found, np.arange(len(words))))
         slots = slots[again]
         while len(again):
             slots = (slots + 1) & (len(table) - 1)
             found[again] = table[slots]
             on = (found[again] >= 0) & (known[found[again]] != keys[again])
+            on |= np.isin(again, self._others(words, lengths, found, again))
             again, slots = again[on], slots[on]
         return found
+
+    def _others(self, words: Words, lengths: np.ndarray, found: np.ndarray, among: np.ndarray) -> np.ndarray:
+        """Which words, `among` those of these numbers, are not the id found for them, though they may have its key.
+
+        Up to 8 bytes the key is the id itself, so that only longer ones are looked at.
+        """
+        data, starts, known = self._texts
+        if int(known.max(initial=0)) <= 8 and int(lengths.max(initial=0)) <= 8:
+            return among[:0]
+        suspects = among[found[among] >= 0]
+        of = found[suspects]
+        suspects = suspects[(lengths[suspects] > 8) | (known[of] > 8)]
+        of = found[suspects]
+        same = lengths[suspects] == known[of]
+        same[same] = equal_ranges(
+            words.data, words.starts[suspects[same]], data, starts[of[same]], lengths[suspects[same]]
+        )
+        return suspects[~same]
 
 
 def _slots(keys: np.ndarray, bits: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -88,6 +89,17 @@ def test_malformed(tmp_path, tokenizer, text, message):
     with pytest.raises(InputError, match=message) as error:
         prepare(options, tmp_path / "out")
     assert "corpus.tsv" in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_two_ids_of_one_hash_are_two_articles(tmp_path, tokenizer, monkeypatch):
+    path = tmp_path / "corpus.tsv"
+    monkeypatch.setattr(corpus, "hash_strings", lambda ids: np.array([len(one.as_py()) for one in ids], np.uint64))
+    lines = [f"{name}\tc\ts\tthe moon\ta\tb\n" for name in ("a", "b", "cc", "d", "ee")]
+    path.write_text("".join(lines))
+    assert prepare(PrepareOptions(corpus=str(path), plm=str(tokenizer.files.folder)), tmp_path / "out")
+    path.write_text("".join([*lines, lines[2]]))
+    with pytest.raises(InputError, match="articles 3 and 6 have one id"):
+        prepare(PrepareOptions(corpus=str(path), plm=str(tokenizer.files.folder)), tmp_path / "other")
 
 
 def test_malformed_parquet(tmp_path, tokenizer):
