@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tnr_dist.digests import check_seal
+from tnr_dist.digests import check_seal, fault
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.results import MOST_BYTES, check_kinds, read_results
 from tnr_dist.files import read_json_object, read_text
@@ -21,7 +21,7 @@ from tnr_dist.progress import say
 from tnr_dist.redaction import without_secrets
 from tnr_dist.train.finished import DONE, damage
 from tnr_dist.train.places import data_folder
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.train.tracking import METRICS, read_metrics
 from tnr_dist.yaml_text import load_yaml
 
 _SEED = re.compile(r"seed-(\d+)")
@@ -156,9 +156,7 @@ def read_run(path: Path) -> Run:
     check_kinds(made_from, _MADE_FROM, path / begun)
     if not all(isinstance(one, str) for one in (made_from.get("inputs") or {}).values()):
         raise InputError(f"{path / begun}: inputs holds what is no id; it is damaged, make it again")
-    if complete is not None:
-        check_seal(path / DONE, complete)
-        _say_damage(path, complete)
+    check_seal(path / begun, made_from)
     made_from = {
         **without_secrets(made_from),
         **{key: made_from.get(key) or {} for key in ("settings", "extra", "inputs")},
@@ -166,6 +164,8 @@ def read_run(path: Path) -> Run:
     results = read_results(path / "results.json") if (path / "results.json").is_file() else None
     if results is not None and (complete is None or (results.get("made_from") or {}).get("run") != complete.get("id")):
         results = None  # of a model that was here before
+    if complete is not None:
+        _say_damage(path, complete, results)
     records = read_metrics(path / "metrics.jsonl")
     environment = _read_object(path / "environment.json") if (path / "environment.json").is_file() else {}
     check_kinds(environment, {"device": (str,)}, path / "environment.json")
@@ -188,9 +188,13 @@ def _read_object(path: Path) -> dict[str, Any]:
     return read_json_object(path, MOST_BYTES)
 
 
-def _say_damage(path: Path, complete: dict[str, Any]) -> None:
-    for name in ("config.yaml", "environment.json", "metrics.jsonl"):
-        if name in (complete.get("files") or {}) and (found := damage(path, name, complete)):
+def _say_damage(path: Path, complete: dict[str, Any], results: dict[str, Any] | None) -> None:
+    for name in ("config.yaml", "environment.json", METRICS):
+        found = damage(path, name, complete) if name in (complete.get("files") or {}) else ""
+        evaluated = (results or {}).get("files") or {}
+        if not found and name in evaluated:
+            found = fault(path, name, evaluated, grows=True)
+        if found:
             say(f"{path / name}: {found}; it is shown as it is")
 
 

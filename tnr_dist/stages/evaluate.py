@@ -30,7 +30,7 @@ from tnr_dist.tracking.tables import Table, nearest_news, news_titles, worst_imp
 from tnr_dist.train.finished import check_file, check_run, read_done
 from tnr_dist.train.places import run_config
 from tnr_dist.train.runfolder import completed_id
-from tnr_dist.train.tracking import log_evaluation
+from tnr_dist.train.tracking import METRICS, log_evaluation
 
 IMPRESSIONS = "impressions.parquet"
 _MANY_TIED = 0.05  # a few percent are users without a history, for whom every model scores all candidates alike
@@ -128,7 +128,6 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
                 "users without a history; MRR and nDCG are means over the orders of tied candidates"
             )
         write_impressions(run / IMPRESSIONS, rows, metrics)
-        out["files"] = describe(run, [IMPRESSIONS])
 
         def tables() -> dict[str, Table]:
             titles = news_titles(data.folder)
@@ -140,6 +139,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
         trained_with.wandb.mode = config.wandb.mode
         figures = {"eval/split": split, **{f"eval/{name}": mean[name] for name in NAMES}}
         log_evaluation(run, trained_with, figures, tables)
+        out["files"] = describe(run, [IMPRESSIONS, METRICS])
         write_sealed(results, out)
     engine.barrier()
     return read_results(results)

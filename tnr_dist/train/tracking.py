@@ -20,6 +20,7 @@ from tnr_dist.train.lineage import input_ids, log_checkpoints, log_result, use_i
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.train.surroundings import write_surroundings
 
+METRICS = "metrics.jsonl"
 _MOST_BYTES = 1 << 30  # of a metrics file: a million records
 
 
@@ -85,7 +86,7 @@ class Tracker:
         environment = self.engine.environment
         nodes = environment.world_size > environment.local_world_size
         if environment.rank == 0:
-            self._file = MetricsFile(self.run.path / "metrics.jsonl", step)
+            self._file = MetricsFile(self.run.path / METRICS, step)
             write_surroundings(self.run.path, self.engine)
             facts = {**facts, "stage": self.run.stage, "ranks": environment.world_size, "inputs": input_ids(self.run)}
             self._wandb = WandbRun.open(self.run.config, self.run.path, self.run.stage, facts, wandb_id, shared=nodes)
@@ -130,12 +131,12 @@ def log_evaluation(path: Path, config: Config, figures: dict[str, Any], tables: 
     """
     done = read_json(path / "complete.json")
     record = {"step": done.get("steps", 0), "samples": done.get("samples", 0), **figures}
-    metrics = MetricsFile(path / "metrics.jsonl", record["step"])
+    metrics = MetricsFile(path / METRICS, record["step"])
     metrics.write(record)
     metrics.close()
     logged = WandbRun.open(config, path, done["stage"], {})
     if logged.active:
-        evaluations = sum("eval/split" in one for one in read_metrics(path / "metrics.jsonl"))
+        evaluations = sum("eval/split" in one for one in read_metrics(path / METRICS))
         logged.log(record, record["step"] + evaluations, tables())
     logged.finish()
 
