@@ -186,7 +186,7 @@ def _known() -> dict[str, list[Any]]:
 def _read() -> dict[str, list[Any]]:
     try:
         value = read_json(cache_file())
-    except (InputError, OSError):
+    except (InputError, OSError, RuntimeError):  # RuntimeError: a user without a home folder
         return {}
     if not isinstance(value, dict):
         return {}
@@ -200,5 +200,7 @@ def _remember(key: str, line: list[Any]) -> None:
     known.pop(key, None)
     known[key] = line
     _remembered = dict(list(known.items())[-_MOST_REMEMBERED:])
-    with contextlib.suppress(OSError, InputError):  # no home, or a full one: the file is read again next time
+    with contextlib.suppress(
+        OSError, InputError, RuntimeError
+    ):  # no home, or a full one: the file is read again next time
         write_json(cache_file(), _remembered)

@@ -10,6 +10,7 @@ from tnr_dist.errors import InputError
 
 MOST_CHARACTERS = 1 << 18  # of a file; a table of a hundred rows has a tenth
 _MOST_DEEP = 100  # levels; PyYAML's parser in C calls itself for each, and ends the process when its stack is full
+_MOST_DIGITS = 100  # of a whole number
 _MOST_EXPANDED = 4 << 20  # characters and values after every alias has been replaced by what it stands for
 
 
@@ -27,7 +28,7 @@ def load_yaml(text: str, where: str, loader: Any) -> Any:
         node = reader.get_single_node()
         if node is None:
             return None
-        if _size(node) > _MOST_EXPANDED:
+        if _size(node, where) > _MOST_EXPANDED:
             raise InputError(
                 f"{where}: its aliases (*name) stand for more than {_MOST_EXPANDED:,} characters in all, or for themselves; "
                 "write out what they stand for"
@@ -48,8 +49,11 @@ def _check_depth(text: str, where: str) -> None:
         return  # said below, by the loader itself
 
 
-def _size(root: yaml.Node) -> int:
-    """Characters and values of a node with every alias replaced; more than allowed for one that contains itself."""
+def _size(root: yaml.Node, where: str) -> int:
+    """Characters and values of a node with every alias replaced; more than allowed for one that contains itself.
+
+    Raises InputError for a whole number that Python takes minutes to print, or refuses to.
+    """
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
     stack: list[tuple[yaml.Node, bool]] = [(root, False)]
@@ -57,6 +61,9 @@ def _size(root: yaml.Node) -> int:
         node, seen = stack.pop()
         key = id(node)
         if isinstance(node, yaml.ScalarNode):
+            if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MOST_DIGITS:
+                line = node.start_mark.line + 1
+                raise InputError(f"{where}, line {line}: a whole number of {len(node.value):,} characters")
             sizes[key] = 1 + len(node.value)
             continue
         inner = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value

@@ -90,6 +90,18 @@ def test_without_a_place_to_remember_files_are_read(tmp_path, old, monkeypatch):
     assert digest(tmp_path / "file") == file_hash(tmp_path / "file")
 
 
+def test_a_user_without_a_home_folder(tmp_path, old, monkeypatch):
+    monkeypatch.delenv("TNR_DIGEST_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 987_654)
+    monkeypatch.setattr(digests, "_remembered", None)
+    with pytest.raises(RuntimeError):
+        digests.cache_file()
+    path = settled(tmp_path / "a")
+    assert digest(path) == digest(path) == file_hash(path)
+
+
 def test_small_files_are_read_again(tmp_path, cache, reads, old, monkeypatch):
     monkeypatch.setattr(digests, "_WORTH", 1_000)
     for size, count in ((999, 2), (1_000, 1)):

@@ -26,7 +26,7 @@ from tnr_dist.progress import Bar, say
 from tnr_dist.stages.common import NEWS_SETTINGS, DataSet, begin, may_start, trained_model
 from tnr_dist.stages.finetune import teacher_folder
 from tnr_dist.train import preemption
-from tnr_dist.train.finished import check_file
+from tnr_dist.train.finished import DONE, check_file
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.train.surroundings import write_surroundings
 from tnr_dist.train.tracking import log_work
@@ -83,7 +83,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     # A damaged teacher is found here, before an earlier cache is given up.
     models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
     begin(place, engine, redo)
-    if rank == 0:
+    if rank == 0 and not (place.path / DONE).is_file():  # else another job of the array has just completed it
         write_surroundings(place.path, engine)
     engine.use_precision(config.precision)  # nothing is trained here, and an earlier stage may have had another
     news, facts = _news_vectors(config, data, models, engine, place.path)

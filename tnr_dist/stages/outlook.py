@@ -63,6 +63,10 @@ def _step(run: RunFolder, seconds: float | None, replace: bool) -> Step:
         except InputError:  # an input has to be made again first; as a rule it comes out the same
             return Step(run, SKIP, "complete, if what it was made from comes out the same", seconds)
         if state == "complete":
+            try:
+                run.check_files()
+            except InputError as error:
+                return Step(run, REFUSE, str(error), seconds)
             return Step(run, SKIP, "complete", seconds)
         said = f"{why.replace('inputs.', '')} was made again"
         return Step(

@@ -216,7 +216,8 @@ class RunFolder:
         """Make the folder ready on rank 0: go on with an unfinished run of the same settings, or start anew.
 
         A run that this one replaces stays beside it until this one is complete. Returns whether there was one, so that
-        the folder is a new one. Raises InputError as `check`.
+        the folder is a new one. Raises InputError as `check`. A run that another job of an array has completed meanwhile
+        is left as it is: its files are stated.
         """
         replaces, aside = None, False
         if self.check(redo=redo):
@@ -226,6 +227,8 @@ class RunFolder:
                 replaces, aside = owned.set_aside(self.path, self.name).name, True
         elif redo and (self.path / "begun.json").is_file():
             replaces = owned.recorded(self.path, "replaces")
+        if (self.path / DONE).is_file():
+            return aside
         self.path.mkdir(parents=True, exist_ok=True)
         owned.sweep(self.path)
         write_sealed(self.path / "begun.json", self._mark() | ({"replaces": replaces} if replaces else {}))

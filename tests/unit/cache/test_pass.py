@@ -218,6 +218,17 @@ def test_two_processes_on_the_same_shards(fresh, whole, prepared, tiny_plm):
     assert digests(fresh) == whole and not list((fresh / "cache").rglob("*.tmp"))
 
 
+def test_a_late_job_of_an_array_leaves_what_another_has_completed(fresh, prepared, tiny_plm):
+    """It found the pass unfinished before it loaded the teachers."""
+    work(settings(prepared, tiny_plm, fresh))
+    late = settings(prepared, tiny_plm, fresh, "cache.shard_range=0:1", "log.every=7")
+    place = cache.run_folder(late, DataSet.open(late))
+    before = {path: path.read_bytes() for path in place.path.rglob("*") if path.is_file()}
+    assert place.begin(redo=False) is False
+    assert {path: path.read_bytes() for path in place.path.rglob("*") if path.is_file()} == before
+    place.check_files()
+
+
 @pytest.mark.parametrize("text", ["3", "2:2", "a:b", "-1:2", "1:", "²:3"])
 def test_bad_ranges(text):
     with pytest.raises(InputError, match="shard_range"):

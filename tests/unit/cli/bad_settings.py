@@ -29,6 +29,8 @@ _BAD_FILES: dict[str, tuple[str | bytes, list[str]]] = {
         "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'lol'}]\n" for i in range(9)),
         ["c.yaml", "its aliases (*name) stand for more than"],
     ),
+    "number_without_end": ("seed: 0x" + "f" * 100_000 + "\n", ["c.yaml, line 1: a whole number of 100,002 characters"]),
+    "number_of_base_60": ("seeds: " + ":".join(["1"] * 5_000), ["c.yaml, line 1: a whole number of 9,999 characters"]),
     "merge_of_a_number": ("<<: 3\nseed: 1\n", ["c.yaml"]),
     "alias_of_nothing": ("seed: *x\n", ["c.yaml, line 1", "not valid YAML"]),
     "two_documents": ("seed: 1\n---\nseed: 2\n", ["c.yaml", "not valid YAML"]),

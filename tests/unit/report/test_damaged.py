@@ -120,7 +120,9 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 
 
-@pytest.mark.parametrize("text", [BOMB, "a: &a [*a]", "a: &a {b: *a}", "a: " + "x" * 2_000_000])
+@pytest.mark.parametrize(
+    "text", [BOMB, "a: &a [*a]", "a: &a {b: *a}", "a: " + "x" * 2_000_000, "seed: 0b" + "1" * 200_000]
+)
 def test_yaml_that_would_fill_the_memory(damaged, text, monkeypatch, capsys):
     (damaged / STUDENT / "config.yaml").write_text(text)
     assert page_or_line(damaged, "config.yaml") == ""

@@ -38,6 +38,7 @@ from tnr_dist.stages.common import DataSet, fresh_model, trained_model
 from tnr_dist.stages.evaluate import evaluate, read_impressions
 from tnr_dist.stages.frozen import TokenRows, frozen_states
 from tnr_dist.stages.stage1 import _read_vectors
+from tnr_dist.train import finished
 from tnr_dist.train.checkpoint import Checkpoints
 
 
@@ -178,7 +179,9 @@ def test_a_plm_with_a_flipped_bit_is_another_plm(world, name):
             path.write_bytes(before)
 
 
-def test_a_plm_other_than_the_data_was_prepared_with_is_spoken_of(world, chain_yaml, tiny_plm, capsys):
+def test_a_flipped_bit_in_any_file_of_a_plm_is_spoken_of(world, chain_yaml, capsys, monkeypatch):
+    """By what trains from it, once the data has been prepared with it."""
+    monkeypatch.setattr(finished, "_warned", set())
     config = load_config(chain_yaml, [f"data.dir={world.data}", f"plm.name={world.plm}"])
     data = DataSet.open(config)
     tokenizer = {**data.manifest["tokenizer"], "name": f"{world.plm}/"}
@@ -186,13 +189,21 @@ def test_a_plm_other_than_the_data_was_prepared_with_is_spoken_of(world, chain_y
     capsys.readouterr()
     fresh_model(config, data, 1, 0, "finetune")
     assert "not the PLM that" not in capsys.readouterr().err
-    before = flip(world.plm / "model.safetensors", 8 * (world.plm / "model.safetensors").stat().st_size - 100)
-    try:
-        fresh_model(config, data, 1, 0, "finetune")
-    finally:
-        (world.plm / "model.safetensors").write_bytes(before)
-    said = capsys.readouterr().err
-    assert str(world.plm) in said and "not the PLM that" in said
+    names = [path.name for path in sorted(world.plm.iterdir())]
+    assert {"model.safetensors", "config.json", "vocab.txt"} <= set(names)
+    for name in names:
+        path = world.plm / name
+        for bit in flips(path, 20):
+            finished._warned.clear()
+            before = flip(path, bit)
+            try:
+                fresh_model(config, data, 1, 0, "finetune")
+                said = capsys.readouterr().err
+                assert str(world.plm) in said and "not the PLM that" in said, (name, bit)
+            except InputError as error:
+                assert str(world.plm) in str(error) or str(world.data) in str(error)
+            finally:
+                path.write_bytes(before)
 
 
 def test_segments_of_frozen_states_with_a_flipped_bit_are_computed_again(tmp_path, capsys, monkeypatch):

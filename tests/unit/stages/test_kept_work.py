@@ -190,6 +190,15 @@ def test_the_plm_counts_by_its_content(copy, chain_yaml, prepared, tiny_plm, tmp
     assert all("was made otherwise" in step.why for step in found if step.run.stage != "cache")
 
 
+def test_a_dry_run_refuses_what_is_damaged(copy, chain_yaml):
+    path = copy / "seed-0" / "teacher-1" / "model.safetensors"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    found = steps(load_config(chain_yaml, [f"output={copy}"]), replace=False)
+    assert [step.run.name for step in found if step.what == REFUSE] == ["teacher-1"]
+    assert all(f"{path}: damaged" in step.why for step in found if step.what == REFUSE)
+
+
 def test_an_input_that_was_made_again_otherwise_is_not_mixed_with_what_was_made_before(copy, chain_yaml):
     """Another number of ranks, say, gives other weights in the last bits."""
     run = copy / "seed-0" / "stage1-1"
