@@ -138,7 +138,7 @@ def check(source: Source, folder: Path, description: Description, *, speed: bool
     measured_on = {"cpu": cpu_name(), "cores": cores, "threads": threads, "torch": torch.__version__}
     if description.format == "onnx":
         measured_on["onnxruntime"] = importlib.metadata.version("onnxruntime")
-    checks = {"variants": found, "measured_on": measured_on}
+    checks: dict[str, Any] = {"variants": found, "measured_on": measured_on}
     if speed:
         other_work = round(others.cores(), 2)
         checks |= {"other_work": other_work, "busy": threads + other_work > cores + _NOISE}

@@ -25,7 +25,7 @@ def test_commands_start_their_engine_there(monkeypatch, chain_like_config, comma
     for name in ("ensure_data", "report"):
         monkeypatch.setattr(pipeline, name, lambda config: None)
     monkeypatch.setattr(pipeline, "is_complete", lambda config: False)
-    monkeypatch.setattr(pipeline, "run_chain", lambda config, engine: seen.append(dispatch._chosen))
+    monkeypatch.setattr(pipeline, "run_chain", lambda config, engine, **options: seen.append(dispatch._chosen))
     if command == "run":
         cli.run(chain_like_config, ["kernels=torch", "threads=1", "device=cpu"])
     else:

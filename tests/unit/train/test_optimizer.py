@@ -102,13 +102,14 @@ def test_after_the_last_step_a_linear_rate_stays_0():
 
 
 @pytest.mark.parametrize(("steps", "epochs", "max_steps"), [(10, 1, 0), (5, 2, 0), (4, 9, 10)])
-def test_the_loop_gives_each_group_its_rate_of_each_step(tmp_path, steps, epochs, max_steps):
+def test_the_loop_gives_each_group_its_rate_of_each_step(tmp_path, prepared, steps, epochs, max_steps):
     """The rates a step was made with, over epochs and when cut short: the schedule is over all steps of the run."""
     settings = TrainConfig(
         lr=1e-3, head_lr=5e-2, schedule="linear", warmup=0.5, epochs=epochs, max_steps=max_steps, batch_size=1
     )
     task, engine = Steps(settings, steps), DDPEngine("cpu", 1)
     config = Config(output=str(tmp_path), log=LogConfig(every=1), wandb=WandbConfig(mode="disabled"), precision="fp32")
+    config.data.dir = str(prepared)
     run = RunFolder("run", "test", config, (), {}, {})
     run.begin(redo=False)
     plm, rest = [set() for _ in range(10)], [set() for _ in range(10)]
