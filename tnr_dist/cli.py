@@ -76,8 +76,14 @@ def _configure(path: Path, overrides: list[str] | None, print_config: bool) -> A
     from tnr_dist.config_file import load_config
     from tnr_dist.config_meanings import explained_yaml
     from tnr_dist.tracking.client import chosen_mode
+    from tnr_dist.train.owned import is_run_config
 
-    config = load_config(path, overrides or [])
+    if is_run_config(path):  # what it names may have been moved with the run folder
+        from tnr_dist.train.places import run_config
+
+        config = run_config(path.parent, overrides or [])
+    else:
+        config = load_config(path, overrides or [])
     if print_config:
         print(explained_yaml(config), end="")
         raise typer.Exit
