@@ -237,12 +237,14 @@ def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_
     Reads the sections evaluate, data, and what the student's run is known by: plm, model, student and the stages' own.
     """
     from tnr_dist.stages.evaluate import evaluate as work
+    from tnr_dist.stages.evaluate import scored
 
     def show(config: Any, engine: Any) -> None:
         results = work(config, engine)
         if engine.environment.rank == 0:
             names = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
             print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in names.items()))
+            print(scored(results))
 
     _stage("evaluate", config, overrides, print_config, show, stops=False)
 

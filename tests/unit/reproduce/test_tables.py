@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -84,9 +86,28 @@ def test_csv_reads_back_exactly(study):
 
 def test_latex_is_escaped(study):
     text = latex(study, fake_rows(study), "mind")
-    assert text.count("\\\\\n") == 1 + len(study.rows)
+    assert text.count("\\\\\n") == 1 + 2 * len(study.rows)  # the paper's figures are lines of their own
     assert "±" not in text and "$\\pm$" in text and "\\textbf{" in text
-    assert all(line.count("&") == text.splitlines()[3].count("&") for line in text.splitlines() if "&" in line)
+    lines = [line for line in text.splitlines() if "&" in line]
+    assert {line.count("&") for line in lines} == {8} and sum(line.startswith("\\quad paper ") for line in lines) == 15
+
+
+@pytest.mark.parametrize("columns", ["onecolumn", "twocolumn"])
+@pytest.mark.parametrize("name", ["table2", "fig4"])
+def test_the_table_fits_a_page(name, columns, tmp_path):
+    study = study_of(name, load_config(None, []))
+    rows = fake_rows(study)
+    if name == "table2":
+        rows |= {f"{EVIL} of a long name that goes on and on {i}": row for i, row in enumerate(list(rows.values())[:2])}
+    if shutil.which("pdflatex") is None:
+        pytest.skip("there is no pdflatex (Debian: apt-get install texlive-latex-recommended)")
+    page = "\\documentclass[%s]{article}\\usepackage{booktabs,graphicx}\\begin{document}\n%s\\end{document}\n"
+    (tmp_path / "page.tex").write_text(page % (columns, latex(study, rows, "mind")), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    log = (tmp_path / "page.log").read_text(errors="replace")
+    assert "Overfull" not in log and "Undefined" not in log and "(1 page" in log
 
 
 EVIL = "[2cm]|\\input{x} & <b>$x$_50%#\n`c`"

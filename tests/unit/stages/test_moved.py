@@ -151,7 +151,8 @@ def test_a_run_folder_s_own_configuration_finds_what_was_moved_with_it(run, caps
     (run / "results.json").unlink()
     monkeypatch.setattr("sys.argv", ["tnr", "evaluate", str(run / "config.yaml"), f"evaluate.run={run}"])
     main()
-    assert (run / "results.json").is_file() and "AUC" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert (run / "results.json").is_file() and "AUC" in out and "150 impressions of dev" in out
 
 
 def test_of_several_seeds_one_has_to_be_named(copy, chain_yaml):
