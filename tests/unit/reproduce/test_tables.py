@@ -17,7 +17,7 @@ from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.plots import COLOURS
 from tnr_dist.evaluation.report import count
 from tnr_dist.evaluation.statistics import holm, paired_t_test
-from tnr_dist.reproduce.figures import draw
+from tnr_dist.reproduce.figures import draw, marks
 from tnr_dist.reproduce.paper import TABLE2
 from tnr_dist.reproduce.results import RowResult, differences
 from tnr_dist.reproduce.studies import STUDIES, study_of
@@ -201,7 +201,11 @@ def test_figures_show_every_row_and_its_values(name, tmp_path):
         labels = [count(row.model["parameters"]) for row in rows.values()]
     else:
         labels = [label for panel in study.panels for label, _ in panel.rows]
-    assert {study.title, *labels} <= {line for text in words(made[0]) for line in text.splitlines()}
+    shown = {line for text in words(made[0]) for line in text.splitlines()}
+    assert {study.title, *labels} <= shown
+    # What the marks mean stands in the picture.
+    explained = [text for text in shown if "standard deviation over the seeds" in text and "single seed" in text]
+    assert bool(explained) is (study.kind != "speed") and explained in ([], [marks(study, rows)])
     for row in rows.values():
         if study.kind == "speed":
             expected = [float(row.model["parameters"]), row.news_per_s]
@@ -209,6 +213,18 @@ def test_figures_show_every_row_and_its_values(name, tmp_path):
             expected = [100 * row.mean("auc"), *(100 * value for value in row.values["auc"])]
         found = np.array(sorted(points_of(made[0])))
         assert all(np.abs(found - value).min() < 1e-9 for value in expected), row.row.name
+
+
+def test_one_seed_has_no_deviation_to_draw(tmp_path):
+    study = study_of("fig3", load_config(None, []))
+    rows = {
+        name: replace(row, seeds=[0], values={key: one[:1] for key, one in row.values.items()})
+        for name, row in fake_rows(study).items()
+    }
+    with figures() as made:
+        draw(study, rows, tmp_path)
+    assert not [part for axes in made[0].axes for part in axes.collections]  # the bars' lines
+    assert marks(study, rows) == "Point: mean; ring: the reference."
 
 
 def test_a_figure_of_an_unfinished_study_has_what_is_there(tmp_path):
