@@ -65,6 +65,9 @@ def _root(
         bool, typer.Option("--verbose", "-v", help="Before the command: show the traceback of an error.")
     ] = False,
 ) -> None:
+    from tnr_dist.hardware import check_platform
+
+    check_platform()
     if verbose:
         os.environ["TNR_TRACEBACK"] = "1"  # of the ranks that this process starts too
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import time
@@ -11,6 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tnr_dist.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    raise InputError("tnr_dist locks its folders with fcntl, which this system has not; it runs on Linux") from None
 
 LOCK = ".lock"
 _PATIENCE = 3.0  # seconds: a killed process of the same job may take a moment to be gone
