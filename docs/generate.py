@@ -1,6 +1,7 @@
-"""What the documentation takes from the code: the configuration's keys, the commands' options, and equations as MathML.
+"""What the documentation takes from the code: the configuration's keys, the commands' options, the PLMs that load, and
+equations as MathML.
 
-A hook of mkdocs. A page says where: `<!-- generated: configuration -->`, `<!-- generated: commands -->`. Equations are
+A hook of mkdocs. A page says where: `<!-- generated: configuration -->`, `commands`, `plms`. Equations are
 written as `$x$` or `$$x$$` (LaTeX) and leave here as MathML, which browsers draw without a script or a font of ours.
 """
 
@@ -43,7 +44,7 @@ class Key:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in what is generated; a link to a file outside docs/ is right on the forge and leads nowhere on the site."""
-    for name, make in (("configuration", configuration), ("commands", commands)):
+    for name, make in (("configuration", configuration), ("commands", commands), ("plms", plms)):
         mark = f"<!-- generated: {name} -->"
         if mark in markdown:
             markdown = markdown.replace(mark, make())
@@ -167,6 +168,26 @@ def _cell(text: str) -> str:
     parts = re.split(r"(`[^`]*`)", text)
     escaped = [re.sub(r"([\[\]<>{}*_|])", r"\\\1", one) if i % 2 == 0 else one for i, one in enumerate(parts)]
     return "".join(escaped)
+
+
+# PLMs -----------------------------------------------------------------------------------------------------------------
+
+
+def plms() -> str:
+    """The kinds of pre-trained models that load, one a row."""
+    from tnr_dist.models.plm import KINDS
+
+    types: dict[Any, list[str]] = {}
+    for name, kind in KINDS.items():
+        types.setdefault(kind, []).append(f"`{name}`")
+    lines = [
+        "| `model_type` | Model | For example | Tokenizer | Exported for `transformers` as |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, names in types.items():
+        files = re.sub(r"[\w.]+\.(json|txt)", r"`\g<0>`", kind.tokenizer)
+        lines.append(f"| {', '.join(names)} | {kind.name} | `{kind.example}` | {files} | `{kind.exported_as}` |")
+    return "\n".join(lines)
 
 
 # Commands -------------------------------------------------------------------------------------------------------------

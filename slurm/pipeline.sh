@@ -23,7 +23,9 @@ for argument in "$@"; do
   esac
 done
 [ ${#arguments[@]} -gt 0 ] || die "usage: ${0##*/} CONFIG [key=value…] [--dry-run] [--preflight]"
-plan=$(steps plan "$TNR_CACHE_TASKS" "${arguments[@]}")
+# Fields end with a NUL, which no argument can hold: whatever stands in a setting is data here.
+mapfile -d '' -t plan < <(steps plan "$TNR_CACHE_TASKS" "${arguments[@]}")
+wait "$!" || exit
 [ -n "$dry_run" ] || command -v sbatch >/dev/null || die "this machine has no sbatch (--dry-run works without); tnr run does all stages on one machine"
 [ -n "$dry_run" ] || mkdir -p "$TNR_LOGS"
 export TNR_ROOT=$root
@@ -59,13 +61,15 @@ submit() {
   printf '%-24s %-10s %s\n' "$name" "${ids[$name]}" "$([ "$after" = - ] || echo "after $after")"
 }
 
-ready=prepare
-while IFS=$'\t' read -r name script after array overrides; do
-  IFS=$'\t' read -ra extra <<<"$overrides"
+ready=prepare at=0
+while [ "$at" -lt ${#plan[@]} ]; do
+  # A job: name, script, the jobs that it waits for, size of its array, number of overrides; then these.
+  name=${plan[at]} script=${plan[at + 1]} after=${plan[at + 2]} array=${plan[at + 3]} extra=("${plan[@]:at+5:plan[at+4]}")
+  at=$((at + 5 + plan[at + 4]))
   [ "$after" != prepare ] || after=$ready
   submit "$name" "$script" "$after" "$array" "${extra[@]}"
   if [ "$name" = prepare ] && [ -n "$preflight" ]; then
     submit doctor doctor prepare 0
     ready=doctor
   fi
-done <<<"$plan"
+done

@@ -82,10 +82,11 @@ def share(items: int, index: int, count: int) -> tuple[int, int]:
 def main(arguments: Sequence[str]) -> None:
     """See the module."""
     command, *rest = arguments
-    if command == "plan":  # plan CACHE_TASKS CONFIG…: one job a line, fields and overrides separated by tabs
+    if command == "plan":  # plan CACHE_TASKS CONFIG…: of every job five fields and the overrides, each ended by a NUL
         tasks, path, *overrides = rest
         for name, script, after, array, extra in plan(load_config(path, overrides), int(tasks)):
-            print("\t".join([name, script, ",".join(after) or "-", str(array), *extra]))
+            fields = [name, script, ",".join(after) or "-", str(array), str(len(extra)), *extra]
+            print(*fields, sep="\0", end="\0")
     elif command == "levels":  # levels STUDY CONFIG…: the number of runs of each level of a study's graph
         study, path, *overrides = rest
         print(*level_sizes(study, load_config(path, overrides)))

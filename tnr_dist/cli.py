@@ -65,6 +65,9 @@ def _root(
         bool, typer.Option("--verbose", "-v", help="Before the command: show the traceback of an error.")
     ] = False,
 ) -> None:
+    from tnr_dist.hardware import check_platform
+
+    check_platform()
     if verbose:
         os.environ["TNR_TRACEBACK"] = "1"  # of the ranks that this process starts too
 
@@ -76,8 +79,14 @@ def _configure(path: Path, overrides: list[str] | None, print_config: bool) -> A
     from tnr_dist.config_file import load_config
     from tnr_dist.config_meanings import explained_yaml
     from tnr_dist.tracking.client import chosen_mode
+    from tnr_dist.train.owned import is_run_config
 
-    config = load_config(path, overrides or [])
+    if is_run_config(path):  # what it names may have been moved with the run folder
+        from tnr_dist.train.places import run_config
+
+        config = run_config(path.parent, overrides or [])
+    else:
+        config = load_config(path, overrides or [])
     if print_config:
         print(explained_yaml(config), end="")
         raise typer.Exit
@@ -231,12 +240,14 @@ def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_
     Reads the sections evaluate, data, and what the student's run is known by: plm, model, student and the stages' own.
     """
     from tnr_dist.stages.evaluate import evaluate as work
+    from tnr_dist.stages.evaluate import scored
 
     def show(config: Any, engine: Any) -> None:
         results = work(config, engine)
         if engine.environment.rank == 0:
             names = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
             print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in names.items()))
+            print(scored(results))
 
     _stage("evaluate", config, overrides, print_config, show, stops=False)
 

@@ -12,6 +12,7 @@ import math
 import re
 import types
 import typing
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,7 +181,14 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
         raise _wrong(key, value, names[hint], where)
     if hint is float and not math.isfinite(value):
         raise _wrong(key, value, "a finite number", where)
+    if hint is str and (strange := next((one for one in value if _is_control(one)), None)):
+        raise _wrong(key, value, f"text of one line, without control characters (it has {strange!r})", where)
     return value
+
+
+def _is_control(character: str) -> bool:
+    """Line breaks, tabs and what else would end or change a line of a script, a log or a table that a setting is put in."""
+    return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs")
 
 
 def _wrong(key: str, value: Any, expected: str, where: str) -> InputError:

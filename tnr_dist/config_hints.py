@@ -34,6 +34,7 @@ _OTHER_NAMES = {
     "num_workers": "workers",
     "num_layers": "layers",
     "save_steps": "checkpoint_every",
+    "learning_rate": "lr",
     "learningrate": "lr",
     "logging_steps": "every",
     "wd": "weight_decay",

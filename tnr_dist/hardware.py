@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
 import psutil
+
+from tnr_dist.errors import InputError
+
+
+def check_platform() -> None:
+    """Raise InputError where this is not Linux, or a Linux that shows no processes."""
+    needs = "tnr runs on Linux with /proc mounted (docs/plms.md, Platforms)"
+    if sys.platform != "linux":
+        raise InputError(f"this system is {sys.platform}; {needs}")
+    if not Path("/proc/self/status").is_file():
+        raise InputError(f"/proc/self/status: not there; {needs}")
 
 
 def cpu_name() -> str:

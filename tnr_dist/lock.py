@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import socket
@@ -14,6 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tnr_dist.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    raise InputError("tnr_dist locks its folders with fcntl, which this system has not; it runs on Linux") from None
 
 LOCK = ".lock"
 _HOLDER = re.compile(rb"process \d+ on [^\n]*")

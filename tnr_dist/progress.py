@@ -7,9 +7,12 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, ProgressColumn, Task, TaskID
+from rich.text import Text
 
 _stderr = Console(stderr=True)
+_BAR = (10, 40)  # characters, at least and at most
+_DONE, _LEFT = "bar.complete", "bar.back"
 
 
 def say(message: str) -> None:
@@ -33,17 +36,9 @@ class Bar:
     def __enter__(self) -> Bar:
         self._start = self._last = time.monotonic()
         if self.enabled and sys.stderr.isatty():
-            self._rich = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=_stderr,
-            )
+            self._rich = Progress(_Line(self), console=_stderr)
             self._rich.start()
-            self._task = self._rich.add_task(self.title, total=self.total, rate="", note="")
+            self._task = self._rich.add_task(self.title, total=self.total)
         return self
 
     def advance(self, n: int = 1, note: str = "") -> None:
@@ -53,7 +48,7 @@ class Bar:
         if not self.enabled:
             return
         if self._rich is not None and self._task is not None:
-            self._rich.update(self._task, advance=n, rate=self._rate(), note=self._note)
+            self._rich.update(self._task, advance=n)
         elif time.monotonic() - self._last >= self.every:
             self._last = time.monotonic()
             left = (self.total - self.done) / max(self.rate(), 1e-9)
@@ -67,6 +62,32 @@ class Bar:
         rate = self.rate()
         return f"{rate:,.{0 if rate >= 100 else 1 if rate >= 10 else 2}f} {self.unit}/s"
 
+    def line(self, width: int, left: float | None) -> Text:
+        """The bar in one line of at most `width` characters.
+
+        Title, bar, count and time left stand first and stay the longest: where the line is too short the note is cut
+        first, then the rate goes, then the title is cut.
+
+        Args:
+            left: seconds to the end; None: not known yet.
+        """
+        count = f"{self.total:,}"
+        count = f"{self.done:>{len(count)},}/{count}"
+        time_left = f"{_clock(left)} left"
+        rate = self._rate() if self.done else ""
+        room = width - len(count) - len(time_left) - _BAR[0] - 3  # for the title, then for rate and note
+        title = _cut(self.title, room)
+        room -= len(title)
+        rate = rate if len(rate) + 1 <= room else ""
+        room -= len(rate) + 1 if rate else 0
+        note = _first_parts(self._note, room - 1)
+        room -= len(note) + 1 if note else 0
+        bar = _BAR[0] + max(0, min(room, _BAR[1] - _BAR[0]))
+        full = min(bar, bar * self.done // max(self.total, 1))
+        after = " ".join(part for part in (count, time_left, rate, note) if part)
+        line = Text(no_wrap=True, overflow="crop", end="")
+        return line.append(f"{title} ").append("━" * full, _DONE).append("━" * (bar - full), _LEFT).append(f" {after}")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -74,3 +95,35 @@ class Bar:
             self._rich.stop()
         elif self.enabled and kind is None:
             say(f"{self.title}: {self.done:,} {self.unit} in {time.monotonic() - self._start:.1f} s")
+
+
+class _Line(ProgressColumn):
+    """The whole line of a `Bar`."""
+
+    def __init__(self, bar: Bar) -> None:
+        super().__init__()
+        self.bar = bar
+
+    def render(self, task: Task) -> Text:
+        return self.bar.line(_stderr.width, task.time_remaining)
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "-:--"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _cut(text: str, width: int) -> str:
+    """A text of at most `width` characters; '' where not even a few of it would be left."""
+    if len(text) <= width:
+        return text
+    return f"{text[: width - 1]}…" if width >= 4 else ""
+
+
+def _first_parts(text: str, width: int) -> str:
+    """Of parts between commas the first ones that fit into `width` characters together: no figure is cut."""
+    while text and len(text) > width:
+        text = text.rpartition(", ")[0]
+    return text

@@ -32,7 +32,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
         RowConfig("A-name-without-any-space-that-no-telephone-has-room-for", "tiny-newsrec", 1, ["stage2.beta2=0.5"]),
     ]
     write_experiment(make_config(output, rows, data=prepared), impressions=facts.rows)
-    unfinish(next((output / "seed-1").glob("stage1-1-*")), 5)
+    unfinish(next((output / "seed-1").glob("stage1-1*")), 5)
     page, _ = write_report([output], now=BEGUN + 600)
     return page
 
@@ -117,6 +117,15 @@ def test_night_changes_the_colours(browser, report):
         assert colours[scheme] == [rgb(wanted[name]) for name in ("page", "text", "c0")]
 
 
+def test_the_shade_beside_a_wide_table_is_dark_by_night(browser, report):
+    """It was the colour of an axis, which by night is a light one."""
+    for scheme, colours in (("light", LIGHT), ("dark", DARK)):
+        browser.open(report, 360, scheme=scheme)
+        image = browser.evaluate("getComputedStyle(document.querySelector('.scroll')).backgroundImage")
+        assert rgb(colours["shade"]) in image, image
+    assert rgb(DARK["axis"]) not in image and all(int(DARK["shade"][i : i + 2], 16) < 16 for i in (1, 3, 5))
+
+
 def test_letters_in_charts_are_large_enough(browser, report):
     for width in WIDTHS:
         browser.open(report, width)
@@ -134,6 +143,9 @@ def test_the_page_can_be_printed(browser, report):
     )
     assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == rgb(LIGHT["page"])
     assert browser.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+    # A legend is not left alone at the end of a page.
+    kept = "[...document.querySelectorAll('.legend, figcaption')].every(one => getComputedStyle(one).breakAfter === 'avoid')"
+    assert browser.evaluate(kept) and browser.evaluate("document.querySelectorAll('.legend').length") >= 3
     browser.call("Emulation.setEmulatedMedia", media="", features=[])
 
 

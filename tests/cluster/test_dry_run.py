@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cluster.harness import ROOT, clean_environment
 
@@ -60,6 +61,26 @@ def test_arguments_with_spaces_and_quotes_survive():
     found = jobs(pipeline("configs/demo.yaml", odd, "rows=[]", "seeds=2"))
     assert found["prepare"][1][-3:] == [odd, "rows=[]", "seeds=2"]
     assert "output=/tmp/a b/$HOME 'x'/seed-1" in found["stage2-4-s1"][1]
+
+
+@pytest.mark.parametrize("sign", ["\n", "\t", "\r"])
+def test_a_setting_cannot_begin_a_job_or_an_override_of_its_own(tmp_path, sign):
+    """What follows it was once the size of an array, which the shell computes, or one more setting."""
+    odd = f"{tmp_path}/run{sign}x\tevaluate\t-\ta[$(touch {tmp_path}/executed)]\tstage2.lr=1"
+    config = tmp_path / "odd.yaml"
+    config.write_text(yaml.safe_dump({"output": odd}))
+    for arguments in ((config,), ("configs/demo.yaml", f"output={odd}")):
+        done = pipeline(*arguments)
+        assert done.returncode == 2 and done.stdout == "", done.stdout
+        assert "without control characters" in done.stderr and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.yaml"]
+
+
+def test_what_a_shell_would_compute_is_a_name():
+    odd = "output=runs/a[$(touch executed)]`id`;x,y|*"
+    found = jobs(pipeline("configs/demo.yaml", odd))
+    assert found["finetune"][0]["array"] == "0-1"
+    assert found["stage2-2"][1][-3:] == [f"{odd}/seed-0", "seed=0", "student.layers=2"]
 
 
 def test_preflight_comes_before_everything_that_trains():

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from tnr_dist.config import Config, to_dict, to_yaml
@@ -103,6 +105,34 @@ def test_bad_files(tmp_path, text, says):
     with pytest.raises(InputError) as error:
         load_config(path)
     assert says in str(error.value) and "c.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("sign", ["\n", "\t", "\r", "\0", "\x1b", "\x7f", "\x85", "\u2028"])
+@pytest.mark.parametrize("key", ["output", "plm.name", "wandb.tags", "rows.name", "rows.set"])
+def test_control_characters_are_refused(tmp_path, key, sign):
+    """They would begin a line, a field or a command of their own wherever a setting is put into a text."""
+    text = json.dumps(f"a{sign}b")  # YAML reads it, too
+    values = {
+        "rows.name": f"[{{name: {text}}}]",
+        "rows.set": f"[{{name: a, set: [{text}]}}]",
+        "wandb.tags": f"[{text}]",
+    }
+    section, _, name = key.rpartition(".")
+    part = values.get(key, text)
+    written = (
+        f"rows: {part}" if section == "rows" else f"{section}: {{{name}: {part}}}" if section else f"{name}: {part}"
+    )
+    for path, overrides in ((write(tmp_path, written), []), (None, [f"{key}=a{sign}b"])):
+        if overrides and key not in ("output", "plm.name"):
+            continue
+        with pytest.raises(InputError, match="without control characters") as error:
+            load_config(path, overrides)
+        assert sign not in str(error.value) and repr(sign) in str(error.value)
+
+
+def test_other_letters_are_text(tmp_path):
+    config = load_config(write(tmp_path, 'output: "läufe/新闻 – 1"'), ["wandb.tags=[a b, é]"])
+    assert config.output == "läufe/新闻 – 1" and config.wandb.tags == ["a b", "é"]
 
 
 def test_anchors_and_merges(tmp_path):

@@ -45,6 +45,7 @@ def test_its_header_says_how_to_run_it_and_what_to_expect(path):
     header = "\n".join(line for line in lines[: next(i for i, x in enumerate(lines) if not x.startswith("#"))])
     for word in ("Command:", "Hardware:"):
         assert word in header
+    assert re.search(r"\d GiB", header), "memory, where hardware is stated"
     assert f"configs/{name(path)}" in header
     assert "Time:" in header or "took" in header or "paper used" in header
     assert "Expected:" in header or "Result:" in header

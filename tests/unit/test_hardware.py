@@ -1,12 +1,17 @@
 """What this machine is, and who else works on it."""
 
+import subprocess
+import sys
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import psutil
 import pytest
 
-from tnr_dist.hardware import OtherWork
+from tnr_dist import hardware
+from tnr_dist.errors import InputError
+from tnr_dist.hardware import OtherWork, check_platform
 
 Times = namedtuple("Times", "user nice system idle iowait irq softirq steal guest guest_nice")
 
@@ -40,3 +45,31 @@ def test_work_of_this_machine_is_a_number_of_cores():
     while time.monotonic() < end:
         pass
     assert 0 <= others.cores() <= (psutil.cpu_count() or 1) + 0.5
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32", "freebsd14"])
+def test_on_another_system_a_command_says_what_it_needs_in_one_line(system):
+    program = f"""
+import sys, types
+{"sys.modules['fcntl'] = None" if system == "win32" else ""}
+import tnr_dist.cli, tnr_dist.hardware
+tnr_dist.hardware.sys, sys.argv = types.SimpleNamespace(platform={system!r}), ["tnr", "run", "none.yaml"]
+tnr_dist.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("; tnr runs on Linux with /proc mounted (docs/plms.md, Platforms)\n")
+
+
+def test_a_system_without_locks_is_said_to_python_too():
+    program = "import sys; sys.modules['fcntl'] = None; import tnr_dist.lock"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert "InputError: tnr_dist locks its folders with fcntl, which this system has not" in done.stderr
+
+
+def test_a_linux_without_proc(monkeypatch, tmp_path):
+    check_platform()
+    monkeypatch.setattr(hardware, "Path", lambda path: tmp_path / path.lstrip("/"))
+    with pytest.raises(InputError, match=r"^/proc/self/status: not there; tnr runs on Linux"):
+        check_platform()
+    assert not list(Path(tmp_path).iterdir())

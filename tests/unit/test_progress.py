@@ -1,4 +1,12 @@
+import io
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from tnr_dist import progress
 from tnr_dist.progress import Bar
+from tnr_dist.train.throughput import status
 
 
 def test_plain_lines_without_a_terminal(capsys):
@@ -21,3 +29,38 @@ def test_silent_on_other_ranks(capsys):
     with Bar("count", 4, enabled=False, every=0) as bar:
         bar.advance(4)
     assert capsys.readouterr().err == "" and bar.done == 4
+
+
+RANKS = {f"ranks/{name}_{rank}": 4.7 for name in ("data_wait_pct", "max_gib") for rank in range(2)}
+RECORD = {"train/loss": 1.2345, "perf/samples_per_s": 1234.0, "perf/data_wait_pct": 3.0, "memory/max_gib": 4.7} | RANKS
+
+
+@pytest.mark.parametrize("title", ["stage2-2", "finetune, teacher 1", "tinybert-intermediate-4"])
+@pytest.mark.parametrize("width", [50, 80, 100, 200])
+def test_on_a_narrow_terminal_the_note_goes_first(monkeypatch, title, width):
+    """Stage, bar, step and time left of a training on two ranks."""
+    out, note = io.StringIO(), status(RECORD, 2)
+    monkeypatch.setattr(progress, "_stderr", Console(file=out, force_terminal=True, width=width))
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with Bar(title, 3_383_656, "steps") as bar:
+        bar.advance(1_234_567, note)
+        lines = [bar.line(width, left).plain for left in (None, 1.0, 59.6, 754.0, 45296.0)]
+    for line, left in zip(lines, ("-:--", "0:01", "1:00", "12:34", "12:34:56"), strict=True):
+        assert len(line) <= width and line.startswith(title if width >= 80 else title[:4])
+        assert f" 1,234,567/3,383,656 {left} left" in line and line.count("━") >= 10
+        if width >= 100:
+            assert "loss 1.2345" in line
+        parts = line.partition("steps/s ")[2]
+        assert note.startswith(parts) and (parts == note or note[len(parts)] in ",l")  # no figure is cut
+    shown = Text.from_ansi(out.getvalue()).plain
+    assert title[:4] in shown and "1,234,567/3,383,656" in shown
+
+
+def test_the_bar_fills(monkeypatch):
+    with Bar("count", 4, enabled=False) as bar:
+        spans = []
+        for _ in range(5):
+            line = bar.line(80, 1.0)
+            spans.append(sum(span.end - span.start for span in line.spans if span.style == "bar.complete"))
+            bar.advance(1)
+    assert spans == [0, 10, 20, 30, 40]

@@ -15,14 +15,15 @@ from tnr_dist.markup import markdown, markdown_table
 _METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 _HEADERS = ("Model", "Layers", "Parameters", *_METRICS.values(), "News/s")
 
-# Rows that are yardsticks, not models: never the best of a column, and lines instead of points in a figure.
-BASELINES = ("random", "popular", "most popular", "oracle")
+# Rows that are yardsticks, not models: lines instead of points in a figure. The oracle knows the truth and beats nobody.
+ORACLE = "oracle"
+BASELINES = ("random", "popular", "most popular", ORACLE)
 
 Row = Mapping[str, Any]
 
 
 def results_table(rows: Sequence[Row], title: str | None = None) -> Table:
-    """The rows as a `rich` table; the best model of each metric is bold (not the baselines).
+    """The rows as a `rich` table; the best of each metric is bold, a baseline where no model beats it (not the oracle).
 
     Args:
         rows: each with `model` and, where known, `layers`, `parameters`, `auc`, `mrr`, `ndcg5`, `ndcg10` (fractions
@@ -96,15 +97,16 @@ def _cells(row: Row) -> list[str]:
 
 
 def _best(rows: Sequence[Row]) -> dict[str, set[int]]:
-    """For each metric the models with the highest mean as displayed; none where there is nothing to compare."""
+    """For each metric the rows with the highest mean as displayed; none where there are not two models to compare."""
     best: dict[str, set[int]] = {}
     for metric in _METRICS:
         means: dict[int, float] = {}
         for number, row in enumerate(rows):
             mean = mean_of(row, metric)
-            if mean is not None and str(row["model"]).lower() not in BASELINES:
+            if mean is not None and str(row["model"]).lower() != ORACLE:
                 means[number] = round(mean, 4)
-        best[metric] = {number for number, mean in means.items() if len(means) > 1 and mean == max(means.values())}
+        models = [number for number in means if str(rows[number]["model"]).lower() not in BASELINES]
+        best[metric] = {number for number, mean in means.items() if len(models) > 1 and mean == max(means.values())}
     return best
 
 

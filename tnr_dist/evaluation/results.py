@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,16 @@ def read_results(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_baselines(path: Path) -> dict[str, dict[str, Any]]:
-    """Figures of what needs no training, by name. Raises InputError as `read_results`."""
-    rows = read_sealed(path).get("rows")
+def read_baselines(path: Path, scored_on: Collection[tuple[str, str]] = ()) -> dict[str, dict[str, Any]]:
+    """Figures of what needs no training, by name; none where they are of other data and splits than `scored_on` has.
+
+    Raises InputError as `read_results`.
+    """
+    found = read_sealed(path)
+    rows, made_from = found.get("rows"), found.get("made_from")
+    of = made_from if isinstance(made_from, dict) else {}
+    if scored_on and of and (str(of.get("data", "")), str(of.get("split", ""))) not in scored_on:
+        return {}
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
         raise InputError(f"{path}: rows is missing or no object of objects; delete it, and `tnr run` makes it again")
     for name, row in rows.items():

@@ -172,6 +172,8 @@ class Recommender:
 
         Raises InputError when `exclude` is a text: its letters would be taken for ids.
         """
+        if not isinstance(k, int | np.integer):
+            raise InputError(f"recommend: k={k!r}: a whole number")
         now = self.snapshot
         scores = self._scores(now.vectors, user)
         left_out = {row for name in _names(exclude) if (row := now.row(name)) is not None}
@@ -240,8 +242,11 @@ def _are_vectors(news: Any) -> bool:
 def _checked(values: Any, shape: tuple[int | None, ...], what: str) -> np.ndarray:
     """As float32 of a shape, in which None stands for any size. Raises InputError for another shape, NaN and infinity."""
     try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiubO":  # complex numbers, dates and texts would be cast, too
+            raise TypeError
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite
-            array = np.asarray(values, np.float32)
+            array = array.astype(np.float32, copy=False)
     except (TypeError, ValueError):
         raise InputError(f"{what}: not an array of numbers") from None
     if array.ndim != len(shape) or any(

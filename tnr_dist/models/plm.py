@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,41 @@ __all__ = [
     "to_published",
 ]
 
-#: Model types with BERT's key names; UniLMv2 was published as `unilm`, `tnlr` or without a type.
-_BERT_LIKE = {"bert", "roberta", "xlm-roberta", "camembert", "unilm", "unilmv2", "tnlr", "tnlrv3"}
-_POSITIONS_AFTER_PAD = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+
+@dataclass(frozen=True)
+class Kind:
+    """A `model_type` that loads; docs/plms.md is made from these.
+
+    Attributes:
+        name: the model in words.
+        example: a hub id, or the published file.
+        tokenizer: files that it comes with, of those that `TokenizerFiles` knows.
+        after_pad: positions are numbered from behind the pad id.
+        exported_as: its `model_type` in an export for `transformers`.
+    """
+
+    name: str
+    example: str
+    tokenizer: str
+    after_pad: bool
+    exported_as: str
+
+
+_WORDPIECE, _BPE, _JSON = (
+    "tokenizer.json or vocab.txt",
+    "tokenizer.json or vocab.json with merges.txt",
+    "tokenizer.json",
+)
+_UNILM = Kind("UniLMv2", "unilm2-base-uncased.bin", _WORDPIECE, False, "mpnet")
+#: Of UniLMv2 the type names differ by who published it; a file without a type is BERT's, or UniLMv2's with `rel_pos_bins`.
+KINDS = {
+    "bert": Kind("BERT; MiniLM and others in its form", "bert-base-uncased", _WORDPIECE, False, "bert"),
+    "roberta": Kind("RoBERTa", "roberta-base", _BPE, True, "roberta"),
+    "xlm-roberta": Kind("XLM-RoBERTa", "xlm-roberta-base", _JSON, True, "roberta"),
+    "camembert": Kind("CamemBERT", "camembert-base", _JSON, True, "roberta"),
+    "mpnet": Kind("MPNet", "sentence-transformers/all-mpnet-base-v2", _JSON, True, "mpnet"),
+    **dict.fromkeys(("unilm", "unilmv2", "tnlr", "tnlrv3"), _UNILM),
+}
 #: MPNet numbers positions from here, whatever its pad id is.
 _MPNET_OFFSET = 2
 # What frameworks and task models put before the encoder's names: DistributedDataParallel, torch.compile, a head around it.
@@ -119,16 +152,15 @@ def _encoder_config(values: Any, path: Path) -> EncoderConfig:
         raise InputError(f"{path}: not a JSON object")
     relative = values.get("rel_pos_bins") or 0
     kind = values.get("model_type") or ("unilm" if relative else "bert")
-    if kind != "mpnet" and kind not in _BERT_LIKE:
-        known = ", ".join(sorted(_BERT_LIKE | {"mpnet"}))
-        raise InputError(f"{path}: model_type {kind!r} is not supported; supported are {known}")
+    if kind not in KINDS:
+        raise InputError(f"{path}: model_type {kind!r} is not supported; supported are {', '.join(sorted(KINDS))}")
     if values.get("position_embedding_type", "absolute") != "absolute":
         raise InputError(f"{path}: position_embedding_type {values['position_embedding_type']!r} is not supported")
     if values.get("embedding_size", values.get("hidden_size")) != values.get("hidden_size"):
         raise InputError(f"{path}: embedding_size differs from hidden_size, which is not supported")
     pad_id = values.get("pad_token_id")
     if pad_id is None:
-        pad_id = int(kind in _POSITIONS_AFTER_PAD)
+        pad_id = int(KINDS[kind].after_pad)
     activation = str(values.get("hidden_act", "gelu"))
     mpnet = kind == "mpnet"
     try:
@@ -141,7 +173,7 @@ def _encoder_config(values: Any, path: Path) -> EncoderConfig:
             max_positions=values["max_position_embeddings"],
             type_vocab_size=0 if mpnet else int(values.get("type_vocab_size", 2)),
             layer_norm_eps=float(values.get("layer_norm_eps", 1e-12)),
-            position_offset=_MPNET_OFFSET if mpnet else pad_id + 1 if kind in _POSITIONS_AFTER_PAD else 0,
+            position_offset=_MPNET_OFFSET if mpnet else pad_id + 1 if KINDS[kind].after_pad else 0,
             activation=_ACTIVATION_NAMES.get(activation, activation),
             dropout=float(values.get("hidden_dropout_prob", 0.1)),
             attention_dropout=float(values.get("attention_probs_dropout_prob", 0.1)),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnr_dist.report.drawing import Box, Dot, Drawing, Item, Label, Line, text_width
+from tnr_dist.report.shorten import shortened
 
 _WIDTH, _HEIGHT = 360.0, 232.0
 _TOP, _BOTTOM, _RIGHT = 12.0, 40.0, 12.0
@@ -133,9 +134,10 @@ def point_chart(
         text = f"{name} {level:.2f}"
         items.append(Label(frame.right, y - 3, text, "end"))
         taken.append((frame.right - text_width(text), y - 14, text_width(text), 12.0))
+    names = shortened((one.name for one in points), _characters(_WIDTH / 2))
     for one in sorted(points, key=lambda one: (-one.y, one.name)):
         x, y = frame.x(one.x), frame.y(one.y)
-        items += _placed(_cut(one.name, _WIDTH / 2), x, y, taken, frame)
+        items += _placed(names[one.name], x, y, taken, frame)
         items.append(Dot(x, y, one.colour, 5.0, f"{one.name}: {one.x:,.0f}, {one.y:.2f}{unit}"))
     said = "; ".join(f"{one.name}: {one.y:.2f}{unit} at {figure(one.x)}" for one in points)
     return Drawing(title, f"Points: {y_label} over {x_label} (log scale). {said}.", items, height=height)
@@ -149,11 +151,12 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float, str]], colour: int = 
     most = max(value for _, value, _ in bars)
     after = max(text_width(text) for _, _, text in bars) + 8
     before = min(max(text_width(name) for name, _, _ in bars) + 8, 150.0)
+    names = shortened((name for name, _, _ in bars), _characters(before - 8))
     items: list[Item] = []
     for number, (name, value, text) in enumerate(bars):
         y = number * step + 4
         size = max(1.0, (_WIDTH - before - after) * value / most)
-        items.append(Label(before - 6, y + 14, _cut(name, before - 8), "end", "text"))
+        items.append(Label(before - 6, y + 14, names[name], "end", "text"))
         items.append(Box(before, y + 2, size, step - 10, colour, f"{name}: {text}"))
         items.append(Label(before + size + 5, y + 14, text))
     said = "; ".join(f"{name}: {text}" for name, _, text in bars)
@@ -292,11 +295,9 @@ def _plain(value: float) -> str:
     return f"{value:.0e}".replace("e-0", "e-") if value < 1e-3 else figure(value)
 
 
-def _cut(text: str, width: float) -> str:
-    """A text that fits, with an ellipsis where it does not."""
-    if text_width(text) <= width + 0.1:
-        return text
-    return text[: max(1, math.floor(len(text) * width / text_width(text)) - 1)] + "…"
+def _characters(width: float) -> int:
+    """How many characters fit."""
+    return max(4, math.floor((width + 0.1) / text_width("x")))
 
 
 def _placed(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]], frame: _Frame) -> list[Item]:

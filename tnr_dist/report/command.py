@@ -115,17 +115,19 @@ def make_document(
         progress.time_section(groups),
     ]
     seeds = len({run.seed for run in runs} - {None})
+    days = sorted(day for run in runs for day in run.dates)
     parts = [
         _counted(len(models), "model") if models else "no model evaluated yet",
         _counted(len(runs), "run"),
         *([_counted(seeds, "seed")] if seeds else []),
+        days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}",
         f"tnr_dist {__version__}",
     ]
     names = [os.path.relpath(path) if not path.is_absolute() else str(path) for path in paths]
     return Document(
         f"Report of {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
         " · ".join(parts),
-        [*results.tiles(models), *progress.tiles(runs)],
+        [*results.tiles(models, bases), *progress.tiles(runs)],
         [section for section in sections if section is not None],
     )
 

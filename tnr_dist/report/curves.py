@@ -66,7 +66,7 @@ def curves_section(groups: Sequence[Group]) -> Section | None:
         if not found:
             continue
         blocks.append(Heading(stage))
-        caption = f"Training of {stage}{_paler(members)}."
+        caption = f"Training of {stage}{_paler(members)}{_left_out(members)}."
         blocks.append(Figure(f"curves-{stage}", caption, found, _legend(members)))
         matching = _matching(members)
         if matching is not None:
@@ -84,12 +84,14 @@ def teachers_section(groups: Sequence[Group]) -> Section | None:
     panels = []
     for group in members[:_PANELS_OF_TEACHERS]:
         series = [
-            Series(f"teacher {i}{_seed(run, group)}", _samples(run), run.column(key), i, i // SERIES, bool(place))
+            Series(f"teacher {i}{_seed(run, group)}", _samples(run), _whole(run, key), i, i // SERIES, bool(place))
             for place, run in enumerate(group.runs)
             for i, key in enumerate(_weight_keys(run))
         ]
         own = max(len(_weight_keys(run)) for run in group.runs)
-        panels.append(line_chart(group.label, "samples", series, references=[(1 / own, "equal")]))
+        panels.append(
+            line_chart(group.label, "samples", series, references=[(1 / own, "equal")], from_zero=True, log=False)
+        )
     more = len(members) - _PANELS_OF_TEACHERS
     caption = "Mean weight of each teacher in the batches" + (f", the first {_PANELS_OF_TEACHERS} models" * (more > 0))
     legend = [Legend(f"teacher {i}", i % SERIES, i // SERIES) for i in range(count)]
@@ -101,8 +103,12 @@ def teachers_section(groups: Sequence[Group]) -> Section | None:
         "samples",
         _lines(members, lambda run: run.column("train/teacher_entropy")),
         references=[(math.log(count), f"equal trust: ln {count}")] if count > 1 else [],
+        from_zero=True,
+        log=False,
     )
-    omega = line_chart("omega", "samples", _lines(members, lambda run: run.column("train/omega")))
+    omega = line_chart(
+        "omega", "samples", _lines(members, lambda run: run.column("train/omega")), from_zero=True, log=False
+    )
     both = [panel for panel in (entropy, omega) if panel is not None]
     if both:
         words = "How far the weights are from equal trust, and the learned omega: the larger, the more the best teacher counts."
@@ -178,10 +184,24 @@ def _lines(
     """A line a run over its samples, or over `places`; a group has a colour and a dash of its own."""
     at = places or _samples
     return [
-        Series(group.label + _seed(run, group), at(run), values(run), i % SERIES, i // SERIES, place > 0)
+        Series(group.label + _seed(run, group), at(run), _masked(run, values(run)), i % SERIES, i // SERIES, place > 0)
         for i, group in enumerate(groups)
         for place, run in enumerate(group.runs)
     ]
+
+
+def _masked(run: Run, values: Sequence[float | None]) -> list[float | None]:
+    """Without the records of an epoch's last batch where it is a smaller one: a figure of few samples is mostly chance."""
+    return [None if small else value for small, value in zip(run.of_part_batches, values, strict=True)]
+
+
+def _whole(run: Run, key: str) -> list[float | None]:
+    return _masked(run, run.column(key))
+
+
+def _left_out(groups: Sequence[Group]) -> str:
+    some = any(any(run.of_part_batches) for group in groups for run in group.runs)
+    return "; an epoch's last batch is left out where it is smaller than the others" if some else ""
 
 
 def _paler(groups: Sequence[Group]) -> str:

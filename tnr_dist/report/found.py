@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +22,10 @@ from tnr_dist.progress import say
 from tnr_dist.redaction import without_secrets
 from tnr_dist.train.finished import DONE, damage
 from tnr_dist.train.places import data_folder
-from tnr_dist.train.tracking import METRICS, read_metrics
+from tnr_dist.train.tracking import METRICS, of_part_batches, read_metrics
 from tnr_dist.yaml_text import load_yaml
 
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _SEED = re.compile(r"seed-(\d+)")
 _MARK = re.compile(r"-[0-9a-f]{10}(\.\d+)?$")  # RunFolder.marked: a mark of the settings
 _MADE_FROM: dict[str, tuple[type, ...]] = {"settings": (dict,), "extra": (dict,), "inputs": (dict,), "id": (str,)}
@@ -100,6 +102,22 @@ class Run:
             return None
         total = int(epochs[0] * round(per_epoch))
         return min(total, int(most[0])) if most else total
+
+    @cached_property
+    def of_part_batches(self) -> list[bool]:
+        """Of every record whether it is of an epoch's last batch, and that smaller than the others."""
+        return of_part_batches(self.records)
+
+    @property
+    def dates(self) -> list[str]:
+        """Days on which it was worked at, as the host had them; of an earlier version's the last sign of life, in UTC."""
+        started = self.environment.get("started")
+        found = (
+            [one[:10] for one in started if isinstance(one, str) and _DAY.match(one)]
+            if isinstance(started, list)
+            else []
+        )
+        return found or [time.strftime("%Y-%m-%d", time.gmtime(self.written))]
 
     def column(self, key: str) -> list[float | None]:
         """A figure of every record; None where it is missing or not finite."""

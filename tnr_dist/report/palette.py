@@ -22,6 +22,7 @@ LIGHT = {f"c{number}": colour for number, colour in enumerate(_LIGHT_SERIES)} | 
     "grid": "#e6e9ed",
     "reference": "#6e7781",
     "mark": "#e3f0fb",
+    "shade": "#87909a",
 }
 DARK = {f"c{number}": colour for number, colour in enumerate(_DARK_SERIES)} | {
     "page": "#14171b",
@@ -34,6 +35,7 @@ DARK = {f"c{number}": colour for number, colour in enumerate(_DARK_SERIES)} | {
     "grid": "#2a3038",
     "reference": "#98a1ab",
     "mark": "#17334d",
+    "shade": "#000000",
 }
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tnr_dist.evaluation.baselines import POPULAR
 from tnr_dist.evaluation.metrics import NAMES
-from tnr_dist.evaluation.report import count, percent
+from tnr_dist.evaluation.report import ORACLE, count, percent
 from tnr_dist.evaluation.results import read_baselines
 from tnr_dist.evaluation.statistics import Comparison, holm, mean_and_deviation, paired_t_test
 from tnr_dist.report.charts import Point, point_chart
@@ -21,7 +22,7 @@ from tnr_dist.report.page import Block, Cell, Figure, Section, Table, Tile
 from tnr_dist.stages.evaluate import read_impressions
 
 HEADERS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
-_YARDSTICKS = {"random": 0, "most popular": 1, "oracle": 2}
+_YARDSTICKS = {"random": 0, POPULAR: 1, ORACLE: 2}
 _LEVEL = 0.05  # of significance
 
 
@@ -123,13 +124,20 @@ def _sizes(models: Sequence[Model]) -> set[float]:
     return {one.parameters for one in models if one.parameters}
 
 
-def tiles(models: Sequence[Model]) -> list[Tile]:
+def tiles(models: Sequence[Model], bases: Sequence[Path]) -> list[Tile]:
     """The figures to see first."""
     scored = [one for one in models if one.mean("auc") is not None]
     if not scored or not comparable(scored):
         return []
     best = max(scored, key=lambda one: one.mean("auc") or 0)
-    out = [Tile(f"{100 * (best.mean('auc') or 0):.2f}", f"best AUC: {best.name}")]
+    auc = best.mean("auc") or 0.0
+    out = [Tile(f"{100 * auc:.2f}", f"best AUC: {best.name}")]
+    rivals = [(row_auc, one.name) for one in _yardsticks(bases, models) if (row_auc := one.rival("auc")) is not None]
+    if rivals and max(rivals)[0] >= auc:
+        value, name = max(rivals)
+        out = [
+            Tile(f"{100 * value:.2f}", f"best AUC: {name}, without a model; of the models {best.name}, {100 * auc:.2f}")
+        ]
     reference = reference_of(scored)
     if reference is None or not reference.parameters or not reference.news_per_s:
         return out
@@ -155,7 +163,7 @@ def results_section(models: Sequence[Model], bases: Sequence[Path]) -> Section |
     """The results table with yardsticks, the tests, and quality against speed and size."""
     if not models:
         return None
-    levels = _yardsticks(bases)
+    levels = _yardsticks(bases, models)
     blocks: list[Block] = [_table(models, levels)]
     tests = _tests(models)
     if tests is not None:
@@ -170,7 +178,7 @@ def results_section(models: Sequence[Model], bases: Sequence[Path]) -> Section |
                 for one in models
                 if (x := getattr(one, key)) is not None and (auc := one.mean("auc")) is not None
             ],
-            [(100 * auc, name) for name, row in levels if (auc := number(row.get("auc"))) is not None],
+            [(100 * auc, one.name) for one in levels if (auc := number(one.row.get("auc"))) is not None],
         )
         for key, name, axis in (
             ("news_per_s", "speed", "news encoded a second (log scale)"),
@@ -200,24 +208,38 @@ def plain_rows(models: Sequence[Model]) -> list[dict[str, Any]]:
     ]
 
 
-def _yardsticks(bases: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
-    """What needs no training, from each output folder's baselines.json, the oracle last."""
-    out = []
+@dataclass(frozen=True)
+class Yardstick:
+    """What needs no training; `kind`: its name in baselines.json."""
+
+    name: str
+    kind: str
+    row: dict[str, Any]
+
+    def rival(self, metric: str) -> float | None:
+        """What a model has to beat; None of the oracle, which knows the truth."""
+        return None if self.kind == ORACLE else number(self.row.get(metric))
+
+
+def _yardsticks(bases: Sequence[Path], models: Sequence[Model]) -> list[Yardstick]:
+    """From each output folder's baselines.json, the oracle last; of the models' data and split only."""
+    out, scored_on = [], {one.scored_on for one in models}
     for base in bases:
         file = base / "baselines.json"
         if not file.is_file():
             continue
-        for name, row in read_baselines(file).items():
-            out.append((name if len(bases) == 1 else f"{base.name}: {name}", row, _YARDSTICKS.get(name, 1)))
-    return [(name, row) for name, row, _ in sorted(out, key=lambda one: one[2])]
+        for kind, row in read_baselines(file, scored_on).items():
+            out.append(Yardstick(kind if len(bases) == 1 else f"{base.name}: {kind}", kind, row))
+    return sorted(out, key=lambda one: _YARDSTICKS.get(one.kind, 1))
 
 
-def _table(models: Sequence[Model], levels: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+def _table(models: Sequence[Model], levels: Sequence[Yardstick]) -> Table:
     best = {}
     for metric in NAMES:
         # As displayed: of two that read the same, none is better.
         means = [round(mean, 4) for one in models if (mean := one.mean(metric)) is not None]
-        best[metric] = max(means) if len(means) > 1 and comparable(models) else None
+        rivals = [round(value, 4) for one in levels if (value := one.rival(metric)) is not None]
+        best[metric] = max(means + rivals) if len(means) > 1 and comparable(models) else None
     reference = reference_of(models)
     # Models of one size differ in speed by chance.
     compared = len(_sizes(models)) > 1 and comparable(models)
@@ -239,14 +261,25 @@ def _table(models: Sequence[Model], levels: Sequence[tuple[str, dict[str, Any]]]
                 str(len(one.values["auc"])),
             ]
         )
-    for name, row in levels:
-        figures = [percent(number(row.get(metric))) for metric in NAMES]
-        rows.append([Cell(text, quiet=True) for text in (name, *figures, "-", "-", "-", "-", "-")])
+    for level in levels:
+        figures = []
+        for metric in NAMES:
+            value = level.rival(metric)
+            most = best[metric]
+            is_best = value is not None and most is not None and round(value, 4) >= most
+            figures.append(Cell(percent(number(level.row.get(metric))), best=is_best, quiet=not is_best))
+        rest = [Cell(text, quiet=True) for text in ("-", "-", "-", "-", "-")]
+        rows.append([Cell(level.name, quiet=True), *figures, *rest])
     impressions = {run.results.get("impressions") for one in models for run in one.group.scored if run.results}
     size = f", {next(iter(impressions)):,} impressions" if len(impressions) == 1 and None not in impressions else ""
     spread = "mean ± standard deviation over seeds, " if seeds > 1 else ""
     over = f"; speed-up over {reference.name}" if compared and reference is not None else ""
-    end = "The best is marked." if comparable(models) else "Not all were scored on the same data: they do not compare."
+    apart = " (the oracle apart, which knows the truth)" if any(one.kind == ORACLE for one in levels) else ""
+    end = (
+        f"The best is marked{apart}."
+        if comparable(models)
+        else "Not all were scored on the same data: they do not compare."
+    )
     speed = ""
     if any(one.news_per_s for one in models):
         speed = (

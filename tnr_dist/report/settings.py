@@ -11,6 +11,7 @@ import yaml
 from tnr_dist.config import Config, to_dict
 from tnr_dist.report.groups import Group, differing, flat, said
 from tnr_dist.report.page import Block, Cell, Fold, Paragraph, Section, Table
+from tnr_dist.report.shorten import shortened
 
 # Where things lie, and how often and by whom they are made: the same experiment all the same.
 _NOT_THE_EXPERIMENT = (
@@ -47,7 +48,7 @@ def settings_section(groups: Sequence[Group]) -> Section | None:
     keys = [key for key in differing([tree for _, tree in found]) if len(_values(found, key)) > 1]
     blocks: list[Block] = []
     if keys:
-        rows: list[list[Cell | str]] = [[key, *(_value(tree, key) for _, tree in found)] for key in keys]
+        rows: list[list[Cell | str]] = [[key, *_values_of(key, [tree for _, tree in found])] for key in keys]
         caption = "Settings that differ. A dash: the run does not depend on it."
         columns = ["Setting", *(group.label for group, _ in found)]
         blocks.append(Table(caption, columns, rows, words=len(columns)))
@@ -56,7 +57,7 @@ def settings_section(groups: Sequence[Group]) -> Section | None:
     defaults = flat(to_dict(Config()))
     everything = {key: value for _, tree in reversed(found) for key, value in tree.items()}
     own = [
-        [key, _cut(said(everything[key])), _cut(said(defaults[key])) if key in defaults else "-"]
+        [key, *_values_of(key, [everything, defaults])]
         for key in sorted(everything, key=_place(defaults))
         if key not in keys and (key not in defaults or defaults[key] != everything[key])
     ]
@@ -100,9 +101,7 @@ def _place(defaults: dict[str, Any]) -> Callable[[str], tuple[int, str]]:
     return lambda key: (order.get(key, len(order)), key)
 
 
-def _value(tree: dict[str, Any], key: str) -> Cell:
-    return Cell(_cut(said(tree[key]))) if key in tree else Cell("-", quiet=True)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
+def _values_of(key: str, trees: Sequence[dict[str, Any]]) -> list[Cell]:
+    """A setting's values side by side, cut so that different ones still differ."""
+    short = shortened((said(tree[key]) for tree in trees if key in tree), _LONG)
+    return [Cell(short[said(tree[key])]) if key in tree else Cell("-", quiet=True) for tree in trees]

@@ -22,7 +22,7 @@ from tnr_dist.evaluation.results import read_baselines
 from tnr_dist.files import write_json, write_text
 from tnr_dist.hardware import cores
 from tnr_dist.progress import Bar, say
-from tnr_dist.reproduce.figures import draw
+from tnr_dist.reproduce.figures import draw, marks
 from tnr_dist.reproduce.plan import Work, levels, plan
 from tnr_dist.reproduce.results import Difference, RowResult, collect, differences, with_speeds
 from tnr_dist.reproduce.studies import Study, study_of
@@ -189,7 +189,13 @@ def _page(prepared: Prepared, rows: dict[str, RowResult], found: list[Difference
             "layers, 5 runs): other data and another PLM unless yours are the same.",
             "",
         ]
-    lines += [f"The paper finds: {study.finding}", "", f"![{study.title}]({study.name}.png)", ""]
+    lines += [
+        f"The paper finds: {study.finding}",
+        "",
+        f"![{study.title}]({study.name}.png)",
+        "",
+        *_explained(study, rows),
+    ]
     missing = [row.name for row in study.rows if row.name not in rows or len(rows[row.name].seeds) < config.seeds]
     if missing:
         lines += [f"**Not complete:** {', '.join(map(markup.markdown, missing))}.", ""]
@@ -197,6 +203,11 @@ def _page(prepared: Prepared, rows: dict[str, RowResult], found: list[Difference
         failed = (markup.markdown(f"{path}: {error}") for path, error in outcome.failed.items())
         lines += ["Failed:", "", *(f"- {one}" for one in failed), ""]
     return "\n".join(lines)
+
+
+def _explained(study: Study, rows: dict[str, RowResult]) -> list[str]:
+    note = marks(study, rows)
+    return [note, ""] if note else []
 
 
 def _facts(

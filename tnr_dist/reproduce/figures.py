@@ -32,8 +32,22 @@ def draw(study: Study, rows: dict[str, RowResult], folder: Path) -> list[Path]:
             else:
                 _panels(figure, study, rows)
             figure.suptitle(study.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+            if note := marks(study, rows):
+                figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color=GREY)
         files.append(path)
     return files
+
+
+def marks(study: Study, rows: dict[str, RowResult]) -> str:
+    """What the marks of a figure mean, in words; '' where it has bars alone."""
+    if study.kind == "speed":
+        return ""
+    parts = ["point: mean"]
+    if any(len(row.seeds) > 1 for row in rows.values()):
+        parts = ["point: mean over the seeds", "caps: ± one standard deviation over the seeds", "stroke: a single seed"]
+    if study.kind == "values":
+        parts.append("ring: the reference")
+    return f"{'; '.join(parts).capitalize()}."
 
 
 def _size(study: Study) -> tuple[float, float]:
@@ -59,7 +73,7 @@ def _methods(figure: Figure, study: Study, rows: dict[str, RowResult]) -> None:
         place += 1
     axes.set_yticks(ticks, [row.row.name for row in shown])
     axes.invert_yaxis()
-    axes.set_xlabel("AUC (%): mean, deviation over seeds, single seeds")
+    axes.set_xlabel("AUC (%)")
 
 
 def _point(axes: Axes, row: RowResult, metric: str, place: float, colour: str) -> None:
@@ -88,10 +102,12 @@ def _panels(figure: Figure, study: Study, rows: dict[str, RowResult]) -> None:
 
 
 def _values(axes: Axes, panel: Panel, points: list[tuple[str, RowResult]], metric: str) -> None:
-    """A metric over the values of a setting; the paper's choice is the hollow point."""
+    """A metric over the values of a setting; a ring marks what the others are compared with."""
     places = range(len(points))
     means = [100 * row.mean(metric) for _, row in points]
-    errors: Any = [100 * (row.deviation(metric) or 0.0) for _, row in points]
+    errors: Any = None
+    if any(row.deviation(metric) is not None for _, row in points):
+        errors = [100 * (row.deviation(metric) or 0.0) for _, row in points]
     axes.errorbar(places, means, yerr=errors, color=COLOURS[0], marker="o", markersize=5, capsize=3, linewidth=1.4)
     for place, (_, row) in enumerate(points):
         values = [100 * value for value in row.values[metric]]

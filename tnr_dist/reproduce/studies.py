@@ -45,11 +45,17 @@ def study_of(name: str, config: Config) -> Study:
     if name not in STUDIES:
         raise InputError(f"{name!r}: no such table or figure; one of {', '.join(STUDIES)}")
     layers = config.plm.layers or read_config(find_folder(config.plm.name)).layers
-    wanted = config.reproduce
-    for size in [*wanted.sizes, wanted.size]:
+    for key, size in _sizes_of(name, config):
         if not 1 <= size <= layers:
-            raise InputError(f"reproduce: a student of {size} layers, but {config.plm.name} has {layers}")
+            raise InputError(f"{key}: {name} has a student of {size} layers, but {config.plm.name} has {layers}")
     return STUDIES[name](config, layers)
+
+
+def _sizes_of(name: str, config: Config) -> list[tuple[str, int]]:
+    """The students' sizes that a study asks for, each with its key."""
+    if name in _OF_SEVERAL_SIZES:
+        return [("reproduce.sizes", size) for size in config.reproduce.sizes]
+    return [("reproduce.size", config.reproduce.size)]
 
 
 def table2(config: Config, layers: int) -> Study:
@@ -165,6 +171,7 @@ STUDIES: dict[str, Callable[[Config, int], Study]] = {
     "fig6": fig6,
     "fig10": fig10,
 }
+_OF_SEVERAL_SIZES = ("table2", "fig5")
 
 
 def rows_by_name(rows: Iterable[RowConfig]) -> dict[str, RowConfig]:

@@ -46,14 +46,32 @@ def markdown(study: Study, rows: dict[str, RowResult], found: Sequence[Differenc
 
 
 def latex(study: Study, rows: dict[str, RowResult], data: str) -> str:
-    """The table as a `tabular` for booktabs."""
+    """The table for booktabs, no wider than a line: the paper's figures stand below ours, and what is too wide is scaled."""
     header, lines = _cells(study, rows, data, markup.latex, best=("\\textbf{", "}"))
-    body = "\n".join(" & ".join(line) + " \\\\" for line in lines)
-    return (
-        "% needs \\usepackage{booktabs}\n"
-        f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}\n\\toprule\n"
-        + " & ".join(header)
-        + f" \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    first = header.index(METRIC_NAMES["auc"])
+    theirs = first + len(NAMES)  # from here the paper's, where it has any
+    below = len(NAMES) if len(header) > theirs + 1 else 0
+    body = []
+    for line in lines:
+        body.append([*line[:theirs], line[-1]])
+        if below and any(cell != "-" for cell in line[theirs:-1]):
+            body.append(["\\quad paper", *[""] * (first - 1), *line[theirs:-1], ""])
+    header = [*header[:theirs], header[-1]]
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs,graphicx}",
+            "{\\footnotesize\\setlength{\\tabcolsep}{3pt}%",
+            "\\setbox0=\\hbox{%",
+            f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            "\\toprule",
+            " & ".join(header) + " \\\\",
+            "\\midrule",
+            *(" & ".join(line) + " \\\\" for line in body),
+            "\\bottomrule",
+            "\\end{tabular}}%",
+            "\\noindent\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi}",
+            "",
+        ]
     )
 
 

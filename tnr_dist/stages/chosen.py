@@ -6,9 +6,11 @@ from pathlib import Path
 
 from tnr_dist.config import Config
 from tnr_dist.errors import InputError
+from tnr_dist.files import read_json_object
 from tnr_dist.stages import stage2
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.targets import each_seed, row_folder, rows_of
+from tnr_dist.train.runfolder import RunFolder
 
 _MOST_NAMED = 4
 
@@ -20,34 +22,45 @@ def chosen_run(config: Config, data: DataSet, argument: str = "evaluate.run=") -
         argument: what goes before a run's folder on the command line, for the message.
 
     Raises:
-        InputError: `tnr run` has made several of it (`seeds`), or only other models.
+        InputError: `tnr run` has made several of it (`seeds`), or only other models, or one of other settings.
     """
     if config.evaluate.run:
         return Path(config.evaluate.run)
     own = stage2.run_folder(config, data)
-    if _is_finished(own.path):
-        return own.path
-    students = [stage2.run_folder(one, data).path for one in each_seed(config)]
-    found = {path: f"seed {path.parent.name.removeprefix('seed-')}" for path in students if _is_finished(path)}
+    if (path := _finished(own)) is not None:
+        return path
+    students = [stage2.run_folder(one, data) for one in each_seed(config)]
+    found = {path: f"seed {run.config.seed}" for run in students if (path := _finished(run)) is not None}
     if len(found) == 1:
         return next(iter(found))
     if found:
         raise InputError(f"{config.output}: holds a student of each seed; add {_named(found, argument)}")
     for one in each_seed(config):
         for row in rows_of(config):
-            path = row_folder(one, data, row).path
-            if _is_finished(path):
+            if (path := _finished(row_folder(one, data, row))) is not None:
                 found.setdefault(path, row.name)
     if found:
         raise InputError(
             f"{own.path}: no student of {config.student.layers} layers (student.layers) is finished there or in seed-N/; "
             f"add {_named(found, argument)}"
         )
+    for run in (own, *students):
+        if (run.plain / "complete.json").is_file():
+            raise InputError(
+                f"{run.plain}: its run was made otherwise ({_differences(run)}); restore that, or add {argument}{run.plain}"
+            )
     return own.path
 
 
-def _is_finished(path: Path) -> bool:
-    return (path / "complete.json").is_file()
+def _finished(run: RunFolder) -> Path | None:
+    """Where this very run lies, of these settings and inputs; None where it is not finished."""
+    path = run.found()
+    return path if path is not None and (path / "complete.json").is_file() else None
+
+
+def _differences(run: RunFolder) -> str:
+    found = run.differences(read_json_object(run.plain / "complete.json"))
+    return ", ".join(found[:_MOST_NAMED]) + (f", … ({len(found)} in all)" if len(found) > _MOST_NAMED else "")
 
 
 def _named(found: dict[Path, str], argument: str) -> str:

@@ -145,6 +145,16 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     return read_results(results)
 
 
+def scored(results: dict[str, Any]) -> str:
+    """How many impressions the metrics are of, and how many had to be left out, in words."""
+    said = f"{results['impressions']:,} impressions of {results['split']}"
+    skipped = results.get("skipped", 0)
+    if skipped:
+        share = 100 * skipped / (results["impressions"] + skipped)
+        said += f"; {skipped:,} ({share:.1f} %) are skipped: all or none of their candidates were clicked"
+    return said
+
+
 def write_impressions(path: Path, rows: np.ndarray, metrics: ImpressionMetrics) -> None:
     """Keep every impression's metrics, for paired tests: `row` (of the raw file), auc, mrr, ndcg5, ndcg10; NaN: skipped."""
     import pyarrow as pa

@@ -16,6 +16,7 @@ from tnr_dist.engines.base import Engine
 from tnr_dist.engines.environment import detect
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.baselines import POPULAR, oracle_scorer, popularity_scorer, random_scorer
+from tnr_dist.evaluation.report import ORACLE
 from tnr_dist.evaluation.results import read_baselines, read_results
 from tnr_dist.evaluation.scoring import evaluate_split
 from tnr_dist.files import write_json, write_text
@@ -26,7 +27,7 @@ from tnr_dist.stages.rows import evaluate_run, is_evaluated, make
 from tnr_dist.stages.targets import each_seed, row_folder, rows_of
 from tnr_dist.train.owned import MARKS, is_run
 from tnr_dist.train.runfolder import RunFolder, at_names, in_order
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.train.tracking import of_part_batches, read_metrics
 
 
 def prepare_options(config: Config) -> PrepareOptions:
@@ -157,7 +158,7 @@ def baselines(config: Config, data: DataSet, engine: Engine) -> None:
         POPULAR: popularity_scorer(data.folder, data.manifest["counts"]["news"]),
     }
     if not config.data.input and config.evaluate.split != "train":  # the generator keeps the truth of the other splits
-        scorers["oracle"] = oracle_scorer(raw_folder(config), config.evaluate.split)
+        scorers[ORACLE] = oracle_scorer(raw_folder(config), config.evaluate.split)
     rows = {}
     for name, scorer in scorers.items():
         _, metrics = evaluate_split(data.folder, index, scorer, engine, f"evaluate {name}")
@@ -185,13 +186,14 @@ def report(config: Config) -> None:
         found = [read_results(row_folder(one, data, row).path / "results.json") for one in each_seed(config)]
         keys = ("auc", "mrr", "ndcg5", "ndcg10", "news_per_s")
         table.append({"model": row.name, **found[0]["model"], **{key: [one[key] for one in found] for key in keys}})
-    if "oracle" in yardsticks:
-        table.append({"model": "oracle", **yardsticks["oracle"]})
+    if ORACLE in yardsticks:
+        table.append({"model": ORACLE, **yardsticks[ORACLE]})
     for one in each_seed(config):
         for place in placed_rows(one, data)[0]:
             if records := read_metrics(place.path / "metrics.jsonl"):
                 name = place.path.name
-                curves[f"{name}/seed-{one.seed}" if config.seeds > 1 else name] = records
+                whole = [record for record, part in zip(records, of_part_batches(records), strict=True) if not part]
+                curves[f"{name}/seed-{one.seed}" if config.seeds > 1 else name] = whole
     out = base / "report"
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "table.json", table)

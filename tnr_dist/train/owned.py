@@ -63,8 +63,13 @@ def recorded(path: Path, name: str) -> Any:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder carries our own mark of a run."""
-    return any((path / mark).is_file() for mark in MARKS)
+    """Whether a folder carries our own mark of a run. Raises InputError as `recorded`."""
+    return isinstance(recorded(path, "stage"), str)
+
+
+def is_run_config(path: Path) -> bool:
+    """Whether a configuration file is a run folder's own."""
+    return path.name == "config.yaml" and any((path.parent / mark).is_file() for mark in MARKS)
 
 
 def holds_work(path: Path) -> bool:
@@ -87,7 +92,7 @@ def is_vacant(path: Path) -> bool:
 
 def is_abandoned(path: Path) -> bool:
     """Whether an unfinished run has computed nothing and nobody has put anything of his own beside it."""
-    if (path / "complete.json").exists() or not (path / "begun.json").is_file() or holds_work(path):
+    if (path / "complete.json").exists() or not is_run(path) or holds_work(path):
         return False
     return not _foreign(path)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tnr_dist.config import Config, get
-from tnr_dist.config_file import load_config
+from tnr_dist.config_file import load_config, with_overrides
 from tnr_dist.data.manifest import manifest_hash
 from tnr_dist.digests import read_sealed
 from tnr_dist.errors import InputError
@@ -57,15 +58,16 @@ def places(config: Config, run: Path) -> dict[str, str]:
     return {key: os.path.relpath(path, run) for key, path in found.items() if Path(path).is_absolute()}
 
 
-def run_config(run: Path) -> Config:
+def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     """RUN/config.yaml with `data.dir` and `plm.name` where they lie now; as they were written where they are gone.
 
-    Raises InputError as `load_config`.
+    `output` is the folder that the run lies in. Raises InputError as `load_config`.
     """
     config = load_config(run / "config.yaml")
+    config.output = str(run.parent)
     config.data.dir = str(data_folder(run, config.data.dir) or config.data.dir)
     config.plm.name = next((str(one) for one in candidates(run, PLM, config.plm.name) if one.is_dir()), config.plm.name)
-    return config
+    return with_overrides(config, overrides) if overrides else config
 
 
 def data_folder(run: Path, written: str) -> Path | None:

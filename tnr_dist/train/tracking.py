@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -62,6 +63,31 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             records.append(record)
     return records
+
+
+def of_part_batches(records: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Of every logged step whether it is an epoch's last one with fewer samples than the others.
+
+    Its loss is a mean over those few samples: drawn beside the others it looks as if the training had moved.
+    """
+    places = [tuple(_number(record.get(key)) for key in ("step", "samples", "epoch")) for record in records]
+    batches = [
+        (samples - before[1]) / (step - before[0])
+        for before, (step, samples, _) in zip([(0.0, 0.0, 0.0), *places], places, strict=False)
+        if step > before[0]
+    ]
+    out = []
+    for step, samples, epoch in places:
+        steps = round(step / epoch) if epoch > 0 else 0  # of an epoch
+        full = max(batches, default=0.0)
+        at_its_end = steps > 1 and step % steps == 0
+        out.append(at_its_end and samples * steps / step - (steps - 1) * full < full - 0.5)
+    return out
+
+
+def _number(value: Any) -> float:
+    """0 for what is no finite number."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 class Tracker:

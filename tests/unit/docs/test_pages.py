@@ -140,6 +140,15 @@ def test_every_page_is_in_the_navigation() -> None:
     assert listed == {page.name for page in PAGES}
 
 
+def test_the_page_of_plms_has_every_kind_that_loads() -> None:
+    from tnr_dist.models.plm import KINDS
+
+    table = GENERATE.on_page_markdown((DOCS / "plms.md").read_text(encoding="utf-8"))
+    rows = [line for line in table.splitlines() if line.startswith("| `") and "`model_type`" not in line]
+    assert sorted(re.findall(r"`([\w-]+)`", " ".join(row.split("|")[1] for row in rows))) == sorted(KINDS)
+    assert all(row.count("|") == 6 for row in rows) and "generated" not in table
+
+
 def test_the_configuration_page_has_every_key_with_its_default() -> None:
     page = GENERATE.configuration()
     for key in GENERATE.all_keys():

@@ -1,6 +1,7 @@
 """Tables and figures: what a reader sees for each kind of value."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -56,6 +57,19 @@ def test_figures_of_numbers():
     assert [count(n) for n in (None, 0, 950, 1500, 22_713_216, 109e6, 2.5e9)] == [
         "-", "0", "950", "1.5 k", "22.7 M", "109 M", "2.5 G",
     ]  # fmt: skip
+
+
+def test_a_baseline_that_no_model_beats_is_the_best():
+    rows = [
+        {"model": "most popular", "auc": 0.6386, "mrr": 0.2},
+        {"model": "a", "auc": 0.61, "mrr": 0.3},
+        {"model": "b", "auc": 0.62, "mrr": 0.25},
+        {"model": "oracle", "auc": 0.8, "mrr": 0.8},
+    ]
+    lines = results_markdown(rows).splitlines()[2:]
+    assert [re.findall(r"\*\*(.*?)\*\*", line) for line in lines] == [["63.86"], ["30.00"], [], []]
+    bold = [cell.spans for column in list(results_table(rows).columns)[3:5] for cell in column.cells]
+    assert [bool(spans) for spans in bold] == [True, False, False, False, False, True, False, False]
 
 
 def test_training_curves(tmp_path):

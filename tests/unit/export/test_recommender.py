@@ -150,6 +150,9 @@ def test_a_writer_that_was_interrupted_is_made_good(model, monkeypatch):
         (lambda m: m.add_news(["x", "x"], np.zeros((2, 8), np.float32)), "twice"),
         (lambda m: m.add_news(["x"], np.full((1, 8), np.nan)), "add_news: 1 ids, and vectors with NaN"),
         (lambda m: m.add_news(["x"], np.full((1, 8), 1e300)), "with NaN or infinite"),
+        (lambda m: m.add_news(["x"], np.full((1, 8), 1j)), "not an array of numbers"),
+        (lambda m: m.recommend(np.zeros(8), 2.5), "k=2.5: a whole number"),
+        (lambda m: m.recommend(np.zeros(8), "3"), "k='3': a whole number"),
         (lambda m: m.add_news("x", np.zeros((1, 8))), "single text 'x'"),
         (lambda m: m.add_news([None], np.zeros((1, 8))), "not NoneType"),
         (lambda m: m.encode_user([np.zeros(8)]), "not ndarray"),
@@ -164,6 +167,8 @@ def test_a_writer_that_was_interrupted_is_made_good(model, monkeypatch):
                 (np.array([*range(7), np.nan]), "user vector with NaN or infinite values"),
                 (np.full(8, -np.inf), "user vector with NaN or infinite values"),
                 (["a"] * 8, "user vector: not an array of numbers"),
+                (["1"] * 8, "user vector: not an array of numbers"),
+                (np.full(8, 1j), "user vector: not an array of numbers"),
                 (None, r"user vector of shape \[\]"),
             )
         ),

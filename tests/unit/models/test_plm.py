@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, BertConfig, BertForMaskedLM, BertModel, MPNetConfig, MPNetModel
+from transformers import AutoConfig, AutoModel, BertConfig, BertForMaskedLM, BertModel, MPNetConfig, MPNetModel
 
 from tnr_dist.data.prepare import PrepareOptions, prepare
 from tnr_dist.errors import InputError
@@ -14,7 +14,7 @@ from tnr_dist.files import file_hash
 from tnr_dist.models import published
 from tnr_dist.models.convert import convert_plm
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.plm import encoder_from_config, load_plm, to_huggingface
+from tnr_dist.models.plm import KINDS, encoder_from_config, load_plm, to_huggingface
 from tnr_dist.models.sources import find_folder
 from tnr_dist.models.transformer import EncoderConfig
 from tnr_dist.models.weights import load_state, load_strict, save_model
@@ -166,6 +166,20 @@ def test_to_huggingface_is_the_inverse(tmp_path, kind):
         torch.testing.assert_close(
             encoder(BATCH)[:5], theirs(BATCH.tokens[None, :5]).last_hidden_state[0], atol=1e-5, rtol=1e-5
         )
+
+
+@pytest.mark.parametrize("kind", sorted(name for name, one in KINDS.items() if one.name != "UniLMv2"))
+def test_every_kind_computes_what_transformers_does(tmp_path, kind):
+    """The table of the documentation (docs/plms.md) is made of these."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{key: value for key, value in CONFIG.items() if key != "model_type"})
+    theirs = AutoModel.from_config(config).eval()
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind
+    expected = theirs(BATCH.tokens[None, :5]).last_hidden_state[0]
+    torch.testing.assert_close(output(tmp_path)[:5], expected, atol=1e-5, rtol=1e-5)
+    assert to_huggingface(load_plm(str(tmp_path))[0])[1]["model_type"] == KINDS[kind].exported_as
 
 
 def test_masked_lm_checkpoint(tmp_path):

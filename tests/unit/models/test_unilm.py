@@ -24,7 +24,7 @@ from tnr_dist.errors import InputError
 from tnr_dist.models import convert, unilm
 from tnr_dist.models.convert import convert_plm
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.plm import load_plm, read_config
+from tnr_dist.models.plm import KINDS, load_plm, read_config, to_huggingface
 from tnr_dist.models.tokenizer import load_tokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "News", "news", "##s", "!"]
@@ -167,6 +167,15 @@ def same(a, b):
 def test_forward_equals_the_published_computation(folder):
     encoder, _ = load_plm(str(folder))
     check_forward(encoder, torch.load(folder / BIN, weights_only=True), SMALL, [150, 7, 1, 30])
+
+
+@pytest.mark.parametrize("kind", sorted(name for name, one in KINDS.items() if one.name == "UniLMv2"))
+def test_its_type_may_have_any_of_the_published_names(folder, kind):
+    (file,) = folder.glob("*config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": kind}))
+    encoder, _ = load_plm(str(folder))
+    check_forward(encoder, torch.load(folder / BIN, weights_only=True), SMALL, [9, 30])
+    assert to_huggingface(encoder)[1]["model_type"] == KINDS[kind].exported_as
 
 
 def test_the_head_of_masked_words_is_left_out_and_nothing_else(folder):

@@ -33,13 +33,14 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.headings: list[tuple[int, str]] = []
         self.tables: dict[str, list[list[str]]] = {}
+        self.subtitle = ""
         self._caption, self._open, self._text = "", "", ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         facts = dict(attrs)
         self.tags.append((tag, facts))
-        if tag in ("h1", "h2", "h3", "th", "td") or (tag == "p" and facts.get("class") == "caption"):
+        if tag in ("h1", "h2", "h3", "th", "td") or (tag == "p" and facts.get("class") in ("caption", "subtitle")):
             self._open, self._text = tag, ""
         if tag == "table":
             self.tables[self._caption] = []
@@ -57,6 +58,7 @@ class Page(HTMLParser):
             self.tables[self._caption][-1].append(text)
         elif tag == "p":
             self._caption = text
+            self.subtitle = self.subtitle or text  # the first paragraph
         else:
             self.headings.append((int(tag[1]), text))
         self._open = ""
@@ -107,7 +109,7 @@ def test_results_are_the_runs(page, experiment):
     assert teacher[-1] == "2" and student[-1] == "1"  # the other seed of the student is unfinished
     assert student[head.index("Speed-up")] == "2.25 ×"
     assert [row[0] for row in rows[3:]] == ["random", "most popular", "oracle"]
-    assert rows[-1][1] == "83.00"  # no yardstick is ever the best
+    assert rows[-1][1] == "83.00"  # the oracle is never the best
     means = {row[0]: float(row[1].split()[0]) for row in (teacher, student)}
     assert means["PLM-NR-3 (DP)"] != means["Tiny-NewsRec-1"]
     assert [row[0] for row in rows if "(best)" in row[1]] == [max(means, key=means.__getitem__)]
@@ -189,6 +191,92 @@ def test_a_headline_that_may_be_chance_says_so(tmp_path):
         assert (f"not significant (p = {row[-1]})" in label) == doubt
         assert label.endswith(": Tiny-NewsRec-1 against PLM-NR-3 (DP)")
         assert "of the parameters of PLM-NR-3 (DP): Tiny-NewsRec-1 has 13.9 M of 17.5 M" in text
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("kind", ["random", "most popular"])
+def test_what_beats_every_model_without_being_one_is_the_best(tmp_path, kind):
+    config = make_config(tmp_path / "run")
+    write_experiment(config)
+    file = tmp_path / "run/baselines.json"
+    levels = json.loads(file.read_text())
+    levels["rows"][kind]["auc"] = 0.8
+
+    def made(made_from):
+        file.write_text(json.dumps(levels | {"made_from": made_from}))
+        path, _ = write_report([tmp_path / "run"], tmp_path / "out", now=BEGUN)
+        return path.read_text(), (path.parent / "report.md").read_text()
+
+    text, markdown = made({})
+    assert re.search(rf">80.00</strong> <span>best AUC: {kind}, without a model; of the models [^,<]+, \d", text)
+    rows = Page(text).table("Metrics in percent, ")
+    assert [row[0] for row in rows if "(best)" in row[1]] == [kind] and "the oracle apart" in text
+    assert f"| {kind} | **80.00** |" in markdown and "**83.00**" not in markdown
+    # Of other data or another split it says nothing about these models.
+    assert "without a model" not in made({"data": "of others", "split": "dev"})[0]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_report_has_the_days_of_its_runs(tmp_path):
+    write_experiment(make_config(tmp_path / "run"))
+
+    def days():
+        return Page(write_report([tmp_path / "run"], tmp_path / "out", now=BEGUN)[0].read_text()).subtitle
+
+    assert re.search(r" · \d{4}-\d\d-\d\d · ", days())  # of the files
+    for number, folder in enumerate(sorted((tmp_path / "run").glob("seed-*/*"))):
+        started = [f"2026-11-{3 + number:02}T23:59:59+02:00", "2026-11-28T01:02:03+02:00", 7, "soon"]
+        (folder / "environment.json").write_text(json.dumps({"started": started}))
+    assert " · 2026-11-03 to 2026-11-28 · " in days()
+
+
+def last_batch_of(path: Path, samples: int) -> None:
+    """As if the last batch of the only epoch had so few samples, and with them a loss by chance."""
+    *lines, last = path.read_text().splitlines()
+    record = json.loads(last)
+    record["samples"] += samples - 64
+    lines.append(json.dumps(record | {"train/loss": 9.75}))
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(("samples", "shown"), [(64, True), (63, False), (5, False)])
+def test_a_last_batch_of_few_samples_is_no_point_of_the_curve(tmp_path, samples, shown):
+    write_experiment(make_config(tmp_path / "run"))
+    for file in tmp_path.glob("run/seed-*/teacher-0/metrics.jsonl"):
+        last_batch_of(file, samples)
+    text = write_report([tmp_path / "run"], tmp_path / "out", now=BEGUN)[0].read_text()
+    (said,) = re.findall(r'<desc id="curves-finetune-1-d">([^<]*)', text)
+    assert (" to 9.75" in said) == shown
+    assert ("last batch is left out where it is smaller" in text) != shown
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_a_teacher_counts_for_is_drawn_from_zero(tmp_path):
+    """Weights of 0.46 to 0.54, an entropy near ln 2 and an omega near 1 do not fill a panel each."""
+    write_experiment(make_config(tmp_path / "run"))
+    text = write_report([tmp_path / "run"], tmp_path / "out", now=BEGUN)[0].read_text()
+    for panel in ("teachers-1", "trust-1", "trust-2"):
+        (svg,) = re.findall(rf'<svg[^>]*aria-labelledby="{panel}-t.*?</svg>', text, re.S)
+        assert ">0</text>" in svg, panel
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_names_and_values_that_are_cut_still_differ(tmp_path):
+    long = "A model with a name that no chart has room for"
+    rows = [
+        RowConfig("PLM-NR-3 (DP)", "teacher"),
+        *(RowConfig(f"{long}, {n}", "tiny-newsrec", 1, [f"stage2.beta2={n}"]) for n in (0.25, 0.75)),
+    ]
+    write_experiment(make_config(tmp_path / "a", rows, data=tmp_path / f"{long}" / "a" / "data"))
+    write_experiment(make_config(tmp_path / "b", data=tmp_path / f"{long}" / "b" / "data"))
+    text = write_report([tmp_path / "a"], tmp_path / "out", now=BEGUN)[0].read_text()
+    (svg,) = re.findall(r'<svg[^>]*aria-labelledby="quality-1-t.*?</svg>', text, re.S)
+    shown = [one for one in re.findall(r">([^<]*)</text>", svg) if one.startswith("A mo")]
+    assert len(shown) == 2 and {one[-4:] for one in shown} == {"0.25", "0.75"} and all("…" in one for one in shown)
+    text = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out", now=BEGUN)[0].read_text()
+    (places,) = [row for row in Page(text).table("Settings that differ") if row[0] == "data.dir"]
+    assert len(set(places[1:])) == 2 and all(len(one) <= 60 for one in places)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -295,6 +383,7 @@ def test_names_from_outside_are_only_text(tmp_path):
     assert "&lt;script&gt;" in text and "<script" not in text
     markdown = (tmp_path / "out/report.md").read_text()
     outside = re.sub(r"^(`{3,}).*?^\1$", "", markdown, flags=re.S | re.M)  # within a fence everything is text
+    outside = re.sub(r"^<summary>[^<]*</summary>$", "", outside, flags=re.M)  # HTML, in which Markdown is text
     assert "<script" not in outside and "](javascript" not in outside.replace("\\](", "")
     page = MarkdownIt("gfm-like", {"linkify": False}).render(markdown)
     assert not re.search(r"<(script|b|a)\b", page) and html(EVIL).replace("&#34;", "&quot;") in page

