@@ -227,6 +227,7 @@ _TRAININGS = (
 )
 # Trainings in which nothing would learn with all layers frozen.
 _LAYERS_LEARN = ("tinybert.general", "tinybert.intermediate", "tinybert.joint", "newsbert")
+_MOST_OF_A_MACHINE = 1024  # threads or processes; far more end torch with a segmentation fault
 # What all rows share: the data, and the engine, which is started once.
 _NOT_OF_A_ROW = (
     *("output", "rows", "seed", "seeds", "folders", "data", "synth", "evaluate"),
@@ -245,6 +246,9 @@ def _check(config: Config) -> None:
     for key in _VARIED:
         if not get(config, key):
             raise InputError(f"{key}=[]: give one value or more, or leave it out for the paper's")
+    for key in ("threads", "ranks", "data.workers"):
+        if get(config, key) > _MOST_OF_A_MACHINE:
+            raise InputError(f"{key}={get(config, key)}: at most {_MOST_OF_A_MACHINE:,} on one machine")
     for key in (
         "seed",
         "threads",

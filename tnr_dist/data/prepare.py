@@ -47,6 +47,7 @@ from tnr_dist.progress import say
 
 _CHUNK_BYTES = CHUNK_BYTES
 _BLOCKS_PER_SHARD = 16
+_MOST_PROCESSES = 1024
 
 __all__ = [
     "FORMAT_VERSION",
@@ -73,8 +74,8 @@ def prepare(
     Raises InputError for bad input; then nothing that this call created is left.
     """
     options.check()
-    if processes is not None and processes < 1:
-        raise InputError(f"--processes {processes}: 1 or more, or 0 for one a core")
+    if processes is not None and not 1 <= processes <= _MOST_PROCESSES:
+        raise InputError(f"--processes {processes}: 1 to {_MOST_PROCESSES}, or 0 for one a core")
     processes = processes or cores()
     request = request_of(options)
     manifest_path = output / "manifest.json"
