@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tnr_dist.data.download import Finding, verify_download
+from tnr_dist.data.parquet import open_parquet, read_batches
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, describe, read_index, read_shard
 from tnr_dist.data.tokens import read_table
 from tnr_dist.errors import InputError
@@ -64,13 +64,17 @@ _AGAIN = "delete the folder and run `tnr data prepare` again"
 
 def _check_news(path: Path, news: int) -> Finding:
     try:
-        index = pq.read_table(path, columns=["index"])["index"].to_numpy()
-    except FileNotFoundError:
-        return Finding("error", str(path), "missing", _AGAIN)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        return Finding("error", str(path), f"cannot be read ({str(error).splitlines()[0]})", _AGAIN)
-    if len(index) != news:
-        return Finding("error", str(path), f"{len(index):,} news, the manifest says {news:,}", _AGAIN)
+        if not path.is_file():
+            return Finding("error", str(path), "missing", _AGAIN)
+        file = open_parquet(path)
+        if file.metadata.num_rows != news:
+            return Finding("error", str(path), f"{file.metadata.num_rows:,} news, the manifest says {news:,}", _AGAIN)
+        # All columns: a title may be damaged where its neighbours are not.
+        tables = list(read_batches(file, file.schema_arrow.names, str(path)))
+        index = np.concatenate([table["index"].to_numpy() for table in tables] or [np.zeros(0, np.int64)])
+    except (pa.ArrowException, KeyError, InputError) as error:
+        said = str(error).removeprefix(f"{path}: ").splitlines()[0]
+        return Finding("error", str(path), f"cannot be read ({said})", _AGAIN)
     if not np.array_equal(index, np.arange(news)):
         return Finding("error", str(path), "its column `index` does not count up from 0", _AGAIN)
     return Finding("ok", str(path), f"{news:,} news")
