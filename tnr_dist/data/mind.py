@@ -155,6 +155,12 @@ def _check_longest_line(data: bytes, where: str, first_line: int) -> None:
 def check_unique_ids(ids: pa.ChunkedArray, where: str, first_line: int = 1) -> None:
     """Raise InputError naming the first empty, endless or repeated id and its line."""
     values = ids.combine_chunks()
+    spaced = np.flatnonzero(pc.match_substring(values, " ").to_numpy(zero_copy_only=False))
+    if len(spaced):
+        text, line = values[int(spaced[0])].as_py(), first_line + int(spaced[0])
+        raise InputError(
+            f"{where}, line {line}: news id {text!r} holds a space, which separates ids elsewhere; remove it"
+        )
     check_ids(values, np.arange(len(values)) + first_line, "news id", where)
     counts = pc.value_counts(values)
     if len(counts) == len(values) and not pc.any(pc.equal(values, "")).as_py():
@@ -324,17 +330,21 @@ def parse_behaviours(data: bytes, rows: np.ndarray, where: str) -> pa.Table:
 def _impression_ids(column: pa.ChunkedArray, lines: np.ndarray, where: str) -> pa.ChunkedArray:
     try:
         ids = pc.cast(column, pa.int64())
-        if not pc.any(pc.less(ids, 0)).as_py():
+        # What is written otherwise ("007") would be another id in a prediction.
+        plain = pc.equal(pc.cast(ids, column.type), column)
+        if not pc.any(pc.less(ids, 0)).as_py() and pc.all(plain).as_py():
             return ids
     except pa.ArrowInvalid:
         pass
     values = column.to_pylist()
-    at = next(i for i, value in enumerate(values) if not re.fullmatch(r"\d{1,19}", value, re.ASCII) or int(value) >> 63)
+    at = next(
+        i for i, value in enumerate(values) if not re.fullmatch(r"0|[1-9]\d{0,18}", value, re.ASCII) or int(value) >> 63
+    )
     header = (
         "; if this is a header row, remove it"
         if lines[at] == 1 or is_header([values[at], "time"], BEHAVIOUR_COLUMNS)
         else ""
     )
     raise InputError(
-        f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more (and below 2^63){header}"
+        f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more (and below 2^63), without leading zeros{header}"
     )

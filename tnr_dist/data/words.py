@@ -113,9 +113,7 @@ class NewsLookup:
     @cached_property
     def _keys(self) -> np.ndarray:
         data, offsets = bytes_of(self.ids)
-        keys = keys_of(data, offsets[:-1], np.diff(offsets))
-        assert len(np.unique(keys)) == len(keys), "two news ids with one 64-bit key"
-        return keys
+        return keys_of(data, offsets[:-1], np.diff(offsets))
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -139,14 +137,34 @@ class NewsLookup:
             return np.full(len(words), -1, np.int32)
         slots = _slots(keys, len(table).bit_length() - 1)
         found = table[slots]
-        again = np.flatnonzero((found >= 0) & (known[found] != keys))
+        again = np.flatnonzero((found >= 0) & ((known[found] != keys) | ~self._same(words, lengths, found)))
         slots = slots[again]
         while len(again):
             slots = (slots + 1) & (len(table) - 1)
             found[again] = table[slots]
             on = (found[again] >= 0) & (known[found[again]] != keys[again])
+            same = self._same(words, lengths, found, again[~on])
+            on[~on] = (found[again[~on]] >= 0) & ~same
             again, slots = again[on], slots[on]
         return found
+
+    def _same(self, words: Words, lengths: np.ndarray, found: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
+        """Whether words (those `at`, by default all) are the ids that their keys have led to, bool.
+
+        A key of up to 8 bytes is the id itself; longer ones may be those of other ids too.
+        """
+        at = np.arange(len(words)) if at is None else at
+        data, offsets = bytes_of(self.ids)
+        rows, length = np.maximum(found[at], 0), lengths[at]
+        starts, sizes = offsets[rows], np.diff(offsets)[rows]
+        out = np.asarray(sizes == length)
+        long = np.flatnonzero(out & (length > 8))
+        for done in range(0, int(length[long].max(initial=0)), 8):
+            more = long[length[long] > done]
+            left = np.minimum(length[more] - done, 8)
+            here = keys_of(words.data, words.starts[at[more]] + done, left)
+            out[more] &= here == keys_of(data, starts[more] + done, left)
+        return out
 
 
 def _slots(keys: np.ndarray, bits: int) -> np.ndarray:

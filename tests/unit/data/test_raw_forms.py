@@ -440,6 +440,21 @@ def test_ids_without_end_are_refused_at_once(train, plm, tmp_path, row, what):
     assert f"behaviors.tsv, line 41: {what}" in said and first_error(train.parent) == said
 
 
+@pytest.mark.parametrize("text", ["007", "+7", " 7", "7 ", "0x7"])
+def test_ids_that_would_be_written_otherwise_are_refused(train, plm, tmp_path, text):
+    change(train / "behaviors.tsv", lambda rows: rows + f"{text}\tU\t1573806122\t\tN1-0\n")
+    said = refusal(train.parent, plm, tmp_path / "out")
+    assert f"behaviors.tsv, line 41: impression id {text!r} is not a whole number" in said
+    assert first_error(train.parent) == said
+
+
+@pytest.mark.parametrize("text", ["N3 ", " N3", "N 3"])
+def test_news_ids_with_spaces_are_refused(train, plm, tmp_path, text):
+    change(train / "news.tsv", lambda rows: rows.replace("N3\t", f"{text}\t", 1))
+    said = refusal(train.parent, plm, tmp_path / "out")
+    assert f"news.tsv, line 4: news id {text!r} holds a space" in said and first_error(train.parent) == said
+
+
 def test_long_lines_between_others_are_refused(train, plm, tmp_path):
     change(train / "behaviors.tsv", lambda text: "9\tU\t1573806122\t" + "N1 " * (6 << 20) + "\tN1-0\n" + text)
     assert "behaviors.tsv, line 1: longer than 16,777,216 bytes" in refusal(train.parent, plm, tmp_path / "out")

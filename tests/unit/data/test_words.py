@@ -2,10 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tnr_dist.data.words import NewsLookup, gather_ascii, hash_strings, split_words
+from tnr_dist.data.words import NewsLookup, gather_ascii, hash_strings, keys_of, mix, split_words
 
 word = st.text(st.characters(codec="utf-8", exclude_characters=" \0"), min_size=1, max_size=20)
 text = st.lists(st.one_of(word, st.just("")), max_size=6).map(" ".join)
@@ -54,3 +55,30 @@ def test_hashes_are_fixed_and_spread():
 def test_gather_ascii():
     data = np.frombuffer("héllo wörld".encode(), np.uint8)
     assert gather_ascii(data, np.array([7, 0]), np.array([9, 3])).to_pylist() == ["w?", "h??"]
+
+
+def colliding(length: int) -> tuple[str, str]:
+    """Two ids of `length` bytes with one 64-bit key."""
+    rng = np.random.default_rng(0)
+    letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", np.uint8)
+    heads = rng.choice(letters, (3_000_000, 8)).view("<u8").ravel()
+    tail = np.frombuffer(b"-article", "<u8")[0]
+    other = (mix(heads) ^ mix(heads[:1]) ^ tail).view(np.uint8).reshape(-1, 8)
+    at = 1 + int(np.flatnonzero(np.isin(other[1:], letters).all(1))[0])
+    rest = "" if length == 16 else "x" * (length - 16)
+    first = heads[:1].tobytes().decode() + "-article" + rest
+    return first, heads[at : at + 1].tobytes().decode() + other[at].tobytes().decode() + rest
+
+
+@pytest.mark.parametrize("length", [16, 21, 40])
+def test_ids_of_one_key_are_told_apart(length):
+    one, two = colliding(length)
+    data = np.frombuffer((one + two).encode(), np.uint8)
+    keys = keys_of(data, np.array([0, length]), np.array([length, length]))
+    assert one != two and len(one) == len(two) == length and keys[0] == keys[1]
+    words = split_words(pa.array([f"{one} {two} N1 {one}x"]))
+    assert NewsLookup(pa.array([one, "N1", two])).find(words).tolist() == [0, 2, 1, -1]
+    # One alone is not taken for the other, nor a short id for what has its bytes as key.
+    assert NewsLookup(pa.array([two, "N1"])).find(words).tolist() == [-1, 0, 1, -1]
+    labelled = split_words(pa.array([f"{one}-1 {two}-0"]))
+    assert NewsLookup(pa.array([two])).find(labelled, ending=2).tolist() == [-1, 0]
