@@ -291,12 +291,15 @@ def scan_chunk(chunk: Chunk, where: str) -> Rows:
     """Find the rows and fields of a chunk. Raises InputError for an empty line or another number of columns."""
     text = chunk.read()
     check_text(text, where, chunk.first_line)
-    check_no_empty_line(text, where, chunk.first_line)
-    check_columns(text, len(BEHAVIOUR_COLUMNS), len(BEHAVIOUR_COLUMNS), where, chunk.first_line)
     data = np.frombuffer(text, np.uint8)
     bounds = np.zeros(chunk.lines + 1, np.int64)
     bounds[1:] = np.flatnonzero(data == 10) + 1
-    rows = Rows(data, bounds, np.flatnonzero(data == 9).reshape(-1, len(BEHAVIOUR_COLUMNS) - 1))
+    tabs = np.flatnonzero(data == 9)
+    columns = len(BEHAVIOUR_COLUMNS)
+    if (np.diff(np.searchsorted(tabs, bounds)) != columns - 1).any():
+        check_no_empty_line(text, where, chunk.first_line)
+        check_columns(text, columns, columns, where, chunk.first_line)
+    rows = Rows(data, bounds, tabs.reshape(-1, columns - 1))
     longest = rows.tabs[:, 1] - rows.tabs[:, 0] - 1
     if longest.max() > LONGEST_ID:
         at = int(np.argmax(longest))

@@ -116,6 +116,11 @@ class NewsLookup:
         return keys_of(data, offsets[:-1], np.diff(offsets))
 
     @cached_property
+    def _long(self) -> bool:
+        """Whether an id is longer than its key."""
+        return bool((np.diff(bytes_of(self.ids)[1]) > 8).any())
+
+    @cached_property
     def _table(self) -> np.ndarray:
         bits = max(int(len(self._keys) * 4).bit_length(), 4)
         table = np.full(1 << bits, -1, np.int32)
@@ -154,6 +159,8 @@ class NewsLookup:
         A key of up to 8 bytes is the id itself; longer ones may be those of other ids too.
         """
         at = np.arange(len(words)) if at is None else at
+        if not self._long:
+            return np.asarray(lengths[at] <= 8)
         data, offsets = bytes_of(self.ids)
         rows, length = np.maximum(found[at], 0), lengths[at]
         starts, sizes = offsets[rows], np.diff(offsets)[rows]
