@@ -19,6 +19,7 @@ from tnr_dist import __version__, cli_data
 from tnr_dist.bench.common import NAMES
 from tnr_dist.errors import InputError, Preempted, mendable, one_line
 from tnr_dist.progress import say
+from tnr_dist.redaction import without_arguments_secrets
 from tnr_dist.reproduce import STUDY_NAMES
 
 
@@ -631,7 +632,7 @@ def _fail(message: str, code: int) -> None:
         traceback.print_exc()
     # A crash is said by every rank that it meets.
     if code != 2 or first_to_say(message):
-        say(one_line(f"tnr: {message}"))
+        say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"))
     _end(code)
 
 

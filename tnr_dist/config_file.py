@@ -20,6 +20,7 @@ import yaml
 from tnr_dist.config import NEWS_INPUTS, Config, TrainConfig, ValidatedTrainConfig, get
 from tnr_dist.config_hints import nearest_key
 from tnr_dist.errors import InputError
+from tnr_dist.redaction import without_secrets
 
 
 class _Loader(yaml.SafeLoader):
@@ -102,7 +103,7 @@ def _parse_yaml(text: str, where: str) -> Any:
 def _override(config: Config, override: str, where: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise InputError(f"override {override!r}: expected key=value, for example stage2.lr=1e-4")
+        raise InputError(f"override {without_secrets(override)!r}: expected key=value, for example stage2.lr=1e-4")
     node: Any = config
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -116,7 +117,7 @@ def _override(config: Config, override: str, where: str) -> None:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise InputError(
-                f"override {override!r}: {key} is a group of keys; set one of them, such as {key}.{_first(hint)}"
+                f"override {without_secrets(override)!r}: {key} is a group of keys; set one of them, such as {key}.{_first(hint)}"
             )
         for inner, inner_value in value.items():
             _override(config, f"{key}.{inner}={inner_value}", where)
@@ -171,7 +172,7 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
 
 
 def _wrong(key: str, value: Any, expected: str, where: str) -> InputError:
-    return InputError(f"{where}: {key}={value!r}: expected {expected}")
+    return InputError(f"{where}: {key}={without_secrets(value)!r}: expected {expected}")
 
 
 _POSITIVE = [
@@ -344,7 +345,7 @@ def _check_rows(config: Config) -> None:
             raise InputError(f"row {row.name!r}: layers={row.layers}: must not be negative")
         for setting in row.set:
             if setting.partition("=")[0].partition(".")[0] in _NOT_OF_A_ROW:
-                raise InputError(f"row {row.name!r}: {setting!r} cannot be set for one row only")
+                raise InputError(f"row {row.name!r}: {without_secrets(setting)!r} cannot be set for one row only")
         try:
             with_overrides(alone, row.set, "its set")
         except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # A shell command, alone, in a list of braces, or in an override: `data.shards=pipe:...`.
@@ -25,6 +26,16 @@ def without_secrets(value: Any) -> Any:
         before, scheme, rest = value.partition("://")
         value = before + scheme + _place(rest) if scheme else _USER.sub("...@", value)
     return value
+
+
+def without_arguments_secrets(message: str, arguments: Iterable[str]) -> str:
+    """A message in which arguments of the command line, and values in them, stand as they may be shown."""
+    for argument in arguments:
+        for piece in (argument, *argument.partition("=")[::2]):
+            shown = without_secrets(piece)
+            if shown != piece:
+                message = message.replace(piece, shown).replace(repr(piece)[1:-1], shown)
+    return message
 
 
 def _place(rest: str) -> str:

@@ -14,6 +14,7 @@ from tnr_dist.config_file import load_config
 from tnr_dist.data import prepare as preparation
 from tnr_dist.data.prepare import PrepareOptions, prepare
 from tnr_dist.errors import InputError
+from tnr_dist.train import preemption
 
 FULL = Path("/dev/full")
 
@@ -102,3 +103,30 @@ def test_names_that_are_not_ascii_work_in_any_locale(raw_mind, tiny_plm, tmp_pat
     assert (output / "manifest.json").is_file()
     code, said = run("data", "stats", output / "none", **variables)
     assert code == 2 and said.startswith("tnr: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pipe:curl -H 'Key: secret' x"],
+        ["c.yaml", "pipe:curl -H 'Key: secret' x"],
+        ["c.yaml", "data=pipe:echo secret"],
+        ["c.yaml", "data={shards: [pipe:echo secret]}"],
+        ["c.yaml", "rows=[{name: a, set: [data.shards=pipe:echo secret]}]"],
+        ["c.yaml", "data.shards=pipe:echo secret", "data.dir=none"],
+        ["c.yaml", "data.shards=https://me:sec/ret@host/x?y=secret", "data.history=0"],
+        ["c.yaml", "pipe:echo secret=x"],
+        ["--option=pipe:echo secret", "c.yaml"],
+        ["c.yaml", "data.workers=https://me:secret@host/"],
+    ],
+)
+def test_messages_do_not_show_secrets_of_the_command_line(arguments, tmp_path, monkeypatch, capsys):
+    (tmp_path / "c.yaml").write_text("output: run\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preemption, "listen", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["tnr", "stage2", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    assert "secret" not in said and "sec/ret" not in said, said
