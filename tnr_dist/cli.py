@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import io
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +19,24 @@ from tnr_dist import __version__, cli_data
 from tnr_dist.bench.common import NAMES
 from tnr_dist.errors import InputError, Preempted, mendable, one_line
 from tnr_dist.progress import say
+from tnr_dist.redaction import without_arguments_secrets
 from tnr_dist.reproduce import STUDY_NAMES
 
+
+class _EarlyEnd(Exception):
+    """An EOFError under a name that typer does not take for the user's Ctrl-D."""
+
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise _EarlyEnd(f"EOFError: {str(error) or 'a file or a stream ends too early'}") from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Train small, fast news recommenders distilled from large language models (Tiny-NewsRec).",
     no_args_is_help=True,
     add_completion=False,
@@ -29,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 
+_STDOUT = "standard output"
 _DATA_READY = "TNR_DATA_READY"  # set for the ranks that `tnr run` starts itself, after it has prepared the data
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML), for example configs/demo.yaml.")]
@@ -591,23 +608,28 @@ def main() -> None:
     """Entry point: errors that a user can mend are one line."""
     # Two processes a machine and more: tokenizers' own threads would only fight the ranks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the locale's encoding cannot say is still shown
+            stream.reconfigure(errors="backslashreplace")
     try:
         # Without standalone mode an Exit's code comes back as the value.
-        code = app(standalone_mode=False)
-        if isinstance(code, int) and code:
-            sys.exit(code)
+        with contextlib.redirect_stdout(_Output(sys.stdout)) if sys.stdout else contextlib.nullcontext():
+            code = app(standalone_mode=False)
+            _end(code if isinstance(code, int) else 0)
     except InputError as error:
         _fail(str(error), 2)
     except Preempted as error:
         _fail(str(error), 75)
     except typer.Abort:
         _end(130)
+    except _EarlyEnd as error:
+        _fail(f"{error} (tnr -v … shows the traceback)", 1)
     except Exception as error:
         # Typer brings its own copy of click, so usage errors are known by what they offer, not by their class.
         if hasattr(error, "format_message"):
             if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
                 print(error.format_message(), file=sys.stderr)
-                sys.exit(2)
+                _end(2)
             _fail(f"{error.format_message()} (see tnr --help)", 2)
         if message := mendable(error):
             _fail(message, 2)
@@ -621,18 +643,69 @@ def _fail(message: str, code: int) -> None:
         traceback.print_exc()
     # A crash is said by every rank that it meets.
     if code != 2 or first_to_say(message):
-        say(one_line(f"tnr: {message}"))
+        say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"))
     _end(code)
 
 
-def _end(code: int) -> None:
-    from tnr_dist.engines.waiting import left_waiting
+class _Output:
+    """Standard output, whose errors say that they are its own."""
 
-    if left_waiting():  # for ranks that do not come: Horovod's own end would join it
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return int(self._named(lambda: self._stream.write(text)))
+
+    def flush(self) -> None:
+        self._named(self._stream.flush)
+
+    def _named(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except BrokenPipeError:  # `tnr ... | head`: the reader has seen enough, the work goes on
+            _to_nowhere(1)
+            return 0
+        except OSError as error:
+            error.filename = _STDOUT
+            raise
+
+
+def _end(code: int) -> None:
+    """End the process with this code, or with 2 where what it has printed cannot be written; return on a sound 0."""
+    fault = _unwritten(sys.stdout, 1)
+    if fault and not code:
+        say(one_line(f"tnr: {fault}"))
+        code = 2
+    _unwritten(sys.stderr, 2)
+    with contextlib.suppress(KeyError):  # only where engines are in use there may be others to wait for
+        waiting = sys.modules["tnr_dist.engines.waiting"]
+        if waiting.left_waiting():  # for ranks that do not come: Horovod's own end would join it
+            os._exit(code)
+    if code:
+        sys.exit(code)
+
+
+def _unwritten(stream: Any, number: int) -> str:
+    """Write out what was printed to a stream; what is wrong where that fails, '' where it does not.
+
+    Then nothing more goes there: else the interpreter's end would try once more and end with code 120 after good work.
+    """
+    try:
+        if stream is not None:
+            stream.flush()
+        return ""
+    except OSError as error:
+        _to_nowhere(number)
+        return mendable(error) or f"{_STDOUT}: {error.strerror}"
+
+
+def _to_nowhere(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 if __name__ == "__main__":

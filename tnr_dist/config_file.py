@@ -22,6 +22,7 @@ from tnr_dist.config import NEWS_INPUTS, Config, TrainConfig, ValidatedTrainConf
 from tnr_dist.config_hints import nearest_key
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_text
+from tnr_dist.redaction import without_secrets
 from tnr_dist.yaml_text import MOST_CHARACTERS, load_yaml
 
 
@@ -113,7 +114,7 @@ def _parse_yaml(text: str, where: str) -> Any:
 def _override(config: Config, override: str, where: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise InputError(f"override {override!r}: expected key=value, for example stage2.lr=1e-4")
+        raise InputError(f"override {without_secrets(override)!r}: expected key=value, for example stage2.lr=1e-4")
     node: Any = config
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -127,7 +128,7 @@ def _override(config: Config, override: str, where: str) -> None:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise InputError(
-                f"override {override!r}: {key} is a group of keys; set one of them, such as {key}.{_first(hint)}"
+                f"override {without_secrets(override)!r}: {key} is a group of keys; set one of them, such as {key}.{_first(hint)}"
             )
         for inner, inner_value in value.items():
             _override(config, f"{key}.{inner}={inner_value}", where)
@@ -192,7 +193,7 @@ def _is_control(character: str) -> bool:
 
 
 def _wrong(key: str, value: Any, expected: str, where: str) -> InputError:
-    return InputError(f"{where}: {key}={value!r}: expected {expected}")
+    return InputError(f"{where}: {key}={without_secrets(value)!r}: expected {expected}")
 
 
 _POSITIVE = [
@@ -248,6 +249,7 @@ _TRAININGS = (
 )
 # Trainings in which nothing would learn with all layers frozen.
 _LAYERS_LEARN = ("tinybert.general", "tinybert.intermediate", "tinybert.joint", "newsbert")
+_MOST_OF_A_MACHINE = 1024  # threads or processes; far more end torch with a segmentation fault
 # What all rows share: the data, and the engine, which is started once.
 _NOT_OF_A_ROW = (
     *("output", "rows", "seed", "seeds", "folders", "data", "synth", "evaluate"),
@@ -266,6 +268,9 @@ def _check(config: Config) -> None:
     for key in _VARIED:
         if not get(config, key):
             raise InputError(f"{key}=[]: give one value or more, or leave it out for the paper's")
+    for key in ("threads", "ranks", "data.workers"):
+        if get(config, key) > _MOST_OF_A_MACHINE:
+            raise InputError(f"{key}={get(config, key)}: at most {_MOST_OF_A_MACHINE:,} on one machine")
     for key in (
         "seed",
         "threads",
@@ -361,7 +366,7 @@ def _check_rows(config: Config) -> None:
             raise InputError(f"row {row.name!r}: layers={row.layers}: must not be negative")
         for setting in row.set:
             if setting.partition("=")[0].partition(".")[0] in _NOT_OF_A_ROW:
-                raise InputError(f"row {row.name!r}: {setting!r} cannot be set for one row only")
+                raise InputError(f"row {row.name!r}: {without_secrets(setting)!r} cannot be set for one row only")
         try:
             with_overrides(alone, row.set, "its set")
         except InputError as error:

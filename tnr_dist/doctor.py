@@ -21,6 +21,8 @@ import torch.distributed as dist
 from tnr_dist import __version__
 from tnr_dist.cache.teachers import TeacherCache
 from tnr_dist.config import Config
+from tnr_dist.data.raw_files import find_splits
+from tnr_dist.data.shards import read_index
 from tnr_dist.data.verify import Finding, verify_prepared
 from tnr_dist.digests import digest
 from tnr_dist.engines.base import Terms
@@ -351,7 +353,8 @@ def _data(config: Config) -> list[Finding]:
     folder = Path(config.data.dir)
     if not (folder / "manifest.json").is_file():
         made = f"from {config.data.input}" if config.data.input else "from generated files"
-        return [Finding("warning", "data", f"{folder}: not prepared yet; `tnr run` makes it {made}")]
+        prepared_later = Finding("warning", "data", f"{folder}: not prepared yet; `tnr run` makes it {made}")
+        return [prepared_later, *_guarded("splits", "see data.input", lambda: _raw_splits(config))]
     found = verify_prepared(folder)
     bad = [finding for finding in found if finding.level != "ok"]
     if any(finding.level == "error" for finding in bad):
@@ -359,11 +362,51 @@ def _data(config: Config) -> list[Finding]:
     findings = [*bad, Finding("ok", "data", f"{folder}: {len(found) - len(bad)} parts checked, all intact")]
     findings += _guarded("plm", "see plm.name", lambda: _plm(config))
     data = DataSet.open(config)
+    findings += _splits(config, data)
     for one in (config, *each_seed(config)):
         if (cache.run_folder(one, data).path / "cache.json").is_file():
             findings += _guarded("cache", "", lambda one=one: _cache(one))  # type: ignore[misc]
     findings += _runs(Path(config.output))
     return findings
+
+
+_NO_DEV = "prepare it with data.dev_split=last-days:1 (or random:0.1), which takes it from train, or name another evaluate.split"
+
+
+def _splits(config: Config, data: DataSet) -> Iterator[Finding]:
+    """The splits that are trained and scored are there, with labels."""
+    there = data.manifest["counts"].get("splits", {})
+    if not there:
+        yield Finding("warning", "splits", f"{data.folder}: a corpus alone, for post-train and stage1")
+        return
+    fine = True
+    for split, use in (("train", "trained on"), (config.evaluate.split, "scored (evaluate.split)")):
+        if split not in there:
+            message = f"{data.folder}: no {split} split, which is {use}; there is {', '.join(there)}"
+            yield Finding(
+                "error", "splits", message, _NO_DEV if split != "train" else "prepare data with a train split"
+            )
+        elif not read_index(data.folder, split).labelled:
+            message = f"{data.folder}: the {split} split, which is {use}, has no labels"
+            yield Finding("error", "splits", message, "take a split whose candidates end in -0 and -1")
+        else:
+            continue
+        fine = False
+    if fine:
+        yield Finding("ok", "splits", f"{', '.join(there)}; {config.evaluate.split} is scored")
+
+
+def _raw_splits(config: Config) -> Iterator[Finding]:
+    """The same of files that are not prepared yet, as far as their names tell."""
+    if not config.data.input:
+        return
+    there = set(find_splits(config.data.input))
+    made = {"dev": config.data.dev_split, "test": config.data.test_split}
+    there |= {split for split, rule in made.items() if rule}
+    for split in ("train", config.evaluate.split):
+        if split not in there:
+            message = f"{config.data.input}: no {split} split; there is {', '.join(sorted(there))}"
+            yield Finding("error", "splits", message, _NO_DEV if split != "train" else "training needs one")
 
 
 def _plm(config: Config) -> Iterator[Finding]:

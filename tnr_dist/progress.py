@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -17,7 +18,8 @@ _DONE, _LEFT = "bar.complete", "bar.back"
 
 def say(message: str) -> None:
     """Print one line for the user on stderr: stdout is kept for results."""
-    _stderr.print(message, markup=False, highlight=False, soft_wrap=True)
+    with contextlib.suppress(OSError):  # a log on a full disk is no reason to end the work
+        _stderr.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 class Bar:

@@ -84,6 +84,34 @@ def test_full_disk_missing_data_and_another_plm(settings, tmp_path):
     assert found.level == "error" and "tokenizer" in found.message
 
 
+@pytest.mark.parametrize("split", ["dev", "train"])
+def test_a_missing_split(settings, prepared, raw_mind, tiny_plm, tmp_path, split):
+    raw = tmp_path / "raw"
+    for name in {"train", "dev", "test"} - {split}:
+        shutil.copytree(raw_mind / name, raw / name)
+    later = [*settings, f"data.dir={tmp_path / 'later'}", f"data.input={raw}"]
+    found = look(later)["splits"]
+    assert found.level == "error" and f"no {split} split" in found.message
+    prepare(PrepareOptions(input=str(raw), plm=str(tiny_plm)), tmp_path / "later", processes=1)
+    found = look(later)["splits"]
+    assert (
+        found.level == "error"
+        and f"no {split} split" in found.message
+        and (split == "train" or "dev_split" in found.advice)
+    )
+    assert "splits" not in look([*settings, f"data.dir={tmp_path / 'none'}", f"data.input={raw_mind}"])
+
+
+def test_a_dev_split_that_is_made_or_not_needed(settings, raw_mind, tmp_path):
+    shutil.copytree(raw_mind / "train", tmp_path / "raw" / "train")
+    later = [*settings, f"data.dir={tmp_path / 'none'}", f"data.input={tmp_path / 'raw'}"]
+    assert "splits" in look(later) and "splits" not in look(later, "data.dev_split=last-days:1")
+    assert "splits" not in look(later, "evaluate.split=train")
+    assert look(settings)["splits"].level == "ok"
+    found = look(settings, "evaluate.split=test")["splits"]
+    assert found.level == "error" and "has no labels" in found.message
+
+
 def test_a_cache_that_does_not_fit(settings, tmp_path):
     folder = tmp_path / "run" / "cache"
     folder.mkdir(parents=True)

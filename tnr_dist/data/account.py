@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ class Account:
     clicks: int = 0  # read
     unknown_clicks: int = 0  # samples dropped because their clicked news is unknown
     samples: int = 0  # (impression, click) pairs that can be trained on
+    times_iso: int = 0  # impressions whose time is not of MIND's form, by the form that it has
+    times_unix_seconds: int = 0
+    times_unix_milliseconds: int = 0
     max_candidates: int = 0
     max_history: int = 0
     first_time: int = field(default=1 << 62)
@@ -40,6 +43,10 @@ class Account:
                 max if one.name.startswith(("max_", "last_")) else min if one.name == "first_time" else int.__add__
             )
             setattr(self, one.name, combine(a, b))
+
+    def counts(self) -> dict[str, int]:
+        """Every figure by name; of the forms of times those that occur."""
+        return {name: value for name, value in asdict(self).items() if value or not name.startswith("times_")}
 
     @property
     def unknown_share(self) -> float:
@@ -57,6 +64,9 @@ _LABELS: Iterable[tuple[str, str, str]] = (
     ("impressions", "impressions read", ""),
     ("impressions_without_candidates", "  dropped: no known candidate", "impressions"),
     ("impressions_kept", "  kept", ""),
+    ("times_iso", "  times in ISO 8601, UTC where no offset stands", "impressions"),
+    ("times_unix_seconds", "  times in Unix seconds", "impressions"),
+    ("times_unix_milliseconds", "  times in Unix milliseconds", "impressions"),
     ("candidates", "candidates read", ""),
     ("unknown_candidates", "  of unknown news: dropped*", "candidates"),
     ("max_candidates", "  most in an impression kept", ""),
@@ -77,6 +87,7 @@ _TEXTS: Iterable[tuple[str, str, str]] = (
     ("empty_titles", "  without a title", "news"),
     ("empty_abstracts", "  without an abstract", "news"),
     ("news_described_differently", "  mentioned again with other words (first kept)", ""),
+    ("header_rows", "header rows of the files, skipped", ""),
     ("title_tokens", "  title tokens", ""),
     ("news_tokens", "  tokens of all news inputs", ""),
 )
@@ -90,7 +101,7 @@ _CORPUS: Iterable[tuple[str, str, str]] = (
 
 
 def _cell(counts: dict[str, int], key: str, whole: str) -> str:
-    value = counts[key]
+    value = counts.get(key, 0)
     if not value or not whole:
         return f"{value:,}"
     # "0.0 %" of something that is there would hide it.
@@ -119,6 +130,8 @@ def print_counts(manifest: dict[str, Any]) -> None:
         for name in splits:
             table.add_column(name, justify="right")
         for key, label, whole in _LABELS:
+            if key.startswith("times_") and not any(split.get(key) for split in splits.values()):
+                continue  # all in MIND's form
             table.add_row(label, *(_cell(split, key, whole) for split in splits.values()))
         for key, label in (("first_time", "first impression kept"), ("last_time", "last impression kept")):
             times = [_time(split[key]) if split["impressions_kept"] else "-" for split in splits.values()]

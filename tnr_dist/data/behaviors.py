@@ -8,7 +8,7 @@ distinct history of a shard is parsed once, whatever the number of its impressio
 from __future__ import annotations
 
 import itertools
-import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,14 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tnr_dist.data.account import Account
-from tnr_dist.data.mind import Chunk, parse_behaviours, scan_chunk
+from tnr_dist.data.mind import LONGEST_ID, Chunk, parse_behaviours, scan_chunk
 from tnr_dist.data.shards import Block, ShardInfo, count_samples, segment_sums, write_shard
+from tnr_dist.data.times import FORMS
 from tnr_dist.data.tokens import gather_rows
+from tnr_dist.data.unknown import count_separators
 from tnr_dist.data.words import NewsLookup, Words, hash_strings, mix, split_words
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json, write_json
 
 DAY = 86_400
+_ROWS_LOOKED_AT = 2_000  # to know whether a split has labels
 
 
 @dataclass(frozen=True)
@@ -190,47 +193,74 @@ def build_shard(build: Build) -> tuple[ShardInfo, Account]:
     return info, account
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The I rows that have a candidate, and their C candidates."""
+
+    table: pa.Table  # as `parse_behaviours`, of those rows
+    kept: np.ndarray  # [rows of the table that was read] bool
+    news: np.ndarray  # [C] int32; -1 (in an unlabelled split): no such news
+    clicked: np.ndarray | None  # [C] uint8; None in an unlabelled split
+    offsets: np.ndarray  # [I + 1] int64
+
+
+def read_candidates(table: pa.Table, lookup: NewsLookup, labelled: bool, where: str, account: Account) -> Candidates:
+    """Read the last column of some rows and count in `account` what is there and what is dropped.
+
+    Raises InputError naming the line of the first candidate with a label that it should not have, or without one.
+    """
+    account.impressions += len(table)
+    forms = np.bincount(table["time_form"].to_numpy(), minlength=len(FORMS))
+    for name, count in zip(FORMS[1:], forms[1:], strict=True):
+        setattr(account, f"times_{name}", getattr(account, f"times_{name}") + int(count))
+    words = split_words(table["impressions"])
+    rows = table["row"].to_numpy()
+    check_words(words, "candidate", where, lambda text: int(rows[text]))
+    clicked = None
+    if labelled:
+        clicked = _labels(words, rows, where)
+        account.clicks += int(clicked.sum())
+        news = lookup.find(words, ending=2)
+    else:
+        news = lookup.find(words)
+        _check_no_labels(words, news, rows, where)
+    known = news >= 0
+    merged = int(count_separators(words, ~known).sum())
+    account.candidates += len(news) + merged
+    account.unknown_candidates += int(np.count_nonzero(~known)) + merged
+    counts = segment_sums(known, words.offsets) if labelled else np.diff(words.offsets)
+    kept = counts > 0
+    account.impressions_without_candidates += int(np.count_nonzero(~kept))
+    if clicked is not None:
+        account.unknown_clicks += int(clicked.sum()) - int(clicked[known].sum())
+        if not known.all():
+            news, clicked = news[known], clicked[known]
+    offsets = np.zeros(int(kept.sum()) + 1, np.int64)
+    np.cumsum(counts[kept], out=offsets[1:])
+    if not kept.all():
+        table = table.filter(pa.array(kept)).combine_chunks()
+    account.impressions_kept += len(table)
+    return Candidates(table, kept, news, clicked, offsets)
+
+
 def build_blocks(
     table: pa.Table, lookup: NewsLookup, labelled: bool, block_size: int, where: str
 ) -> tuple[list[Block], Account]:
     """Rows of one shard (in file order) as blocks of whole users, and the account of what was kept and dropped."""
-    account = Account(impressions=len(table))
+    account = Account()
     users = hash_strings(table["user"])
     # Sorted by user, then by place in the file: the result does not depend on how the file was cut into chunks.
     order = np.lexsort((table["row"].to_numpy(), users))
     table, users = table.take(pa.array(order)).combine_chunks(), users[order]
-    words = split_words(table["impressions"])
-    offsets, rows = words.offsets, table["row"].to_numpy()
-    clicked = None
-    if labelled:
-        news = lookup.find(words, ending=2)
-        clicked = _labels(words, rows, where)
-        account.clicks = int(clicked.sum())
-    else:
-        news = lookup.find(words)
-        _check_no_labels(words, news, rows, where)
-    account.candidates = len(news)
-    known = news >= 0
-    account.unknown_candidates = int(np.count_nonzero(~known))
-    counts = segment_sums(known, offsets) if labelled else np.diff(offsets)
-    keep_rows = counts > 0
-    account.impressions_without_candidates = int(np.count_nonzero(~keep_rows))
-    if labelled:
-        account.unknown_clicks = account.clicks - int(clicked[known].sum())  # type: ignore[index]
-    if labelled and not known.all():
-        news, clicked = news[known], clicked[known]  # type: ignore[index]
-    candidate_offsets = np.zeros(int(keep_rows.sum()) + 1, np.int64)
-    np.cumsum(counts[keep_rows], out=candidate_offsets[1:])
-    if not keep_rows.all():
-        table, users = table.filter(pa.array(keep_rows)).combine_chunks(), users[keep_rows]
-    account.impressions_kept = len(table)
+    read = read_candidates(table, lookup, labelled, where, account)
+    table, users, news, clicked, candidate_offsets = read.table, users[read.kept], read.news, read.clicked, read.offsets
     if not len(table):
         return [], account
     times = table["time"].to_numpy()
     account.first_time, account.last_time = int(times.min()), int(times.max())
     account.max_candidates = int(np.diff(candidate_offsets).max())
 
-    pair, pair_history, history_news, history_offsets = _histories(table, lookup, account)
+    pair, pair_history, history_news, history_offsets = _histories(table, lookup, account, where)
     blocks = []
     rows, ids = table["row"].to_numpy(), table["impression_id"].to_numpy()
     starts = _block_starts(users, block_size)
@@ -260,8 +290,37 @@ def _array(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
+def read_histories(
+    texts: pa.Array, lookup: NewsLookup, where: str, row_of: Callable[[int], int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The known news of some histories, flat; their offsets [n + 1]; and how many items each text has, known or not.
+
+    An unknown word is as many items as a separator other than the space makes of it. `row_of` gives a row with a text,
+    for the message about a word that is no id.
+    """
+    words = split_words(texts)
+    check_words(words, "news of a history", where, row_of)
+    found = lookup.find(words)
+    known = found >= 0
+    offsets = np.zeros(len(words.offsets), np.int64)
+    np.cumsum(segment_sums(known, words.offsets), out=offsets[1:])
+    items = np.diff(words.offsets) + segment_sums(count_separators(words, ~known), words.offsets)
+    return found[known], offsets, items
+
+
+def check_words(words: Words, what: str, where: str, row_of: Callable[[int], int]) -> None:
+    """Raise InputError for a word that no id is: looking it up would take minutes."""
+    lengths = words.ends - words.starts
+    if len(lengths) and lengths.max() > LONGEST_ID + 2:
+        text = int(np.searchsorted(words.offsets, int(np.argmax(lengths)), side="right")) - 1
+        raise InputError(
+            f"{where}, line {row_of(text) + 1}: {what} of {lengths.max():,} bytes; at most {LONGEST_ID:,} are read, "
+            "separated by spaces"
+        )
+
+
 def _histories(
-    table: pa.Table, lookup: NewsLookup, account: Account
+    table: pa.Table, lookup: NewsLookup, account: Account, where: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Distinct (user, history) pairs, numbered by first appearance.
 
@@ -270,12 +329,10 @@ def _histories(
     user = _array(table["user"]).dictionary_encode().indices.to_numpy().astype(np.int64)
     encoded = _array(table["history"]).dictionary_encode()
     text = encoded.indices.to_numpy().astype(np.int64)
-    words = split_words(encoded.dictionary)
-    found = lookup.find(words)
-    known = found >= 0
-    news = found[known]
-    news_offsets = np.zeros(len(words.offsets), np.int64)
-    np.cumsum(segment_sums(known, words.offsets), out=news_offsets[1:])
+    rows = table["row"].to_numpy()
+    news, news_offsets, read_items = read_histories(
+        encoded.dictionary, lookup, where, lambda one: int(rows[text == one].min())
+    )
     _, first, inverse = np.unique(user * len(encoded.dictionary) + text, return_index=True, return_inverse=True)
     by_appearance = np.argsort(first, kind="stable")
     number = np.empty(len(first), np.int64)
@@ -285,7 +342,7 @@ def _histories(
     account.histories = len(first)
     pairs_of_user = np.bincount(user[first])
     account.users_with_changing_history = int(np.count_nonzero(pairs_of_user > 1))
-    read = np.diff(words.offsets)[pair_text]
+    read = read_items[pair_text]
     account.history_items = int(read.sum())
     account.unknown_history_items = account.history_items - int(np.diff(news_offsets)[pair_text].sum())
     account.empty_histories = int(np.count_nonzero(read == 0))
@@ -313,7 +370,7 @@ def _labels(words: Words, rows: np.ndarray, where: str) -> np.ndarray:
     fine = (clicked <= 1) & (ends - words.starts > 2)
     fine &= data[np.maximum(ends - 2, 0)] == ord("-")
     if not fine.all():
-        _raise_bad_word(words, int(np.argmin(fine)), rows, where, "expected NEWS-0 or NEWS-1")
+        _raise_bad_word(words, int(np.argmin(fine)), rows, where, "expected NEWS-0 or NEWS-1, separated by spaces")
     return clicked
 
 
@@ -324,7 +381,7 @@ def _check_no_labels(words: Words, news: np.ndarray, rows: np.ndarray, where: st
     last = words.data[ends - 1]
     marked = long & ((last == ord("0")) | (last == ord("1"))) & (words.data[np.maximum(ends - 2, 0)] == ord("-"))
     if marked.any():
-        message = "a label in a split whose first impression has none"
+        message = "a label in a split whose impressions have none"
         _raise_bad_word(words, int(unknown[np.argmax(marked)]), rows, where, message)
 
 
@@ -333,12 +390,17 @@ def _raise_bad_word(words: Words, at: int, rows: np.ndarray, where: str, what: s
     raise InputError(f"{where}, line {rows[row] + 1}: candidate {words.text(at)!r}: {what}")
 
 
-def is_labelled(path: Path) -> bool:
-    """Whether the candidates of a behaviours file carry -0 / -1, by its first impression that has any."""
+def is_labelled(path: Path, start: int = 0) -> bool:
+    """Whether the candidates of a behaviours file carry -0 / -1: those of most words of its first rows do.
+
+    `start` is the byte at which the rows begin.
+    """
+    labelled = words = 0
     with path.open("rb") as file:
-        for line in file:
+        file.seek(start)
+        for line in itertools.islice(file, _ROWS_LOOKED_AT):
             fields = line.split(b"\t")
-            words = fields[4].split() if len(fields) == 5 else []
-            if words:
-                return bool(re.search(rb"-[01]$", words[0]))
-    return False
+            found = fields[4].split() if len(fields) == 5 else []
+            words += len(found)
+            labelled += sum(word.rstrip(b",;|").endswith((b"-0", b"-1")) for word in found)
+    return 2 * labelled > words

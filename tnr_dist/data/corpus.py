@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tnr_dist.data.mind import check_no_empty_line, check_text, chunks_of, parse_tsv
+from tnr_dist.data.parquet import open_parquet, read_batches
 from tnr_dist.data.tokens import TableWriter, batched, gather_rows, join_rows, read_table, token_dtype
 from tnr_dist.data.words import hash_strings
 from tnr_dist.errors import InputError
@@ -78,19 +78,18 @@ def read_corpus(path: Path, size: int = 1 << 24) -> Iterator[pa.Table]:
 
 
 def _read_parquet(path: Path) -> Iterator[pa.Table]:
-    try:
-        file = pq.ParquetFile(path)
-        names = set(file.schema_arrow.names)
-        if len(names) < len(file.schema_arrow.names):
-            raise InputError(f"{path}: a column stands twice among {', '.join(file.schema_arrow.names)}")
-        body = "body" if "body" in names else "abstract"
-        if not {"title", body} <= names:
-            raise InputError(f"{path}: columns {', '.join(sorted(names))}; expected at least title and body")
-        columns = [name for name in ("id", "title", body) if name in names]
-        for batch in file.iter_batches(batch_size=20_000, columns=columns):
-            yield _select(pa.Table.from_batches([batch]), str(path))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from None
+    file = open_parquet(path)
+    names = set(file.schema_arrow.names)
+    if len(names) < len(file.schema_arrow.names):
+        raise InputError(f"{path}: a column stands twice among {', '.join(file.schema_arrow.names)}")
+    body = "body" if "body" in names else "abstract"
+    if not {"title", body} <= names:
+        raise InputError(f"{path}: columns {', '.join(sorted(names))}; expected at least title and body")
+    for table in read_batches(file, [name for name in ("id", "title", body) if name in names], str(path)):
+        try:
+            yield _select(table, str(path))
+        except pa.ArrowException as error:
+            raise InputError(f"{path}: not a readable Parquet file ({error})") from None
 
 
 def _select(table: pa.Table, where: str) -> pa.Table:
@@ -109,10 +108,7 @@ def _select(table: pa.Table, where: str) -> pa.Table:
 def _about(path: Path) -> int:
     """How many articles a corpus holds, roughly for a TSV: for the progress bar."""
     if path.suffix == ".parquet":
-        try:
-            return pq.read_metadata(path).num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: not a readable Parquet file ({error})") from None
+        return int(open_parquet(path).metadata.num_rows)
     with path.open("rb") as file:
         sample = file.read(1 << 22)
     return round(path.stat().st_size * sample.count(b"\n") / max(len(sample), 1))

@@ -1,162 +1,40 @@
-"""Raw MIND-format files: finding the splits, reading news, cutting behaviours into chunks.
+"""Raw MIND-format files: reading news, cutting behaviours into chunks and reading their rows.
 
-Quotes are literal characters, not CSV quoting; histories and abstracts may be empty. Files may lie in folders or zips,
-nested or not. Nothing is ever extracted under a name taken from an archive.
+Quotes are literal characters, not CSV quoting; histories and abstracts may be empty. A header row is skipped.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-import stat
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 
+from tnr_dist.data.columns import (
+    BEHAVIOUR_COLUMNS,
+    NEWS_COLUMNS,
+    Start,
+    check_columns,
+    is_header,
+    start_of_rows,
+)
+from tnr_dist.data.raw_files import SPLITS, RawSplit, Source, find_splits, split_of
+from tnr_dist.data.times import parse_times
 from tnr_dist.data.words import gather_ascii, keys_of, mix
 from tnr_dist.errors import InputError
 
-SPLITS = ("train", "dev", "test")
-_NAMES = ("news.tsv", "behaviors.tsv")
-_SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"}
-NEWS_COLUMNS = ["id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities"]
-# What zipfile raises for damaged, truncated, encrypted or unsupported archives, beside what any file raises.
-_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError, OSError, struct.error)
+__all__ = ["SPLITS", "Chunk", "RawSplit", "Rows", "Source", "chunks_of", "find_splits", "read_news", "split_of"]
+
 NEWLINE = b"\n"
+_BEGIN = Start(0, 1)
+_HEAD = 1 << 16  # bytes, in which a header row ends
 _LONGEST_NEWS = 1 << 20  # bytes of a line of news.tsv
-BEHAVIOUR_COLUMNS = ["impression_id", "user", "time", "history", "impressions"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A raw file: a path, or a member of a zip."""
-
-    path: Path
-    member: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.member}" if self.member else str(self.path)
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """Open for reading bytes; whatever goes wrong before the end of the block is an InputError."""
-        try:
-            if self.member:
-                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
-                    yield file
-            else:
-                with self.path.open("rb") as file:
-                    yield file
-        except _ZIP_FAULTS as error:
-            advice = "; download it again" if self.member else ""
-            raise InputError(f"{self}: cannot be read ({error}){advice}") from None
-
-    def pieces(self, size: int = 1 << 20) -> Iterator[bytes]:
-        """Its bytes, some at a time; what goes wrong with them at the caller's is no fault of the source."""
-        with self.open() as file:
-            while piece := file.read(size):
-                yield piece
-
-
-@dataclass(frozen=True)
-class RawSplit:
-    """The two files of a split."""
-
-    news: Source
-    behaviors: Source
-
-
-def split_of(name: str) -> str | None:
-    """The split that a folder's or zip's name stands for (MINDlarge_train, valid, test.zip); None for another name."""
-    words = re.split(r"[^a-z]+", name.lower().removesuffix(".zip"))
-    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
-    # MINDlarge_train, MINDsmall_dev: the last word says it; "MINDlargetrain" is not a name in use.
-    return found.pop() if len(found) == 1 else None
-
-
-def _files_of(path: Path) -> dict[str, list[Source]]:
-    """The news.tsv and behaviors.tsv in a folder or zip, at any depth (MIND's zips may hold a nested folder)."""
-    found: dict[str, list[Source]] = {name: [] for name in _NAMES}
-    if path.is_dir():
-        for name, sources in found.items():
-            sources += [Source(p) for p in sorted(path.rglob(name))]
-        return found
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                parts = re.split(r"[/\\]", member)
-                if ".." in parts or not parts[0] or ":" in parts[0]:
-                    raise InputError(f"{path}: member {member!r} points out of the archive; download it again")
-                if parts[-1] in found and "__MACOSX" not in parts:
-                    if stat.S_ISLNK(archive.getinfo(member).external_attr >> 16):
-                        raise InputError(f"{path}: member {member!r} is a symbolic link; put the file itself there")
-                    found[parts[-1]].append(Source(path, member))
-    except _ZIP_FAULTS as error:
-        raise InputError(f"{path}: not a readable zip file ({error}); download it again") from None
-    return found
-
-
-def find_splits(folder: Path | str) -> dict[str, RawSplit]:
-    """Find the splits in `folder`: MINDlarge_train/…, train/dev/test, zips or folders, nested or not, any subset.
-
-    A folder that itself holds news.tsv and behaviors.tsv is a train split. Raises InputError when nothing is found or a
-    split is incomplete or found twice.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise InputError(f"{folder}: no such folder")
-    if folder.is_file() or any((folder / name).is_file() for name in _NAMES):
-        splits = _splits_among([(split_of(folder.name) or "train", folder)], folder)
-    else:
-        # A download is often one folder deeper than expected (MIND/MINDlarge_train/...): look there too.
-        for depth in ("*", "*/*"):
-            named = [(split_of(path.name), path) for path in sorted(folder.glob(depth))]
-            places = [(split, path) for split, path in named if split and (path.is_dir() or path.suffix == ".zip")]
-            splits = _splits_among(places, folder)
-            if splits:
-                break
-    if not splits:
-        raise InputError(
-            f"{folder}: no news.tsv and behaviors.tsv found; expected MINDlarge_train (or train, dev, test) as folders or zips"
-        )
-    return {split: splits[split] for split in SPLITS if split in splits}
-
-
-def _splits_among(places: list[tuple[str, Path]], folder: Path) -> dict[str, RawSplit]:
-    splits: dict[str, RawSplit] = {}
-    chosen: dict[str, Path] = {}
-    for split, path in places:
-        files = _files_of(path)
-        if not any(files.values()):
-            continue
-        for name, sources in files.items():
-            if not sources:
-                raise InputError(f"{path}: no {name} in it; a split is a news.tsv and a behaviors.tsv")
-            if len(sources) > 1:
-                listed = " and ".join(str(source) for source in sources[:2])
-                raise InputError(f"{path}: {len(sources)} files {name}, {listed}; keep one")
-        if split in splits:
-            # The folder and the zip it was extracted from may lie side by side; the folder is faster to read.
-            if chosen[split].is_dir() == path.is_dir() or not _same_name(chosen[split], path):
-                raise InputError(f"{folder}: two {split} splits, {chosen[split].name} and {path.name}; keep one")
-            if not path.is_dir():
-                continue
-        splits[split] = RawSplit(files["news.tsv"][0], files["behaviors.tsv"][0])
-        chosen[split] = path
-    return splits
-
-
-def _same_name(a: Path, b: Path) -> bool:
-    return a.name.removesuffix(".zip") == b.name.removesuffix(".zip")
+LONGEST_ID = 1 << 10  # bytes of a user's or a news' id
 
 
 def check_text(data: bytes, where: str, first_line: int = 1) -> None:
@@ -181,11 +59,13 @@ def check_no_empty_line(data: bytes, where: str, first_line: int = 1) -> None:
         raise InputError(f"{where}, line {first_line + line}: an empty line; remove it")
 
 
-def parse_tsv(data: bytes, columns: list[str], where: str, lines: np.ndarray | None = None) -> pa.Table:
+def parse_tsv(
+    data: bytes, columns: list[str], where: str, lines: np.ndarray | None = None, first_line: int = 1
+) -> pa.Table:
     """Parse tab-separated text without quoting into text columns.
 
     A bad row raises InputError naming file and line: `lines[i]` is the 1-based number of the i-th line of `data`,
-    i + 1 by default.
+    i + `first_line` by default.
     """
     try:
         return csv.read_csv(
@@ -199,15 +79,17 @@ def parse_tsv(data: bytes, columns: list[str], where: str, lines: np.ndarray | N
             ),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise _explain(data, len(columns), where, lines, error) from None
+        raise _explain(data, len(columns), where, lines, first_line, error) from None
 
 
-def _explain(data: bytes, columns: int, where: str, lines: np.ndarray | None, error: Exception) -> InputError:
+def _explain(
+    data: bytes, columns: int, where: str, lines: np.ndarray | None, first_line: int, error: Exception
+) -> InputError:
     """Find the offending line the slow way: pyarrow does not name it."""
     for at, line in enumerate(data.split(NEWLINE)):
         if not line.strip(b"\r"):
             continue
-        number = at + 1 if lines is None else lines[at]
+        number = at + first_line if lines is None else lines[at]
         if line.count(b"\t") != columns - 1:
             found = line.count(b"\t") + 1
             return InputError(
@@ -223,46 +105,63 @@ def _explain(data: bytes, columns: int, where: str, lines: np.ndarray | None, er
 def read_news(source: Source) -> pa.Table:
     """Read a news.tsv: at least id, category, subcategory, title, abstract; further columns are MIND's.
 
-    Raises InputError for an empty file, a row with another number of columns, an empty or duplicate id.
+    Raises InputError for an empty file, a row with another number of columns than most, an empty or duplicate id.
     """
+    where = str(source)
     with source.open() as file:
         data = file.read()
-    width = data.partition(b"\n")[0].count(b"\t") + 1
     if not data.strip():
-        raise InputError(f"{source}: the file is empty")
-    if width < 5:
-        raise InputError(
-            f"{source}, line 1: {width} tab-separated columns; expected at least id, category, subcategory, title, abstract"
-        )
-    check_text(data, str(source))
-    check_no_empty_line(data, str(source))
-    _check_longest_line(data, str(source))
+        raise InputError(f"{where}: the file is empty")
+    start = start_of_rows(data[:_HEAD], NEWS_COLUMNS, where)
+    if start.byte:
+        data = data[start.byte :]
+    if start.header and not data.strip():
+        raise InputError(f"{where}: a header row and no news")
+    check_text(data, where, start.line)
+    check_no_empty_line(data, where, start.line)
+    _check_longest_line(data, where, start.line)
+    width = check_columns(data, 5, None, where, start.line)
     columns = (NEWS_COLUMNS + [f"extra{i}" for i in range(width)])[:width]
-    table = parse_tsv(data, columns, str(source)).select(NEWS_COLUMNS[:5])
-    check_unique_ids(table["id"], str(source))
+    table = parse_tsv(data, columns, where, first_line=start.line).select(NEWS_COLUMNS[:5])
+    _check_no_header(table, where, start.line)
+    check_unique_ids(table["id"], where, start.line)
     return table
 
 
-def _check_longest_line(data: bytes, where: str) -> None:
+def news_start(source: Source) -> Start:
+    """Where the rows of a news.tsv begin."""
+    with source.open() as file:
+        return start_of_rows(file.read(_HEAD), NEWS_COLUMNS, str(source))
+
+
+def _check_no_header(table: pa.Table, where: str, first_line: int) -> None:
+    """Raise InputError for a header row among the news: files that were joined."""
+    for at in np.flatnonzero(pc.equal(pc.utf8_lower(table["title"]), "title").to_numpy()):
+        if is_header([table[name][int(at)].as_py() for name in NEWS_COLUMNS[:5]], NEWS_COLUMNS):
+            raise InputError(f"{where}, line {first_line + int(at)}: a header row among the news; remove it")
+
+
+def _check_longest_line(data: bytes, where: str, first_line: int) -> None:
     """Raise InputError for a line that no news has: it would be tokenised for minutes."""
     if len(data) <= _LONGEST_NEWS:
         return
     ends = np.flatnonzero(np.frombuffer(data + NEWLINE, np.uint8) == 10)
     lengths = np.diff(ends, prepend=-1)
     if lengths.max() > _LONGEST_NEWS:
-        line = int(lengths.argmax()) + 1
+        line = int(lengths.argmax()) + first_line
         raise InputError(f"{where}, line {line}: longer than {_LONGEST_NEWS:,} bytes; not a file of news")
 
 
-def check_unique_ids(ids: pa.ChunkedArray, where: str) -> None:
-    """Raise InputError naming the first id that is empty, repeated or could not stand in a history, and its line."""
+def check_unique_ids(ids: pa.ChunkedArray, where: str, first_line: int = 1) -> None:
+    """Raise InputError naming the first id that is empty, endless, repeated or could not stand in a history, and its line."""
     values = ids.combine_chunks()
     spaced = pc.match_substring_regex(values, r"[\s\pZ\pC]")
+    check_ids(values, np.arange(len(values)) + first_line, "news id", where)
     counts = pc.value_counts(values)
     if len(counts) == len(values) and not pc.any(pc.or_(spaced, pc.equal(values, ""))).as_py():
         return
     seen: dict[str, int] = {}
-    for line, (value, has_space) in enumerate(zip(values.to_pylist(), spaced.to_pylist(), strict=True), 1):
+    for line, (value, has_space) in enumerate(zip(values.to_pylist(), spaced.to_pylist(), strict=True), first_line):
         if not value:
             raise InputError(f"{where}, line {line}: empty news id")
         if has_space:
@@ -272,6 +171,16 @@ def check_unique_ids(ids: pa.ChunkedArray, where: str) -> None:
         if value in seen:
             raise InputError(f"{where}, line {line}: news id {value!r} stands also in line {seen[value]}")
         seen[value] = line
+
+
+def check_ids(values: pa.Array, lines: np.ndarray, what: str, where: str) -> None:
+    """Raise InputError for an id that no log has: looking it up would take minutes."""
+    lengths = pc.binary_length(values)
+    if len(values) and pc.max(lengths).as_py() > LONGEST_ID:
+        at = int(np.argmax(lengths.to_numpy(zero_copy_only=False)))
+        raise InputError(
+            f"{where}, line {lines[at]}: {what} of {lengths[at].as_py():,} bytes; at most {LONGEST_ID:,} are read"
+        )
 
 
 def union_news(tables: list[pa.Table]) -> tuple[pa.Table, int]:
@@ -309,13 +218,27 @@ class Chunk:
         return data if data.endswith(NEWLINE) else data + NEWLINE
 
 
-def chunks_of(path: Path, size: int, where: str, longest_line: int = 16 << 20) -> Iterator[Chunk]:
-    """Cut a file into ranges of about `size` bytes at line boundaries, counting lines on the way.
+def behaviours_start(path: Path, where: str) -> Start:
+    """Where the rows of an uncompressed behaviors.tsv begin. Raises InputError when it has none."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if not head:
+        raise InputError(f"{where}: the file is empty")
+    start = start_of_rows(head, BEHAVIOUR_COLUMNS, where)
+    if start.byte == path.stat().st_size:
+        raise InputError(f"{where}: a header row and no impressions" if start.header else f"{where}: the file is empty")
+    return start
+
+
+def chunks_of(
+    path: Path, size: int, where: str, longest_line: int = 16 << 20, begin: Start = _BEGIN
+) -> Iterator[Chunk]:
+    """Cut a file, from `begin` on, into ranges of about `size` bytes at line boundaries, counting lines on the way.
 
     Raises InputError (calling the file `where`) for a line of more than `longest_line` bytes.
     """
     end = path.stat().st_size
-    start, line = 0, 1
+    start, line = begin.byte, begin.line
     with path.open("rb") as file:
         while start < end:
             file.seek(start)
@@ -329,11 +252,12 @@ def chunks_of(path: Path, size: int, where: str, longest_line: int = 16 << 20) -
                     cut = len(data) - len(more) + found + 1
                 elif not more or len(data) > longest_line:
                     cut = len(data)
-            lines = data.count(NEWLINE, 0, cut)
-            if not data.endswith(NEWLINE, 0, cut):
-                lines += 1
-                if cut - data.rfind(NEWLINE, 0, cut) > longest_line:
-                    number = line + lines - 1
+            lines = data.count(NEWLINE, 0, cut) + (not data.endswith(NEWLINE, 0, cut))
+            if cut > longest_line:
+                ends = np.append(np.flatnonzero(np.frombuffer(data, np.uint8, cut) == 10), cut)
+                lengths = np.diff(ends, prepend=-1)
+                if lengths.max() > longest_line:
+                    number = line + int(np.argmax(lengths > longest_line))
                     raise InputError(f"{where}, line {number}: longer than {longest_line:,} bytes; not a file of rows")
             yield Chunk(path, start, start + cut, line, lines)
             start, line = start + cut, line + lines
@@ -354,7 +278,7 @@ class Rows:
     def times(self, lines: np.ndarray, where: str) -> np.ndarray:
         """Seconds since 1970 of each row, int64 [R]; `lines` are the rows' 1-based line numbers, for messages."""
         texts = gather_ascii(self.data, self.tabs[:, 1] + 1, self.tabs[:, 2])
-        return parse_times(texts, lines, where)
+        return parse_times(texts, lines, where)[0]
 
 
 def user_hash(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -370,19 +294,24 @@ def scan_chunk(chunk: Chunk, where: str) -> Rows:
     bounds = np.zeros(chunk.lines + 1, np.int64)
     bounds[1:] = np.flatnonzero(data == 10) + 1
     tabs = np.flatnonzero(data == 9)
-    per_row = np.diff(np.searchsorted(tabs, bounds))
-    wrong = np.flatnonzero(per_row != len(BEHAVIOUR_COLUMNS) - 1)
-    if len(wrong):
+    columns = len(BEHAVIOUR_COLUMNS)
+    if (np.diff(np.searchsorted(tabs, bounds)) != columns - 1).any():
         check_no_empty_line(text, where, chunk.first_line)
+        check_columns(text, columns, columns, where, chunk.first_line)
+    rows = Rows(data, bounds, tabs.reshape(-1, columns - 1))
+    longest = rows.tabs[:, 1] - rows.tabs[:, 0] - 1
+    if longest.max() > LONGEST_ID:
+        at = int(np.argmax(longest))
         raise InputError(
-            f"{where}, line {chunk.first_line + wrong[0]}: {per_row[wrong[0]] + 1} tab-separated columns, "
-            f"expected {len(BEHAVIOUR_COLUMNS)} (truncated row?)"
+            f"{where}, line {chunk.first_line + at}: user id of {longest[at]:,} bytes; at most {LONGEST_ID:,} are read"
         )
-    return Rows(data, bounds, tabs.reshape(-1, len(BEHAVIOUR_COLUMNS) - 1))
+    return rows
 
 
 def parse_behaviours(data: bytes, rows: np.ndarray, where: str) -> pa.Table:
-    """Rows of a behaviours file as columns: impression_id int64, user, time int64 (seconds), history, impressions, row.
+    """Rows of a behaviours file as columns: impression_id, user, time, time_form, history, impressions, row.
+
+    Numbers are int64 (times in seconds), forms of times int8, the others text.
 
     `rows` are the 0-based line numbers. Raises InputError naming file and line of a bad value.
     """
@@ -392,10 +321,10 @@ def parse_behaviours(data: bytes, rows: np.ndarray, where: str) -> pa.Table:
     nobody = np.flatnonzero(pc.equal(table["user"], "").to_numpy())
     if len(nobody):
         raise InputError(f"{where}, line {lines[nobody[0]]}: empty user id")
-    seconds = parse_times(table["time"].combine_chunks(), lines, where)
+    seconds, forms = parse_times(table["time"].combine_chunks(), lines, where)
     columns = {
-        "impression_id": ids, "user": table["user"], "time": pa.array(seconds), "history": table["history"],
-        "impressions": table["impressions"], "row": pa.array(rows),
+        "impression_id": ids, "user": table["user"], "time": pa.array(seconds), "time_form": pa.array(forms),
+        "history": table["history"], "impressions": table["impressions"], "row": pa.array(rows),
     }  # fmt: skip
     return pa.table(columns)
 
@@ -403,11 +332,9 @@ def parse_behaviours(data: bytes, rows: np.ndarray, where: str) -> pa.Table:
 def _impression_ids(column: pa.ChunkedArray, lines: np.ndarray, where: str) -> pa.ChunkedArray:
     try:
         ids = pc.cast(column, pa.int64())
-        # A submission must name the impression as the file does: 007 would come out as 7.
-        if (
-            pc.all(pc.and_(pc.greater_equal(ids, 0), pc.equal(ids.cast(pa.large_string()), column))).as_py()
-            is not False
-        ):
+        # What is written otherwise ("007") would be another id in a prediction.
+        plain = pc.equal(pc.cast(ids, column.type), column)
+        if not pc.any(pc.less(ids, 0)).as_py() and pc.all(plain).as_py():
             return ids
     except pa.ArrowInvalid:
         pass
@@ -415,21 +342,11 @@ def _impression_ids(column: pa.ChunkedArray, lines: np.ndarray, where: str) -> p
     at = next(
         i for i, value in enumerate(values) if not re.fullmatch(r"0|[1-9]\d{0,18}", value, re.ASCII) or int(value) >> 63
     )
-    raise InputError(
-        f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more (and below 2^63), "
-        "without zeros before it"
+    header = (
+        "; if this is a header row, remove it"
+        if lines[at] == 1 or is_header([values[at], "time"], BEHAVIOUR_COLUMNS)
+        else ""
     )
-
-
-def parse_times(values: pa.Array, lines: np.ndarray, where: str) -> np.ndarray:
-    """MIND's `11/15/2019 8:55:22 AM` as seconds since 1970 (UTC assumed), int64 [I]."""
-    parsed = pc.strptime(values, format="%m/%d/%Y %I:%M:%S %p", unit="s", error_is_null=True)
-    seconds = parsed.cast(pa.int64())
-    # The 30th of February is taken for the 2nd of March, and a year of two digits for one of the first century.
-    beyond = pc.and_(pc.less_equal(pc.day(parsed), 3), pc.match_substring_regex(values, r"^\s*\d+/\s*(29|30|31)/"))
-    wrong = pc.or_(beyond, pc.less(seconds, 0))
-    bad = np.flatnonzero(pc.fill_null(wrong, True).to_numpy(zero_copy_only=False))
-    if len(bad):
-        text = values[int(bad[0])].as_py()
-        raise InputError(f"{where}, line {lines[bad[0]]}: time {text!r}; expected the form 11/15/2019 8:55:22 AM")
-    return seconds.to_numpy()
+    raise InputError(
+        f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more (and below 2^63), without leading zeros{header}"
+    )

@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from tnr_dist.data.account import Account, print_counts
 from tnr_dist.data.behaviors import Build, Route, SplitRule, build_shard, days_of_chunk, is_labelled, route_chunk
 from tnr_dist.data.corpus import tokenise_corpus, tokenise_news, tokenise_pairs, tokenise_titles
+from tnr_dist.data.judge import CHUNK_BYTES, account_fault, behaviour_chunks, header_rows, judge_behaviours, texts_of
 from tnr_dist.data.manifest import FORMAT_VERSION, MANIFEST, is_generated, made_from, manifest_hash, read_manifest
-from tnr_dist.data.mind import SPLITS, Chunk, RawSplit, Source, chunks_of, find_splits, read_news, union_news
+from tnr_dist.data.mind import SPLITS, Chunk, RawSplit, Source, behaviours_start, find_splits, read_news, union_news
 from tnr_dist.data.pool import Pool
 from tnr_dist.data.request import (
     WORK,
@@ -35,7 +36,7 @@ from tnr_dist.data.request import (
     request_of,
 )
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
-from tnr_dist.data.unknown import describe_unknown
+from tnr_dist.data.words import NewsLookup
 from tnr_dist.digests import describe, plm_digest, write_sealed
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json, write_json
@@ -44,8 +45,9 @@ from tnr_dist.lock import held
 from tnr_dist.models.tokenizer import TokenizerFiles, load_tokenizer
 from tnr_dist.progress import say
 
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = CHUNK_BYTES
 _BLOCKS_PER_SHARD = 16
+_MOST_PROCESSES = 1024
 
 __all__ = [
     "FORMAT_VERSION",
@@ -72,8 +74,8 @@ def prepare(
     Raises InputError for bad input; then nothing that this call created is left.
     """
     options.check()
-    if processes is not None and processes < 1:
-        raise InputError(f"--processes {processes}: 1 or more, or 0 for one a core")
+    if processes is not None and not 1 <= processes <= _MOST_PROCESSES:
+        raise InputError(f"--processes {processes}: 1 to {_MOST_PROCESSES}, or 0 for one a core")
     processes = processes or cores()
     request = request_of(options)
     manifest_path = output / MANIFEST
@@ -185,8 +187,10 @@ class _Preparation:
         if list(lengths) != ["title"]:
             manifest["news_inputs"] = lengths
             manifest["max_lengths"]["news"] = sum(lengths.values())
+        if headers := sum(header_rows(split.news, self._text(split.behaviors)) for split in raw.values()):
+            counts["header_rows"] = headers
         if accounts:
-            counts["splits"] = {name: asdict(account) for name, account in accounts.items()}
+            counts["splits"] = {name: account.counts() for name, account in accounts.items()}
         self._check_unknown(manifest, accounts, {split: source for split, (source, _, _) in plan.items()})
         self.tokenizer.save(self.output / "tokenizer")
         with contextlib.suppress(InputError):  # of a folder with a tokenizer alone
@@ -208,34 +212,12 @@ class _Preparation:
         self, manifest: dict[str, Any], accounts: dict[str, Account], sources: dict[str, Source]
     ) -> None:
         for name, account in accounts.items():
-            if not account.candidates:
-                raise InputError(
-                    f"{sources[name]}: no candidates in any row of the {name} split; the fifth column lists them, such as "
-                    "N1-0 N2-1"
-                )
-            none = not account.impressions_kept
-            if none or account.unknown_share > self.options.max_unknown:
-                print_counts(manifest)
-                share = f"{name}: {account.unknown_share:.1%} of the candidates are in no news.tsv"
-                if none:
-                    raise InputError(f"{share}, no impression is left; is this the news file of these impressions?")
-                raise InputError(
-                    f"{share}, more than max_unknown={self.options.max_unknown}; is the news file incomplete? "
-                    "--max-unknown 1 accepts it"
-                )
-            if account.unknown_history_share > self.options.max_unknown:
-                print_counts(manifest)
-                raise InputError(
-                    f"{sources[name]}: {account.unknown_history_share:.1%} of the news in the histories (fourth column) are "
-                    f"in no news.tsv, more than max_unknown={self.options.max_unknown}, "
-                    f"{self._unknown_in(sources[name])} (--max-unknown 1 accepts it)"
-                )
-
-    def _unknown_in(self, source: Source) -> str:
-        """See `describe_unknown`."""
-        known = set(pq.read_table(self.output / "news.parquet", columns=["id"])["id"].to_pylist())
-        with self._text(source).open(encoding="utf-8", errors="replace") as lines:
-            return describe_unknown((line.split("\t")[3] for line in lines if line.count("\t") > 2), known)
+            news = pq.read_table(self.output / "news.parquet", columns=["id"])["id"]
+            texts = texts_of(self._text(sources[name]))
+            if fault := account_fault(account, name, str(sources[name]), self.options.max_unknown, texts, news):
+                if account.candidates:
+                    print_counts(manifest)
+                raise InputError(fault)
 
     # Texts ----------------------------------------------------------------------------------------------------------
 
@@ -327,10 +309,7 @@ class _Preparation:
         return SplitRule(dev_bound, test_bound, dev_share, test_share, self.options.split_seed)
 
     def _chunks(self, source: Source) -> list[Chunk]:
-        path = self._text(source)
-        if not path.stat().st_size:
-            raise InputError(f"{source}: the file is empty")
-        return list(chunks_of(path, _CHUNK_BYTES, str(source)))
+        return behaviour_chunks(self._text(source), _CHUNK_BYTES, str(source))
 
     def _text(self, source: Source) -> Path:
         """The source as an uncompressed file."""
@@ -346,7 +325,8 @@ class _Preparation:
         chunks = self._chunks(source)
         rows = sum(chunk.lines for chunk in chunks)
         shards = self._shard_count(rows)
-        labelled = is_labelled(self._text(source))
+        text = self._text(source)
+        labelled = is_labelled(text, behaviours_start(text, str(source)).byte)
         work = self.work / split
         work.mkdir(exist_ok=True)
         # The same from every part, so it does not matter which comes last.
@@ -365,13 +345,21 @@ class _Preparation:
         ]  # fmt: skip
         if not all(build.done for build in builds):
             lines = [chunk.lines for chunk in chunks]
-            kept = sum(self.pool.map(route_chunk, routes, lines, f"{split}: read", "impressions"))
-            if not kept:
-                raise InputError(f"{source}: the {split} split is empty; the split rules leave it no impression")
-            share = max(kept // shards, 1)
-            for _ in self.pool.map(build_shard, builds, [share] * len(builds), f"{split}: write", "impressions"):
-                pass
+            try:
+                kept = sum(self.pool.map(route_chunk, routes, lines, f"{split}: read", "impressions"))
+                if not kept:
+                    raise InputError(f"{source}: the {split} split is empty; the split rules leave it no impression")
+                share = max(kept // shards, 1)
+                for _ in self.pool.map(build_shard, builds, [share] * len(builds), f"{split}: write", "impressions"):
+                    pass
+            except InputError:
+                # A shard's first bad row need not be the file's.
+                judge_behaviours(text, self._lookup(), str(source), _CHUNK_BYTES)
+                raise
         shutil.rmtree(routed, ignore_errors=True)
+
+    def _lookup(self) -> NewsLookup:
+        return NewsLookup(pq.read_table(self.output / "news.parquet", columns=["id"])["id"].combine_chunks())
 
     def _complete(self, split: str, source: Source) -> Account:
         """Check that a split's shards are all there, write its index and return its account."""

@@ -267,6 +267,9 @@ def check_bytes(data: bytes, info: ShardInfo, where: str) -> None:
 def read_shard(path: Path, info: ShardInfo | None = None) -> dict[str, Block]:
     """Read a local shard; with `info` its size and sha256 are checked first."""
     try:
+        if info is not None and path.stat().st_size != info.bytes:  # before it is read whole
+            size = path.stat().st_size
+            raise InputError(f"{path}: {size:,} bytes, the index says {info.bytes:,} (truncated?); prepare it again")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None

@@ -1,32 +1,52 @@
-"""Where shards' bytes come from: a local folder, or any URL that `webdataset` opens (http, pipe:, s3 through pipe:)."""
+"""Where shards' bytes come from: a local folder, or any URL that `webdataset` knows (http, pipe:, s3 through pipe:).
+
+Nothing but what the user configured is opened as an address, and an address gives no more than the index says.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tnr_dist.data.addresses import read_address, read_file
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, check_bytes, parse_shard
 from tnr_dist.errors import InputError
 from tnr_dist.redaction import without_secrets
 
+#: Addresses that a pattern may stand for.
+MOST_SHARDS = 200_000
+#: Bytes of a shard: the largest are some 10 MiB.
+MOST_BYTES = 4 << 30
+
 
 def expand_braces(pattern: str) -> list[str]:
-    """`shard-{000000..000003}.tar` and `{a,b}` as the list of what they stand for (as webdataset does)."""
+    """`shard-{000000..000003}.tar` and `{a,b}` as the list of what they stand for (as webdataset does).
+
+    Raises InputError for a range that counts down, and for more than `MOST_SHARDS` addresses.
+    """
+    found = list(itertools.islice(_expanded(pattern), MOST_SHARDS + 1))
+    if len(found) > MOST_SHARDS:
+        raise InputError(f"shards {without_secrets(pattern)!r}: stand for more than {MOST_SHARDS:,} addresses")
+    return found
+
+
+def _expanded(pattern: str) -> Iterator[str]:
     match = re.search(r"\{([^{}]*)\}", pattern)
     if not match:
-        return [pattern]
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+        yield pattern
+        return
+    span = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", match[1])
+    options: Iterable[str] = match[1].split(",")
     if span:
         low, high = span[1], span[2]
         if int(high) < int(low):
             raise InputError(f"shards {without_secrets(pattern)!r}: {{{match[1]}}} counts down")
-        options = [str(n).zfill(len(low)) for n in range(int(low), int(high) + 1)]
-    else:
-        options = match[1].split(",")
-    return [
-        full for option in options for full in expand_braces(pattern[: match.start()] + option + pattern[match.end() :])
-    ]
+        options = (str(number).zfill(len(low)) for number in range(int(low), int(high) + 1))
+    for option in options:
+        yield from _expanded(pattern[: match.start()] + option + pattern[match.end() :])
 
 
 @dataclass(frozen=True)
@@ -67,16 +87,15 @@ class ShardSource:
     def read(self, info: ShardInfo) -> bytes:
         """A shard's bytes. Raises InputError when it is missing, truncated or damaged, naming it."""
         where, url = self.name(info), self.urls.get(info.name)
+        if info.bytes > MOST_BYTES:
+            raise InputError(f"{where}: the index says {info.bytes:,} bytes; no shard has more than {MOST_BYTES:,}")
         try:
             # Only what the user configured is ever opened as a URL (`pipe:` runs a shell command): a name that stands
             # in index.json is a file of the folder, whatever it looks like.
-            if url is not None and _is_url(url):
-                data = _read_url(url)
-            else:
-                data = Path(url or where).read_bytes()
+            data = read_file(Path(where), info.bytes) if url is None else read_address(url, info.bytes)
         except FileNotFoundError:
             raise InputError(f"{where}: missing; prepare it again") from None
-        except (OSError, ValueError) as error:  # ValueError: webdataset was told not to run commands
+        except (OSError, ValueError) as error:
             raise InputError(f"{where}: cannot be read ({_reason(error, url)})") from None
         check_bytes(data, info, where)
         return data
@@ -86,24 +105,7 @@ class ShardSource:
         return parse_shard(self.read(info), self.name(info))
 
 
-def _is_url(where: str) -> bool:
-    return "://" in where or where.startswith(("pipe:", "file:"))
-
-
 def _reason(error: Exception, url: str | None) -> str:
-    """What an error says, without the command of which webdataset tells that it failed."""
-    if url is None or not _is_url(url):
-        return str(error)
-    code = re.search(r"exit -?\d+", str(error))
-    return code[0] if code else str(error).replace(url.removeprefix("pipe:"), "...")
-
-
-def _read_url(url: str) -> bytes:
-    try:
-        from webdataset.gopen import gopen
-    except ImportError:
-        raise InputError(
-            f"{without_secrets(url)}: reading URLs needs the webdataset package (pip install webdataset)"
-        ) from None
-    with gopen(url) as stream:
-        return stream.read()
+    """What an error says, without an address of which it may tell that it failed."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return said if url is None else said.replace(url.removeprefix("pipe:"), "...")

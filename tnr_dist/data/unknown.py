@@ -1,31 +1,52 @@
-"""Histories whose news are in no news file: one of them to look at, and which separator they seem to have."""
+"""News of histories and candidates that are in no news file: how many, one to look at, which separator they seem to have."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
+import numpy as np
+
+from tnr_dist.data.words import Words
+
 #: A larger share of a split's candidates, or of the news in its histories, is an error (`--max-unknown`).
 MOST_UNKNOWN = 0.2
 _SEPARATORS = ",;|/"
-_LOOKED_AT = 10_000  # histories
+_COUNTED = np.isin(np.arange(256), np.frombuffer(b",;|", np.uint8))
+_LOOKED_AT = 10_000  # texts
 
 
-def describe_unknown(histories: Iterable[str], known: Container[str]) -> str:
-    """An unknown word of some histories, and the separator that would make known news of it, for a message.
+def count_separators(words: Words, unknown: np.ndarray) -> np.ndarray:
+    """How many commas, semicolons and bars stand inside each of the `unknown` words, int64 [W]; 0 for the others."""
+    out = np.zeros(len(words), np.int64)
+    at = np.flatnonzero(unknown)
+    if len(at):
+        before = np.zeros(len(words.data) + 1, np.int64)
+        np.cumsum(_COUNTED[words.data], out=before[1:])
+        out[at] = before[words.ends[at] - 1] - before[np.minimum(words.starts[at] + 1, words.ends[at] - 1)]
+    return out
+
+
+def describe_unknown(texts: Iterable[str], known: Container[str], labelled: bool = False) -> str:
+    """An unknown word of some texts, and the separator that would make known news of it, for a message.
 
     Args:
-        histories: the fourth column of behaviors.tsv, with at least one unknown word.
+        texts: histories or candidates, with at least one unknown word.
         known: ids of the news that are there.
+        labelled: the words end in -0 or -1.
     """
+
+    def is_known(word: str) -> bool:
+        return (word[:-2] if labelled and word.endswith(("-0", "-1")) else word) in known
+
     first = ""
-    for _, history in zip(range(_LOOKED_AT), histories, strict=False):
-        for word in history.split():
-            if word in known:
+    for _, text in zip(range(_LOOKED_AT), texts, strict=False):
+        for word in text.split():
+            if is_known(word):
                 continue
             first = first or word
             for separator in _SEPARATORS:
                 parts = [part for part in word.split(separator) if part]
-                if len(parts) > 1 and 2 * sum(part in known for part in parts) > len(parts):
+                if parts and parts != [word] and 2 * sum(map(is_known, parts)) > len(parts):
                     return f"such as {_cut(word)!r}; they seem to be separated by {separator!r}, spaces are expected"
     return f"such as {_cut(first)!r}; is the news file incomplete?" if first else "is the news file incomplete?"
 

@@ -1,102 +1,27 @@
-"""`tnr data verify`: is a MIND download complete and genuine, and is a prepared data set whole?
+"""`tnr data verify` of a prepared data set: is it whole?
 
-Both functions look at everything and return a list of findings: they do not stop at the first fault.
+It looks at everything and returns a list of findings: it does not stop at the first fault.
 """
 
 from __future__ import annotations
 
-import re
-import zipfile
-from codecs import BOM_UTF8
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from tnr_dist.data.download import Finding, verify_download
 from tnr_dist.data.manifest import MANIFEST, stated_files
-from tnr_dist.data.mind import Source, chunks_of, parse_behaviours, read_news, scan_chunk, split_of
+from tnr_dist.data.parquet import open_parquet, read_batches
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, describe, read_index, read_shard
 from tnr_dist.data.tokens import read_table
-from tnr_dist.data.unknown import MOST_UNKNOWN, describe_unknown
 from tnr_dist.digests import check_seal, fault
 from tnr_dist.errors import InputError
-from tnr_dist.files import file_hash, read_json
+from tnr_dist.files import read_json
 from tnr_dist.progress import Bar
 
-WHERE_TO_GET_MIND = (
-    "MIND is on the Hugging Face hub as data set yjw1029/MIND: accept its licence there, make a token, and run "
-    "`hf download yjw1029/MIND --repo-type dataset --local-dir DIR --include '*MINDlarge*'` (older download addresses are dead)"
-)
-
-# Published files: md5 and bytes.
-_ZIPS = {
-    "MINDlarge_train": ("41becb7e52353ceaee83ce611d283479", 530_196_631),
-    "MINDlarge_dev": ("c93fa1728e3537649b441c78cce5e6f1", 103_456_245),
-    "MINDlarge_test": ("2b69c2cdb7e1bacbdd99b4d6718aa7db", 605_020_713),
-    "MINDsmall_train": ("b20a6bc96c834efe55eda7a37d1ac9e4", 52_952_752),
-    "MINDsmall_dev": ("e3bac5485be8fc7a9934e85e3b78615f", 30_948_560),
-}
-# Rows of the extracted files, where they are known.
-_ROWS = {
-    ("MINDlarge_train", "behaviors.tsv"): 2_232_748,
-    ("MINDlarge_train", "news.tsv"): 101_527,
-    ("MINDlarge_dev", "behaviors.tsv"): 376_471,
-    ("MINDlarge_test", "behaviors.tsv"): 2_370_727,
-}
-_FILES = ("behaviors.tsv", "news.tsv")
-_NAME = re.compile(r"(MIND(?:large|small)_(?:train|dev|test))", re.IGNORECASE)
-_FIRST_ROWS = 500
-_CHUNK_BYTES = 32 << 20
-_DEPTH = 4
-_MAX_UNZIPPED = 32 << 30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. `advice` says what to do and is empty when all is well."""
-
-    level: Literal["ok", "warning", "error"]
-    where: str
-    message: str
-    advice: str = ""
-
-
-def verify_download(folder: Path | str) -> list[Finding]:
-    """Look at MIND's zips (size, md5) and extracted folders (rows and their format) in `folder`; or at one zip.
-
-    Folders are searched a few levels deep; folders in MIND's format under other names are checked for format alone, and
-    zips that `tnr data prepare` would take under other names (train.zip) for being whole.
-
-    Raises:
-        InputError: `folder` does not exist.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise InputError(f"{folder}: no such folder; {WHERE_TO_GET_MIND}")
-    findings: list[Finding] = []
-    seen: set[str] = set()
-    for path in _walk(folder, _DEPTH):
-        if path.is_file() and path.suffix == ".zip" and (name := _canonical(path.name)):
-            seen.add(name)
-            findings.append(_check_zip(path, name))
-        elif path.is_file() and path.suffix == ".zip" and split_of(path.name):
-            seen.add(str(path))
-            findings.append(_check_other_zip(path))
-        elif path.is_dir() and any((path / file).is_file() for file in _FILES):
-            name = _canonical(str(path.relative_to(folder.parent)))
-            seen |= {name} if name else {str(path)}
-            findings += _check_extracted(path, name)
-    if not seen:
-        return [
-            Finding(
-                "error", str(folder), "no MIND zip and no folder with behaviors.tsv and news.tsv", WHERE_TO_GET_MIND
-            )
-        ]
-    return findings + _missing(folder if folder.is_dir() else folder.parent, seen)
+__all__ = ["Finding", "verify_download", "verify_prepared"]
 
 
 def verify_prepared(folder: Path | str) -> list[Finding]:
@@ -142,197 +67,6 @@ def verify_prepared(folder: Path | str) -> list[Finding]:
     return findings
 
 
-# A download -----------------------------------------------------------------------------------------------------------
-
-
-def _walk(folder: Path, depth: int, seen: set[Path] | None = None) -> Iterator[Path]:
-    """`folder` and what lies in it, at most `depth` levels down, in sorted order; hidden names are left out."""
-    seen = set() if seen is None else seen
-    # A link to a folder above would be walked again and again.
-    if (real := folder.resolve()) in seen:
-        return
-    seen.add(real)
-    yield folder
-    if depth and folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if not path.name.startswith("."):
-                yield from _walk(path, depth - 1, seen)
-
-
-def _canonical(text: str) -> str | None:
-    """The published name that occurs last in a path, in its usual capitals."""
-    found = _NAME.findall(text)
-    return next((name for name in _ZIPS if found and name.lower() == found[-1].lower()), None)
-
-
-def _check_zip(path: Path, name: str) -> Finding:
-    md5, size = _ZIPS[name]
-    again = f"download it again; {WHERE_TO_GET_MIND}"
-    found = path.stat().st_size
-    if found == size and file_hash(path, "md5") == md5:
-        return Finding("ok", str(path), f"the published {name}.zip ({size:,} bytes, md5 {md5})")
-    with path.open("rb") as file:
-        head = file.read(256)
-    if head.startswith(b"version https://git-lfs"):
-        return Finding("error", str(path), "a Git LFS pointer, not the zip itself", f"run `git lfs pull`, or {again}")
-    if not head.startswith(b"PK"):
-        kind = "a web page" if b"<" in head[:64] else "some other file"
-        return Finding("error", str(path), f"{kind}, not a zip ({found:,} bytes, expected {size:,})", again)
-    if found < size and not zipfile.is_zipfile(path):
-        return Finding("error", str(path), f"incomplete: {found:,} of {size:,} bytes", again)
-    fault = _zip_fault(path)
-    if fault:
-        return Finding("error", str(path), fault, again)
-    return Finding(
-        "warning",
-        str(path),
-        f"a sound zip, but not the published {name}.zip ({found:,} bytes, expected {size:,} with md5 {md5})",
-        "figures from it may not compare with published ones; compare the row counts after extracting",
-    )
-
-
-def _check_other_zip(path: Path) -> Finding:
-    if fault := _zip_fault(path):
-        return Finding("error", str(path), fault, "make or download it again; a split's zip holds both files")
-    return Finding("ok", str(path), "a sound zip; its rows are looked at when it is prepared")
-
-
-def _zip_fault(path: Path) -> str | None:
-    """What is wrong inside a zip that is not the published one; reads it all for the checksums."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [info.filename for info in archive.infolist()]
-            missing = [file for file in _FILES if not any(name.rpartition("/")[2] == file for name in names)]
-            if missing:
-                return f"holds no {' and no '.join(missing)}"
-            if sum(info.file_size for info in archive.infolist()) > _MAX_UNZIPPED:
-                return f"claims to unpack to more than {_MAX_UNZIPPED >> 30} GiB"
-            damaged = archive.testzip()
-            return f"damaged: checksum of {damaged}" if damaged else None
-    # zlib.error has no common base with the others, and an encrypted member is a RuntimeError.
-    except Exception as error:
-        return f"damaged: {error}"
-
-
-def _check_extracted(folder: Path, name: str | None) -> list[Finding]:
-    findings = []
-    for file in _FILES:
-        path = folder / file
-        if not path.is_file():
-            findings.append(Finding("error", str(path), "missing", "extract the zip again; both files are needed"))
-            continue
-        fault = _behaviours_fault(path) if file == "behaviors.tsv" else _news_fault(path)
-        rows = _count_rows(path)
-        expected = _ROWS.get((name or "", file))
-        if fault:
-            advice = "extract the zip again; if the file was edited, keep tabs, quotes and UTF-8 as they were"
-            findings.append(Finding("error", str(path), fault, advice))
-        elif expected is not None and rows != expected:
-            level: Literal["error", "warning"] = "error" if rows < expected else "warning"
-            message = f"{rows:,} rows, the published {name} has {expected:,}"
-            findings.append(
-                Finding(level, str(path), message, "extract the zip again, and check the disk's free space")
-            )
-        else:
-            known = f", as published in {name}" if expected is not None else ""
-            findings.append(Finding("ok", str(path), f"{rows:,} rows{known}"))
-    if not any(finding.level == "error" for finding in findings):
-        findings += _unknown_news(folder)
-    return findings
-
-
-def _first_rows(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if number > _FIRST_ROWS:
-                return
-            yield number, line.rstrip(b"\n")
-
-
-def _behaviours_fault(path: Path) -> str | None:
-    """The first row that `tnr data prepare` would refuse; of candidates only the first rows' are looked at.
-
-    MIND's test split has candidates without -0 and -1.
-    """
-    if not path.stat().st_size:
-        return "empty"
-    where = str(path)
-    try:
-        for chunk in chunks_of(path, _CHUNK_BYTES, where):
-            scan_chunk(chunk, where)
-            parse_behaviours(chunk.read(), np.arange(chunk.lines) + chunk.first_line - 1, where)
-    except InputError as error:
-        return str(error).removeprefix(where).lstrip(", :")
-    for number, line in _first_rows(path):
-        candidates = line.split(b"\t")[4].decode("utf-8").split()
-        labelled = [re.fullmatch(r"\S+-[01]", candidate) is not None for candidate in candidates]
-        if not candidates:
-            return f"line {number}: no candidates"
-        if any(labelled) and not all(labelled):
-            return f"line {number}: candidate {candidates[labelled.index(False)][:40]!r} lacks its -0 or -1"
-    return None
-
-
-def _news_fault(path: Path) -> str | None:
-    """The first row that `tnr data prepare` would refuse."""
-    try:
-        read_news(Source(path))
-    except InputError as error:
-        return str(error).removeprefix(str(path)).lstrip(", :")
-    return None
-
-
-def _count_rows(path: Path) -> int:
-    rows, last = 0, b"\n"
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            rows += block.count(b"\n")
-            last = block[-1:]
-    return rows + (last != b"\n")
-
-
-def _unknown_news(folder: Path) -> list[Finding]:
-    """Compare candidates and histories of the first impressions with the news that are there: news.tsv may be cut short."""
-    with (folder / "news.tsv").open("rb") as file:
-        news = {line.partition(b"\t")[0].removeprefix(BOM_UTF8).decode("utf-8", "replace") for line in file}
-    rows = [line.decode("utf-8", "replace").split("\t") for _, line in _first_rows(folder / "behaviors.tsv")]
-    candidates = [
-        candidate.rsplit("-", 1)[0] if candidate.endswith(("-0", "-1")) else candidate
-        for row in rows
-        for candidate in row[4].split()
-    ]
-    findings = []
-    if unknown := sum(candidate not in news for candidate in candidates):
-        message = f"{unknown:,} of the first {len(candidates):,} candidates are not in news.tsv"
-        level: Literal["error", "warning"] = "error" if unknown > MOST_UNKNOWN * len(candidates) else "warning"
-        advice = "take news.tsv and behaviors.tsv from the same zip, whole"
-        findings.append(Finding(level, str(folder), message, advice))
-    clicked = [word for row in rows for word in row[3].split()]
-    unknown = sum(word not in news for word in clicked)
-    if unknown > MOST_UNKNOWN * len(clicked):
-        said = describe_unknown((row[3] for row in rows), news)
-        message = (
-            f"{unknown:,} of the first {len(clicked):,} news in histories (fourth column) are not in news.tsv, {said}"
-        )
-        advice = "separate the news of a history by spaces, and take both files from the same zip, whole"
-        findings.append(Finding("error", str(folder / "behaviors.tsv"), message, advice))
-    return findings
-
-
-def _missing(folder: Path, seen: set[str]) -> list[Finding]:
-    """Splits of a published data set of which other splits are there."""
-    findings = []
-    for family in ("MINDlarge", "MINDsmall"):
-        if not any(name.startswith(family) for name in seen & set(_ZIPS)):
-            continue
-        for name in _ZIPS:
-            if name.startswith(family) and name not in seen:
-                use = {"train": "training", "dev": "evaluation", "test": "leaderboard submissions only"}
-                message = f"missing; needed for {use[name.rpartition('_')[2]]}"
-                findings.append(Finding("warning", str(folder / f"{name}.zip"), message, WHERE_TO_GET_MIND))
-    return findings
-
-
 # A prepared data set --------------------------------------------------------------------------------------------------
 
 _AGAIN = "delete the folder and run `tnr data prepare` again"
@@ -352,13 +86,17 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> Finding:
 
 def _check_news(path: Path, news: int) -> Finding:
     try:
-        index = pq.read_table(path, columns=["index"])["index"].to_numpy()
-    except FileNotFoundError:
-        return Finding("error", str(path), "missing", _AGAIN)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        return Finding("error", str(path), f"cannot be read ({str(error).splitlines()[0]})", _AGAIN)
-    if len(index) != news:
-        return Finding("error", str(path), f"{len(index):,} news, the manifest says {news:,}", _AGAIN)
+        if not path.is_file():
+            return Finding("error", str(path), "missing", _AGAIN)
+        file = open_parquet(path)
+        if file.metadata.num_rows != news:
+            return Finding("error", str(path), f"{file.metadata.num_rows:,} news, the manifest says {news:,}", _AGAIN)
+        # All columns: a title may be damaged where its neighbours are not.
+        tables = list(read_batches(file, file.schema_arrow.names, str(path)))
+        index = np.concatenate([table["index"].to_numpy() for table in tables] or [np.zeros(0, np.int64)])
+    except (pa.ArrowException, KeyError, InputError) as error:
+        said = str(error).removeprefix(f"{path}: ").splitlines()[0]
+        return Finding("error", str(path), f"cannot be read ({said})", _AGAIN)
     if not np.array_equal(index, np.arange(news)):
         return Finding("error", str(path), "its column `index` does not count up from 0", _AGAIN)
     return Finding("ok", str(path), f"{news:,} news")

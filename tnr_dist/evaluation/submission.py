@@ -133,7 +133,8 @@ def check_prediction(
     """Validate a `prediction.zip`; its first fault becomes an error that names the file, the line and what is wrong.
 
     Args:
-        path: the zip file.
+        path: the zip file. What the leaderboard's scorer skips is accepted: other white space at the ends of lines and
+            between id and ranks, blank lines at the end.
         expected: the split's impressions in order, as `(impression_ids [I'], candidate counts [I'])` a chunk;
             None checks the form alone.
 
@@ -141,7 +142,7 @@ def check_prediction(
         `impressions` (lines), `candidates` (ranks), `text_bytes`, `zip_bytes`.
 
     Raises:
-        InputError: the zip is damaged, does not hold exactly `prediction.txt`, a line is not
+        InputError: it is the text itself, not in a zip (its lines are looked at first), the zip is damaged, does not hold exactly `prediction.txt`, a line is not
             `id [rank,rank,...]`, its ranks are no permutation of 1..n, an id is repeated, or ids, their order or the
             counts differ from `expected`.
     """
@@ -151,6 +152,11 @@ def check_prediction(
         impressions += len(ids)
         candidates += int(sizes.sum())
         text_bytes += size
+    if _is_text(path):
+        raise InputError(
+            f"{path}: its {impressions:,} lines are right, but it is plain text; zip it (zip prediction.zip {MEMBER}, with "
+            f"{MEMBER} at the top of the zip)"
+        )
     return {
         "impressions": impressions,
         "candidates": candidates,
@@ -216,12 +222,15 @@ _Chunk = tuple[Int64s, NDArray[np.int32], Int64s, int]
 
 def _stream(path: Path, expected: Iterable[tuple[NDArray[Any], NDArray[Any]]] | None) -> Iterator[_Chunk]:
     """Validated chunks of a prediction: ids [I'], ranks flat, counts [I'], bytes of text."""
-    name = f"{path}:{MEMBER}"
+    name = str(path) if _is_text(path) else f"{path}:{MEMBER}"
     want = None if expected is None else _join(expected)
     line = 1
     seen: list[Int64s] = []
     for text in _texts(path):
         chunk = _parse(text)
+        if chunk is None:  # as the leaderboard's scorer splits a line
+            text = b"".join(b" ".join(content.split()) + b"\n" for content in text.split(b"\n")[:-1])
+            chunk = _parse(text)
         if chunk is None or not _as_expected(chunk, want, line - 1):
             raise InputError(_fault(name, text, line, want))
         seen.append(chunk[0])
@@ -256,14 +265,45 @@ def _join(expected: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[Int64s
 def _texts(path: Path) -> Iterator[bytes]:
     """The text in chunks that end with a line's end; all that can be wrong with the zip itself is found here."""
     try:
+        if _is_text(path):
+            if path.stat().st_size > _MAX_TEXT_BYTES:
+                raise InputError(f"{path}: {path.stat().st_size} bytes, more than any prediction has; refused")
+            with path.open("rb") as text:
+                yield from _without_last_blanks(str(path), _whole_lines(str(path), text))
+            return
         with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as file:
-            yield from _whole_lines(f"{path}:{MEMBER}", file)
+            name = f"{path}:{MEMBER}"
+            yield from _without_last_blanks(name, _whole_lines(name, file))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `tnr predict` writes it") from None
     except IsADirectoryError:
         raise InputError(f"{path}: a folder, not a zip file; zip its {MEMBER}") from None
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"{path}: not a readable zip file ({error}); write it again") from None
+
+
+def _is_text(path: Path) -> bool:
+    """Whether this is the text of a prediction, not yet in a zip."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return re.match(rb"\s*\d+\s+\[", file.read(64)) is not None
+
+
+def _without_last_blanks(name: str, texts: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines without the blank ones at the end, which the leaderboard's scorer does not read."""
+    blank = b""
+    for text in texts:
+        text = blank + text
+        last = len(text.rstrip())
+        end = text.find(b"\n", last) + 1 if last else 0
+        if end:
+            yield text[:end]
+        blank = text[end:]
+        if len(blank) > 8 * _CHUNK_BYTES:
+            raise InputError(
+                f"{name}: more than {8 * _CHUNK_BYTES} bytes of blank lines; it needs one line per impression"
+            )
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:

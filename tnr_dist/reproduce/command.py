@@ -63,8 +63,8 @@ def default_jobs(config: Config) -> int:
 
 def run_here(prepared: Prepared, jobs: int) -> Outcome:
     """Make all runs in worker processes; what is complete is left as it is."""
-    if jobs < 1:
-        raise InputError(f"--jobs {jobs}: 1 or more, or 0 for one a GPU or core")
+    if not 1 <= jobs <= 1024:
+        raise InputError(f"--jobs {jobs}: 1 to 1024, or 0 for one a GPU or core")
     logs = Path(prepared.config.output) / "reproduce" / "logs"
     write_plan(prepared)
     return run_works(prepared.works, prepared.config, jobs, logs, prepared.study.name)

@@ -136,7 +136,8 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
                 "eval/nearest_news": nearest_news(news, titles),
             }
 
-        trained_with.wandb.mode = config.wandb.mode
+        # The user's own configuration decides where tables go, never that of a run folder from elsewhere.
+        trained_with.wandb = config.wandb
         figures = {"eval/split": split, **{f"eval/{name}": mean[name] for name in NAMES}}
         log_evaluation(run, trained_with, figures, tables)
         out["files"] = describe(run, [IMPRESSIONS, METRICS])

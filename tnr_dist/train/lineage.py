@@ -79,7 +79,7 @@ def _referring(
     wandb: Any, name: str, kind: str, metadata: dict[str, Any], pinned: list[Path], large: list[Path], base: Path
 ) -> Any:
     """An artifact that refers to the files that are there, `pinned` ones by content and `large` ones by place."""
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "_", name)[:128], kind, metadata=metadata)
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:128], kind, metadata=metadata)
     for file in (*pinned, *large):
         if file.is_file():
             uri = file.resolve().as_uri()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def absolute(config: Config) -> Config:
     for key in _FOLDERS:
         if get(one, key):
             _set(one, key, _absolute(get(one, key)))
-    if one.data.shards and "://" not in one.data.shards and not one.data.shards.startswith("pipe:"):
+    if one.data.shards and not re.search(r"://|pipe:|file:", one.data.shards):  # also inside a list of braces
         one.data.shards = _absolute(one.data.shards)
     one.plm.name = _absolute_plm(one.plm.name)
     for row in one.rows:

@@ -19,7 +19,7 @@ TIME = "11/15/2019 8:55:22 AM"
 _BAD_ROWS = {
     "too_few_columns": (f"3\tU3\t{TIME}\n", "3 tab-separated columns"),
     "too_many_columns": (f"3\tU3\t{TIME}\tN1\tN1-0\tx\n", "6 tab-separated columns"),
-    "bad_time": ("3\tU3\t2019-11-15 08:55:22\tN1\tN1-0\n", "time '2019-11-15 08:55:22'"),
+    "bad_time": ("3\tU3\t2019/11/15 08:55:22\tN1\tN1-0\n", "time '2019/11/15 08:55:22'"),
     "time_of_no_day": ("3\tU3\t13/45/2019 8:55:22 AM\tN1\tN1-0\n", "time '13/45/2019"),
     "candidate_without_label": (f"3\tU3\t{TIME}\tN1\tN1-0 N2\n", "candidate 'N2'"),
     "candidate_with_another_label": (f"3\tU3\t{TIME}\tN1\tN1-0 N2-2\n", "candidate 'N2-2'"),
@@ -36,7 +36,7 @@ _BAD_ROWS = {
     "impression_id_with_zeros_before": (f"007\tU3\t{TIME}\tN1\tN1-0\n", "impression id '007'"),
     "impression_id_with_a_sign": (f"-0\tU3\t{TIME}\tN1\tN1-0\n", "impression id '-0'"),
     "user_is_missing": (f"3\t\t{TIME}\tN1\tN1-0\n", "empty user id"),
-    "candidate_of_a_million_letters": (f"3\tU3\t{TIME}\tN1\t{'N' * 10**6}\n", "candidate 'NNNN"),
+    "candidate_of_a_million_letters": (f"3\tU3\t{TIME}\tN1\t{'N' * 10**6}\n", "candidate of 1,000,000 bytes"),
 }
 for _name, (_row, _says) in _BAD_ROWS.items():
     add(

@@ -52,11 +52,12 @@ def test_accounts_add_up():
     assert (a.impressions, a.max_history, a.first_time, a.last_time, a.unknown_share) == (5, 5, 9, 20, 0.25)
 
 
-def test_labels_are_told_by_the_first_impression_with_candidates(tmp_path):
+def test_labels_are_told_by_most_candidates(tmp_path):
     path = tmp_path / "behaviors.tsv"
     head = "1\tU\t11/15/2019 8:55:22 AM\t\t"
     for text, want in (
-        (f"{head} \n" * 3 + f"{head}N1-0 N2\n", True),
+        (f"{head} \n" * 3 + f"{head}N1-0 N2 N3-1\n", True),
+        (f"{head}N1 N2\n" + f"{head}N1-0 N2-1 N3-0\n", True),
         (f"{head}N1 N2-1\n", False),
         (f"{head}\n", False),
     ):

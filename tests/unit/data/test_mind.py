@@ -182,13 +182,13 @@ def test_times():
     import pyarrow as pa
 
     texts = ["11/15/2019 8:55:22 AM", "11/15/2019 12:00:00 AM", "11/15/2019 12:00:00 PM", "1/2/2020 11:59:59 PM"]
-    seconds = parse_times(pa.array(texts, pa.large_string()), np.arange(4) + 1, "x")
+    seconds, _ = parse_times(pa.array(texts, pa.large_string()), np.arange(4) + 1, "x")
     want = ["2019-11-15T08:55:22", "2019-11-15T00:00:00", "2019-11-15T12:00:00", "2020-01-02T23:59:59"]
     assert seconds.tolist() == np.array(want, "datetime64[s]").astype(int).tolist()
-    with pytest.raises(InputError, match="x, line 8: time ''; expected the form"):
+    with pytest.raises(InputError, match="x, line 8: time ''; expected 11/15/2019 8:55:22 AM, ISO 8601"):
         parse_times(pa.array([texts[0], ""], pa.large_string()), np.array([7, 8]), "x")
     # A year of two digits is the first century's for `strptime`: no manifest could hold such a time.
     for text in ("11/15/19 8:55:22 AM", "12/31/1969 11:59:59 PM", "2/30/2019 8:55:22 AM", "4/ 31/2019 8:55:22 AM"):
-        with pytest.raises(InputError, match=f"line 2: time '{text}'; expected the form"):
+        with pytest.raises(InputError, match=f"line 2: time '{text}'; expected 11/15"):
             parse_times(pa.array([texts[0], text], pa.large_string()), np.array([1, 2]), "x")
-    assert parse_times(pa.array(["1/1/1970 12:00:00 AM"], pa.large_string()), np.array([1]), "x").tolist() == [0]
+    assert parse_times(pa.array(["1/1/1970 12:00:00 AM"], pa.large_string()), np.array([1]), "x")[0].tolist() == [0]

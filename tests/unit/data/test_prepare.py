@@ -443,7 +443,7 @@ ROW = "1\tU1\t11/15/2019 8:55:22 AM\tN0\tN1-1 N2-0\n"
         ("news.tsv", lambda t: "", r"news\.tsv: the file is empty"),
         ("news.tsv", lambda t: t + t.splitlines()[4], r"line 31: news id 'N4' stands also in line 5"),
         ("news.tsv", lambda t: t + "N99\tsports\n", r"line 31: 2 tab-separated columns, expected 8"),
-        ("news.tsv", lambda t: "N1\tsports\n", r"line 1: 2 tab-separated columns; expected at least"),
+        ("news.tsv", lambda t: "N1\tsports\n", r"line 1: 2 tab-separated columns, expected at least"),
         ("news.tsv", lambda t: t.replace("N5", ""), r"line 6: empty news id"),
         ("news.tsv", lambda t: t.replace("golf", "g\udcff", 1), r"line 1: not UTF-8 text"),
         ("news.tsv", lambda t: t.replace("golf", "g\0", 1), r"line 1: a NUL byte"),
@@ -501,7 +501,9 @@ def test_malformed_requests(plm, tmp_path):
 def test_too_many_unknown_news(plm, tmp_path, capsys):
     split = random_split(4, unknown=20)
     split.write(tmp_path / "raw" / "train")
-    with pytest.raises(InputError, match=r"train: \d+\.\d% of the candidates are in no news.tsv.*--max-unknown 1"):
+    with pytest.raises(
+        InputError, match=r"train.*: \d+\.\d% of the candidates \(fifth column\) are in no news.tsv.*--max-unknown 1"
+    ):
         run(plm, tmp_path / "raw", tmp_path / "out", max_unknown=0.2)
     assert "dropped: no known candidate" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()

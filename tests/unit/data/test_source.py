@@ -3,13 +3,16 @@
 import functools
 import http.server
 import json
+import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tnr_dist.data import addresses
 from tnr_dist.data.loader import ClickLoader, LoaderOptions
 from tnr_dist.data.shards import (
     SplitIndex,
@@ -19,6 +22,7 @@ from tnr_dist.data.shards import (
     index_to_dict,
     pack_tar,
     read_index,
+    read_shard,
     unpack_tar,
 )
 from tnr_dist.data.source import ShardSource, expand_braces
@@ -102,6 +106,73 @@ def test_messages_do_not_show_what_may_be_a_key(split, command):
         with pytest.raises(InputError) as caught:
             ShardSource.of(split.folder, split.index, wrong)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{0..1000000000}/shard-000000.tar", "{0..999}{0..999}{0..999}{a,b}", "{1..999999999999999999}"]
+)
+def test_patterns_of_a_billion_are_refused(split, pattern):
+    with pytest.raises(InputError, match="stand for more than 200,000 addresses"):
+        ShardSource.of(split.folder, split.index, pattern)
+    with pytest.raises(InputError, match="names no shard"):
+        ShardSource.of(split.folder, split.index, "{0..9999999999999999999999}")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("sleep 60 #", r"no end within 0\.5 s"),
+        ("while true; do echo x; sleep 0.1; done #", r"no end within 0\.5 s"),
+        ("sleep 60 & sleep 60 #", r"no end within 0\.5 s"),
+        ("yes #", r"more than the [\d,]+ bytes of the index"),
+        ("cat /dev/zero #", r"more than the [\d,]+ bytes of the index"),
+        ("exec >&-; sleep 60 #", "does not end after its output"),
+        ("kill -9 $$ #", "exit -9"),
+    ],
+)
+def test_a_command_without_end_ends(split, monkeypatch, command, says):
+    monkeypatch.setattr(addresses, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(addresses, "_GRACE", 0.2)
+    source = ShardSource.of(split.folder, split.index, f"pipe:{command} shard-{{000000..000004}}.tar")
+    began = time.monotonic()
+    with pytest.raises(InputError, match=rf"^pipe:\.\.\. shard-000001\.tar: cannot be read \(.*{says}"):
+        source.read(split.index.shards[1])
+    assert time.monotonic() - began < 10
+
+
+def test_a_url_that_sends_more_than_the_index_says(split, server):
+    pytest.importorskip("webdataset", reason="webdataset is not installed")
+    source = ShardSource.of(split.folder, split.index, server + "/shard-{000000..000004}.tar")
+    path = split.folder / "shard-000001.tar"
+    with path.open("ab") as file:
+        file.truncate(path.stat().st_size + (1 << 28))
+    with pytest.raises(
+        InputError, match=r"shard-000001\.tar: cannot be read \(more than the [\d,]+ bytes of the index\)"
+    ):
+        source.read(split.index.shards[1])
+    with pytest.raises(InputError, match=r"shard-000001\.tar: cannot be read \([\d,]+ bytes, the index says"):
+        split.source.read(split.index.shards[1])
+    with pytest.raises(InputError, match=r"shard-000001\.tar: [\d,]+ bytes, the index says"):
+        read_shard(path, split.index.shards[1])
+    with pytest.raises(InputError, match="no shard has more than"):
+        split.source.read(replace(split.index.shards[0], bytes=1 << 50))
+
+
+def test_what_is_no_file_is_not_waited_for(split):
+    path = split.folder / "shard-000001.tar"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"shard-000001\.tar: cannot be read \(not a regular file\)"):
+        split.source.read(split.index.shards[1])
+
+
+def test_the_environment_cannot_run_a_command(split, server, tmp_path, monkeypatch):
+    """webdataset rewrites addresses as GOPEN_REWRITE says, into commands too."""
+    pytest.importorskip("webdataset", reason="webdataset is not installed")
+    monkeypatch.setenv("GOPEN_REWRITE", f"{server}=pipe:touch {tmp_path}/owned; echo ")
+    source = ShardSource.of(split.folder, split.index, server + "/shard-{000000..000004}.tar")
+    assert source.read(split.index.shards[0]) == split.source.read(split.index.shards[0])
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_pattern_must_name_every_shard(split):

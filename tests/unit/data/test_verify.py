@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tnr_dist.data import verify
+from tnr_dist.data import download as module
 from tnr_dist.data.shards import SplitIndex, index_to_dict, write_shard
 from tnr_dist.data.tokens import TableWriter
 from tnr_dist.data.verify import verify_download, verify_prepared
@@ -43,15 +44,15 @@ def download(tmp_path, monkeypatch):
         for name in ("news.tsv", "behaviors.tsv"):
             archive.write(train / name, f"MINDlarge_train/{name}")
     path = folder / "MINDlarge_train.zip"
-    monkeypatch.setitem(verify._ZIPS, "MINDlarge_train", (file_hash(path, "md5"), path.stat().st_size))
-    monkeypatch.setattr(verify, "_ROWS", {("MINDlarge_train", "behaviors.tsv"): 2, ("MINDlarge_train", "news.tsv"): 6})
+    monkeypatch.setitem(module._ZIPS, "MINDlarge_train", (file_hash(path, "md5"), path.stat().st_size))
+    monkeypatch.setattr(module, "_ROWS", {("MINDlarge_train", "behaviors.tsv"): 2, ("MINDlarge_train", "news.tsv"): 6})
     return folder
 
 
 def test_a_whole_download_is_ok_and_missing_splits_are_told(download):
     findings = verify_download(download)
     assert [f.level for f in findings] == ["ok", "ok", "ok", "warning", "warning"]
-    assert "2 rows, as published in MINDlarge_train" in findings[0].message
+    assert "2 rows, as published in MINDlarge_train" in findings[1].message
     assert "yjw1029/MIND" in findings[3].advice and "licence" in findings[3].advice and "token" in findings[3].advice
     assert [f.where.rsplit("/", 1)[1] for f in findings[3:]] == ["MINDlarge_dev.zip", "MINDlarge_test.zip"]
     # A zip alone; also from inside the split's own folder, and through a link to it.
@@ -69,8 +70,8 @@ def test_nothing_there(tmp_path):
 
 
 def test_the_published_table_is_the_default():
-    assert verify._ZIPS["MINDsmall_dev"] == ("e3bac5485be8fc7a9934e85e3b78615f", 30948560)
-    assert verify._ROWS["MINDlarge_test", "behaviors.tsv"] == 2370727
+    assert module._ZIPS["MINDsmall_dev"] == ("e3bac5485be8fc7a9934e85e3b78615f", 30948560)
+    assert module._ROWS["MINDlarge_test", "behaviors.tsv"] == 2370727
 
 
 @pytest.mark.parametrize(
@@ -93,10 +94,14 @@ def test_zips_that_are_not_the_published_one(download):
     data = path.read_bytes()
     damaged = data.replace(b"golf", b"gulf", 1)
     path.write_bytes(damaged)
-    assert "damaged" in the_error(verify_download(download))
+    # The folder beside it is what is prepared.
+    (finding,) = [f for f in verify_download(download) if f.where.startswith(str(path))]
+    assert finding.level == "warning" and "Bad CRC-32" in finding.message and "not read" in finding.message
+    shutil.rmtree(download / "MINDlarge_train")
+    assert "Bad CRC-32" in the_error(verify_download(download))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("news.tsv", NEWS)
-    assert "holds no behaviors.tsv" in the_error(verify_download(download))
+    assert "no behaviors.tsv in it" in the_error(verify_download(download))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("news.tsv", NEWS + "\n")
         archive.writestr("behaviors.tsv", BEHAVIOURS)
@@ -114,7 +119,7 @@ ROW = "\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3-0\n"
         ("behaviors.tsv", "1" + ROW, "1 rows, the published MINDlarge_train has 2"),
         ("behaviors.tsv", "1" + ROW + "x" + ROW, "line 2: impression id 'x'"),
         ("behaviors.tsv", "1" + ROW + "2\tU\n", "line 2: 2 tab-separated columns"),
-        ("behaviors.tsv", "1\tU1\t2019-11-15\tN0\tN2-1\n", "line 1: time '2019-11-15'"),
+        ("behaviors.tsv", "1\tU1\t2019/11/15\tN0\tN2-1\n", "line 1: time '2019/11/15'"),
         ("behaviors.tsv", "1" + ROW + "-5" + ROW, "line 2: impression id '-5' is not a whole number, 0 or more"),
         ("behaviors.tsv", "1" + ROW + "007" + ROW, "line 2: impression id '007' is not a whole number"),
         ("behaviors.tsv", "1" + ROW * 700 + "-5" + ROW, "line 2: impression id ''"),
@@ -131,8 +136,12 @@ ROW = "\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3-0\n"
         ),
         ("behaviors.tsv", "1" + ROW.replace("11/15", "2/30"), "line 1: time '2/30/2019 8:55:22 AM'"),
         ("behaviors.tsv", "1" + ROW + "1" + ROW.replace("\tU1", "\t"), "line 2: empty user id"),
-        ("behaviors.tsv", "1\tU1\t11/15/2019 8:55:22 AM\tN0\t\n", "line 1: no candidates"),
-        ("behaviors.tsv", "1\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3\n", "line 1: candidate 'N3' lacks"),
+        ("behaviors.tsv", "1\tU1\t11/15/2019 8:55:22 AM\tN0\t\n" * 2, "no candidates in any row"),
+        (
+            "behaviors.tsv",
+            "1\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3-0 N3\n",
+            "line 1: candidate 'N3': expected NEWS-0 or NEWS-1",
+        ),
         ("news.tsv", "N1\tsports\n", "line 1: 2 tab-separated columns"),
         ("news.tsv", "\ta\tb\tc\td\n", "line 1: empty news id"),
         ("news.tsv", NEWS.replace("N2\t", "N2 \t"), "line 3: news id 'N2 ' holds a space"),
@@ -140,8 +149,12 @@ ROW = "\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3-0\n"
         ("news.tsv", NEWS.replace("\nN4\tsports", "\nN4"), "line 5: 7 tab-separated columns, expected 8"),
         ("news.tsv", NEWS + "".join(f"M{i}\ta\tb\tc\t\tx\t[]\t[]\n" for i in range(700)) + "M\n", "line 707: 1 tab"),
         ("news.tsv", NEWS.replace("\nN4", "\n\nN4"), "line 5: an empty line"),
-        ("news.tsv", NEWS.replace("N4", "X4").replace("N5", "X5"), "2 of the first 4 candidates are not in news.tsv"),
-        ("news.tsv", None, "missing"),
+        (
+            "news.tsv",
+            NEWS.replace("N4", "X4").replace("N5", "X5"),
+            "50.0% of the candidates (fifth column) are in no news.tsv",
+        ),
+        ("news.tsv", None, "no news.tsv in it"),
     ],
 )
 def test_damaged_text(download, file, text, message):
@@ -160,14 +173,14 @@ def test_unlabelled_and_unnamed_data_is_checked_for_format(tmp_path):
     (tmp_path / "test" / "news.tsv").write_text(NEWS)
     (tmp_path / "test" / "behaviors.tsv").write_text(BEHAVIOURS.replace("-0", "").replace("-1", "").rstrip("\n"))
     findings = verify_download(tmp_path)
-    assert [(f.level, f.message) for f in findings] == [("ok", "2 rows"), ("ok", "6 rows")]
+    assert [(f.level, f.message) for f in findings] == [("ok", "6 rows"), ("ok", "2 rows")]
 
 
 def test_a_byte_order_mark_is_no_part_of_an_id(download):
     path = download / "MINDlarge_train" / "news.tsv"
     path.write_text(NEWS.replace("N0", "N9", 1).replace("N2", "N0", 1).replace("N9", "N2", 1), encoding="utf-8-sig")
     assert levels(verify_download(download / "MINDlarge_train")) == {"ok", "warning"}
-    assert not [f for f in verify_download(download) if "not in news.tsv" in f.message]
+    assert not [f for f in verify_download(download) if "no news.tsv" in f.message]
 
 
 def test_zips_of_other_names_as_they_can_be_prepared(tmp_path):
@@ -175,16 +188,19 @@ def test_zips_of_other_names_as_they_can_be_prepared(tmp_path):
         archive.writestr("logs/news.tsv", NEWS)
         archive.writestr("logs/behaviors.tsv", BEHAVIOURS)
     for place in (tmp_path, tmp_path / "train.zip"):
-        (finding,) = verify_download(place)
-        assert finding.level == "ok" and finding.where.endswith("train.zip") and "a sound zip" in finding.message
+        findings = verify_download(place)
+        assert [(f.level, f.where.rpartition("train.zip:")[2], f.message) for f in findings] == [
+            ("ok", "logs/news.tsv", "6 rows"),
+            ("ok", "logs/behaviors.tsv", "2 rows"),
+        ]
     (tmp_path / "more.zip").write_bytes(b"of something else")
     assert levels(verify_download(tmp_path)) == {"ok"}
     data = (tmp_path / "train.zip").read_bytes()
     (tmp_path / "train.zip").write_bytes(data.replace(b"golf", b"gulf", 1))
-    assert "train.zip: damaged" in the_error(verify_download(tmp_path))
+    assert "train.zip:logs/news.tsv: cannot be read (Bad CRC-32" in the_error(verify_download(tmp_path))
     with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
         archive.writestr("news.tsv", NEWS)
-    assert "train.zip: holds no behaviors.tsv" in the_error(verify_download(tmp_path))
+    assert "train.zip: no behaviors.tsv in it" in the_error(verify_download(tmp_path))
 
 
 # Prepared -------------------------------------------------------------------------------------------------------------

@@ -27,9 +27,10 @@ TRAINING = {
 def logged(finished, chain_yaml, tmp_path_factory):
     """Cache and stage 2 made again with the client on, and evaluated twice."""
     pytest.importorskip("wandb", reason="wandb is not installed")
-    output = tmp_path_factory.mktemp("logged") / "experiment"
+    output = tmp_path_factory.mktemp("logged") / "expériment"
     shutil.copytree(finished, output)
-    config = load_config(chain_yaml, [f"output={output / 'seed-0'}", "student.layers=1"])
+    settings = [f"output={output / 'seed-0'}", "student.layers=1"]
+    config = load_config(chain_yaml, settings)
     for name in ("cache", "stage2-1"):
         shutil.rmtree(output / "seed-0" / name)
     with pytest.MonkeyPatch.context() as patch:
@@ -41,7 +42,7 @@ def logged(finished, chain_yaml, tmp_path_factory):
         stage2.run(config, engine)
         results = evaluate(config, engine)
         (output / "seed-0" / "stage2-1" / "results.json").unlink()
-        evaluate(config, engine)
+        evaluate(load_config(chain_yaml, [*settings, "wandb.project=mine", "wandb.entity=me"]), engine)
     return config, results
 
 
@@ -51,7 +52,7 @@ def test_training_and_evaluation_are_one_run(logged):
     training, first, second = read_offline(run)
     assert training.run.run_id == first.run.run_id == second.run.run_id
     assert {part.run.job_type for part in (training, first, second)} == {"stage2"}
-    assert {part.run.run_group for part in (training, first, second)} == {"experiment"}
+    assert {part.run.run_group for part in (training, first, second)} == {"expériment"}
     for logged_, record in zip(training.history, read_metrics(run / "metrics.jsonl"), strict=False):
         assert set(logged_) >= TRAINING
         assert {key: logged_[key] for key in record} == pytest.approx(record)
@@ -63,6 +64,14 @@ def test_training_and_evaluation_are_one_run(logged):
     assert evaluation["samples"] == training.history[-1]["samples"]
     records = read_metrics(run / "metrics.jsonl")
     assert [one.get("eval/auc") for one in records] == [None] * 4 + [results["auc"]] * 2
+
+
+def test_who_evaluates_decides_where_tables_go(logged):
+    """Not the configuration of the run folder, which may be from elsewhere."""
+    config, _ = logged
+    training, first, second = read_offline(stage2.run_folder(config, DataSet.open(config)).path)
+    assert training.run.project == first.run.project == config.wandb.project != "mine"
+    assert (second.run.project, second.run.entity) == ("mine", "me")
 
 
 def test_tables_name_news(logged):
@@ -90,7 +99,7 @@ def test_lineage_leads_from_the_data_to_the_student(logged):
         part = read_offline(run.path)[0]
         used[run.stage] = {one.name: one for one in part.artifacts if one.use_after_commit}
         made[run.stage] = {one.name: one for one in part.artifacts if not one.use_after_commit}
-    dataset, prefix = f"data-{data.folder.name}", "experiment-seed-0"
+    dataset, prefix = f"data-{data.folder.name}", "exp_riment-seed-0"
     assert set(used["cache"]) == {dataset, f"{prefix}-teacher-0", f"{prefix}-teacher-1"}
     assert set(made["cache"]) == {f"{prefix}-cache"}
     assert set(used["stage2"]) == {dataset, f"{prefix}-stage1-1", f"{prefix}-cache"}

@@ -335,7 +335,20 @@ def test_secrets_of_a_url_are_left_out():
     [
         ("pipe:curl -s -H 'Authorization: Bearer secret' https://host/shard-{0..9}.tar", "pipe:..."),
         ("data.shards=pipe:KEY=secret aws s3 cp s3://bucket/shard-{0..9}.tar -", "data.shards=pipe:..."),
-        ("https://user:sec@ret@host/train@home/shard-{0..9}.tar", "https://host/train@home/shard-{0..9}.tar"),
+        ("https://user:sec@ret@host/train/shard-{0..9}.tar", "https://host/train/shard-{0..9}.tar"),
+        ("https://user:se/cr/et@host/x.tar", "https://...@host/x.tar"),
+        ("s3://KEYsecret/sec/ret@bucket/x.tar", "s3://...@bucket/x.tar"),
+        ("https://user:sec?ret@host/x.tar", "https://..."),
+        ("https://user:sec#ret@host/x.tar?y=z", "https://..."),
+        ("https://host/x.tar#token=secret", "https://host/x.tar"),
+        ("https://host/x.tar?mail=secret@host", "https://..."),
+        ("data.shards=user:secr/et@host:/x.tar", "data.shards=...@host:/x.tar"),
+        ("{pipe:cat secret1,pipe:cat secret2}/x.tar", "{pipe:..."),
+        ("[a.tar,{pipe:cat secret\n}]", "[a.tar,{pipe:..."),
+        ("{https://u:secret@a/x,https://u:se/cret@b/y}", "{https://...@b/y}"),
+        ("rows=[{set: [data.shards=pipe:cat secret]}]", "rows=[{set: [data.shards=pipe:..."),
+        ("runs/a@b/x-{0..9}.tar", "runs/a@b/x-{0..9}.tar"),
+        ("package:some_pipes/model", "package:some_pipes/model"),
     ],
 )
 def test_secrets_of_commands_and_odd_passwords_are_left_out(address, shown):
