@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests import engine_task as task
 from tests.lanes import missing
@@ -220,6 +222,21 @@ def test_any_engine_goes_on_from_anothers_checkpoint(source, target, ranks_then,
     out = on_ranks(ranks, _go_on, target, folder() / str(ranks_then) / source)[0]
     for name, value in expected.items():
         np.testing.assert_allclose(out[name], value, atol=1e-5, rtol=0, err_msg=name)
+
+
+def _reducers_at_the_end_of_the_group():
+    engine = make("ddp")
+    task.setup(engine)
+    task.steps(engine, 0, 2)
+    reducer, seen, destroy = weakref.ref(engine._wrapped), [], dist.destroy_process_group
+    dist.destroy_process_group = lambda: (seen.append(reducer() is None), destroy())
+    engine.close()
+    return seen
+
+
+def test_the_reducer_ends_before_its_group():
+    """As the group's last holder it waited for the group's threads with Python's lock: a hang at the end, now and then."""
+    assert on_ranks(2, _reducers_at_the_end_of_the_group) == [[True], [True]]
 
 
 def _gather_rows(name, sizes):

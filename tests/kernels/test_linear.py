@@ -48,11 +48,13 @@ def onednn() -> None:
 def test_without_gradients(autocast: bool, laid_out: bool, rows: int) -> None:
     x, weight, bias = draw(rows=rows)
     plain = F.linear(*rounded((x, weight, bias), autocast))
+    by_onednn = not autocast or BF16 in linear_module._onednn_dtypes()
     with torch.no_grad(), torch.autocast("cpu", BF16, enabled=autocast):
         matrix = lay_out(weight, x) if laid_out else weight
-        assert matrix.is_mkldnn == laid_out
+        assert matrix.is_mkldnn == (laid_out and by_onednn)
         found = [linear(x, matrix, bias), linear_gelu(x, matrix, bias)]
-    tolerance = 2**-8 if autocast else 1e-5
+    # Without bf16 instructions torch rounds the product before it adds the bias.
+    tolerance = (2**-8 if by_onednn else 2**-6) if autocast else 1e-5
     for one, wanted in zip(found, (plain, F.gelu(plain)), strict=True):
         assert one.dtype == (BF16 if autocast else torch.float32)
         torch.testing.assert_close(one.double(), wanted, rtol=tolerance, atol=tolerance)

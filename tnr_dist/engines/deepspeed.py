@@ -171,11 +171,6 @@ class DeepSpeedEngine(ProcessGroupEngine):
                     name: None if p is None else fresh[id(p)] for name, p in dict.items(part._parameters)
                 }
 
-    def close(self) -> None:
-        """See `Engine`."""
-        self._let_go()
-        super().close()
-
     def _let_go(self) -> None:
         if getattr(self, "_engine", None) is not None:
             self._engine.destroy()

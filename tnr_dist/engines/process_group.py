@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable
 
 import torch
@@ -63,6 +64,10 @@ class ProcessGroupEngine(EngineCore):
     def close(self) -> None:
         """See `Engine`."""
         self._answer = self._host = None
+        self._let_go()
+        # DDP's reducer holds the group. As its last holder, it would wait for the group's threads without giving up
+        # Python's lock, which a thread that drops a tensor may be waiting for. It goes first; it is part of a cycle.
+        gc.collect()
         if dist.is_initialized():
             dist.destroy_process_group()
 
