@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from tnr_dist.errors import InputError
 _WRITER = re.compile(r"\.([0-9a-f]{8})-(\d+)-[^.]*\.tmp$")  # in a temporary name: host and process
 _OLDER = re.compile(r"\.[a-z0-9_]{8}\.tmp$")  # earlier versions did not say
 _DAY = 86_400.0  # seconds
+_swept: set[Path] = set()  # folders that this process has looked at
 MOST_BYTES = 256 << 20  # of a file that is read whole; the index of 100 million impressions has 20 MiB
 
 
@@ -29,10 +31,14 @@ MOST_BYTES = 256 << 20  # of a file that is read whole; the index of 100 million
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
-    The temporary file or folder is removed on an error, so nothing half-written is ever left under the final name.
+    The temporary file or folder is removed on an error, so nothing half-written is ever left under the final name. What
+    killed processes have left in the folder goes when a process first writes there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        sweep(path.parent, older=False)
     # Who writes it stands in the name, so that what a killed process leaves can be told from what is being written.
     prefix = f".{path.name}.{_host()}-{os.getpid()}-"
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
@@ -78,19 +84,26 @@ def _give_mode(path: Path, mode: int) -> None:
             file.chmod(mode)
 
 
+@functools.cache
 def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """The host, and among its containers the one that numbers processes as this one does."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, *, older: bool = True) -> None:
     """Remove what killed processes were just writing into `folder` with `atomic_path`, and leave what live ones write.
 
-    A process on another host cannot be asked: what it writes is left alone for a day.
+    A process on another host cannot be asked: what it writes is left alone for a day. With `older` what earlier versions
+    left goes, too; other programs may name their files alike.
     """
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             writer, changed = _WRITER.search(path.name), path.lstat().st_mtime
-            if writer is None and not _OLDER.search(path.name):
+            if writer is None and not (older and _OLDER.search(path.name)):
                 continue
             if writer is not None and (
                 _writes(int(writer[2]), changed) if writer[1] == _host() else time.time() - changed < _DAY

@@ -1,11 +1,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tnr_dist import files
 from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, read_json, read_text, sweep, write_json
+from tnr_dist.files import atomic_path, read_json, read_text, sweep, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -54,6 +56,29 @@ def test_what_is_no_plain_file_of_some_length_is_one_line(tmp_path):
 
 
 WRITE = "import sys, time, tnr_dist.files as f\nwith f.atomic_path(sys.argv[1]) as t:\n t.write_text('half')\n print('here', flush=True)\n sys.stdin.read()"
+
+
+@pytest.mark.parametrize("space", ["the same", "another"])
+def test_a_killed_writers_file_goes_at_the_next_start(tmp_path, space, monkeypatch):
+    """Whatever was written: a shard, a segment of frozen states, a submission. Another container counts its own processes."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(tmp_path / "prediction.zip")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writer.stdout.readline() == b"here\n"
+    writer.kill()
+    writer.communicate()
+    (left,) = tmp_path.iterdir()
+    if space == "another":
+        monkeypatch.setattr(Path, "readlink", lambda path: Path("pid:[1]"))
+    own = tmp_path / ".report.abcd1234.tmp"
+    own.write_text("of another program")
+    for _ in range(2):  # once a process, and only what lies there then
+        files._swept.discard(tmp_path)
+        files._host.cache_clear()
+        write_text(tmp_path / "results.json", "x")
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {"results.json", own.name} | ({left.name} if space == "another" else set())
+    files._host.cache_clear()
 
 
 def test_what_killed_processes_left_is_swept_and_what_live_ones_write_is_not(tmp_path):

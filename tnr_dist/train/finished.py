@@ -22,6 +22,7 @@ _FILES = (
     "environment.json",
     "metrics.jsonl",
 )
+_RECORDS = ("environment.json", "metrics.jsonl")  # of what was done; no stage, evaluation or export reads them
 _GROWS = ("metrics.jsonl",)  # `tnr evaluate` adds to it
 
 _warned: set[Path] = set()
@@ -54,10 +55,14 @@ def check_file(run: Path, name: str) -> None:
 
 
 def check_run(run: Path) -> None:
-    """`check_file` of every file of a finished run."""
+    """`check_file` of every file of a finished run; of damage to what nothing is made from it is said only."""
     done = read_done(run, "training")
     files = done.get("files")
-    _check(run, list(files) if isinstance(files, dict) else ["model.safetensors"], done)
+    names = list(files) if isinstance(files, dict) else ["model.safetensors"]
+    _check(run, [name for name in names if name not in _RECORDS], done)
+    for name in _RECORDS:
+        if name in names and (found := damage(run, name, done)):
+            warn_once(run / name, f"{found}; no result depends on it")
 
 
 def _check(run: Path, names: list[str], done: dict[str, Any]) -> None:

@@ -163,6 +163,19 @@ def test_twenty_flipped_bits_are_noticed(world, name, capsys):
     assert unnoticed(world, name, 20, capsys) == []
 
 
+@pytest.mark.parametrize("name", ["environment.json", "metrics.jsonl"])
+def test_a_damaged_record_does_not_cost_the_training(world, name, capsys, monkeypatch):
+    """It is said, and no more: nothing is made from it."""
+    monkeypatch.setattr(finished, "_warned", set())
+    sound = flip(world.student / name, 77)
+    try:
+        stage2.run(world.config, DDPEngine("cpu", 1))
+        said = capsys.readouterr().err
+        assert f"{world.student / name}: damaged" in said and f"{world.student}: complete, skipped" in said
+    finally:
+        (world.student / name).write_bytes(sound)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt", "config.json"])
 def test_a_plm_with_a_flipped_bit_is_another_plm(world, name):
     """A plain folder states no digests: what is made from it holds one of the whole."""
