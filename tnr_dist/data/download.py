@@ -227,8 +227,7 @@ def _check_behaviours(
             path = source.path
             if source.member:
                 path = Path(work) / "behaviors.tsv"
-                with path.open("wb") as out:
-                    out.writelines(source.pieces())
+                _unpack(source, path)
             account = judge_behaviours(path, lookup, str(source))
         except InputError as error:
             return [_finding(error, str(source), _advice(str(error), name))]
@@ -240,6 +239,16 @@ def _check_behaviours(
         elif whole and account.unknown_candidates:
             findings.append(_some_unknown(source, account))
     return findings
+
+
+def _unpack(source: Source, path: Path) -> None:
+    try:
+        with path.open("wb") as out:
+            out.writelines(source.pieces())
+    except OSError as error:
+        raise InputError(
+            f"{source}: cannot be unpacked to {path.parent} ({error.strerror}); TMPDIR names another place"
+        ) from None
 
 
 def _some_unknown(source: Source, account: Account) -> Finding:

@@ -171,7 +171,11 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
         # A download is often one folder deeper than expected (MIND/MINDlarge_train/...): look there too.
         for depth in ("*", "*/*"):
             named = [(split_of(path.name), path) for path in sorted(folder.glob(depth))]
-            places = [(split, path) for split, path in named if split and (path.is_dir() or path.suffix == ".zip")]
+            places = [
+                (split, path)
+                for split, path in named
+                if split and (path.is_dir() or (path.suffix == ".zip" and path.is_file()))
+            ]
             splits = _splits_among(places, folder)
             if splits:
                 break
@@ -200,6 +204,9 @@ def _splits_among(places: list[tuple[str, Path]], folder: Path) -> dict[str, Raw
             if len(sources) > 1:
                 listed = " and ".join(str(source) for source in sources[:2])
                 raise InputError(f"{path}: {len(sources)} files {name}, {listed}; keep one")
+        for (source,) in files.values():
+            if not source.path.is_file():  # a pipe or a device has no end
+                raise InputError(f"{source.path}: no file, or not a regular one")
         if split in splits:
             # The folder and the zip it was extracted from may lie side by side; the folder is faster to read.
             if chosen[split].is_dir() == path.is_dir() or not _same_name(chosen[split], path):

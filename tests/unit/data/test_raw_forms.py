@@ -6,6 +6,7 @@ damaged at random.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import zipfile
@@ -184,6 +185,33 @@ def test_the_odd_line_of_news_is_named(train, plm, tmp_path, line, column):
         f"news.tsv, line {line}: 9 tab-separated columns, expected 8 as in most rows (a tab inside a text?)"
     )
     assert first_error(train.parent) == said
+
+
+def test_of_two_rows_the_one_like_minds_is_right(train, plm, tmp_path):
+    lines = (train / "news.tsv").read_text().splitlines(True)[:2]
+    (train / "news.tsv").write_text(lines[0].replace("\tsports\t", "\tspo\trts\t") + lines[1])
+    assert "news.tsv, line 1: 9 tab-separated columns, expected 8" in refusal(train.parent, plm, tmp_path / "out")
+
+
+@pytest.mark.parametrize("sign", [":", "_", "|", "="])
+def test_another_sign_of_labels_is_guessed(train, plm, tmp_path, sign):
+    change(train / "behaviors.tsv", lambda text: text.replace("-0", f"{sign}0").replace("-1", f"{sign}1"))
+    said = refusal(train.parent, plm, tmp_path / "out")
+    assert "(fifth column)" in said and f"labels seem to follow a {sign!r}, '-' is expected" in said
+    assert first_error(train.parent) == said
+
+
+@pytest.mark.parametrize("name", ["news.tsv", "behaviors.tsv"])
+def test_what_is_no_file_is_not_waited_for(train, plm, tmp_path, name):
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()):
+        (train / name).unlink()
+        make(train / name)
+        said = refusal(train.parent, plm, tmp_path / "out")
+        assert said.endswith(f"{name}: no file, or not a regular one") and first_error(train.parent) == said
+        if (train / name).is_dir():
+            (train / name).rmdir()
+    os.mkfifo(train.parent / "dev.zip")
+    assert "regular" not in first_error(train.parent)
 
 
 @pytest.mark.parametrize(("separator", "said"), [("|", "'|'"), (";", "';'"), (",", "','"), ("    ", "spaces")])
