@@ -25,7 +25,7 @@ _SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "d
 # What zipfile raises for damaged, truncated, encrypted or unsupported archives, beside what any file raises.
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError, OSError, struct.error)
 #: Bytes of a news.tsv, which is read whole, and of a behaviors.tsv, which a zip's is unpacked to.
-MOST_BYTES = {"news.tsv": 4 << 30, "behaviors.tsv": 64 << 30}
+MOST_BYTES = {"news.tsv": 2 << 30, "behaviors.tsv": 64 << 30}
 #: A larger member of a zip is not expected to unpack to more than this many times its packed size: MIND's are 3 to 5.
 MOST_EXPANSION = 200
 _LOOKED_AT = 10_000  # names in a folder where something is missing
@@ -103,10 +103,16 @@ def split_of(name: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _packed(name: str) -> str:
+def unpack_command(name: str) -> str:
     """The command that unpacks a file of this name; '' for one that is not packed."""
     ending = Path(name).suffix.lower()
     return "tar xf" if re.search(r"(?i)\.tar(\.\w+)?$", name) else _UNPACK.get(ending, "")
+
+
+def check_not_packed(path: Path) -> None:
+    """Raise InputError for a file that is packed in another way than as a zip."""
+    if path.suffix != ".zip" and (command := unpack_command(path.name)):
+        raise InputError(f"{path}: a packed file; unpack it ({command} {path.name})")
 
 
 def _found_instead(names: Iterable[str], missing: str = "") -> str:
@@ -119,7 +125,7 @@ def _found_instead(names: Iterable[str], missing: str = "") -> str:
         wanted = _NAMES[0] if like[1].lower() == "news" else _NAMES[1]
         if missing not in ("", wanted):
             continue
-        if command := _packed(last):
+        if command := unpack_command(last):
             return f"; found {name}: unpack it ({command} {last})"
         return f"; found {name}: it must be tab-separated text and be called {wanted}"
     return ""
@@ -141,6 +147,7 @@ def _files_of(path: Path) -> dict[str, list[Source]]:
         for name, sources in found.items():
             sources += [Source(p) for p in sorted(path.rglob(name))]
         return found
+    check_not_packed(path)
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
@@ -180,8 +187,13 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
             if splits:
                 break
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if (split := split_of(path.name)) and split not in splits and path.suffix != ".zip" and _packed(path.name):
-            raise InputError(f"{folder}: found {path.name}: unpack it ({_packed(path.name)} {path.name})")
+        if (
+            (split := split_of(path.name))
+            and split not in splits
+            and path.suffix != ".zip"
+            and unpack_command(path.name)
+        ):
+            raise InputError(f"{folder}: found {path.name}: unpack it ({unpack_command(path.name)} {path.name})")
     if not splits:
         found = _found_instead(_names_in(folder))
         raise InputError(f"{folder}: no news.tsv and behaviors.tsv found{found or _EXPECTED}")

@@ -385,6 +385,18 @@ def test_a_packed_split_beside_others_is_not_passed_over(train, plm, tmp_path):
     assert "dev: no news.tsv and behaviors.tsv in it; found news.tsv.gz" in refusal(train.parent, plm, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["MINDsmall_train.tar.gz", "train.7z", "corpus.tsv.gz"])
+def test_a_packed_file_as_input_is_to_be_unpacked(train, plm, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"x" * 100)
+    if name.startswith("corpus"):
+        with pytest.raises(InputError, match=r"corpus.tsv.gz: a packed file; unpack it \(gunzip corpus.tsv.gz\)"):
+            prepared(train.parent, plm, tmp_path / "out", corpus=str(path))
+    else:
+        said = refusal(path, plm, tmp_path / "out")
+        assert f"{name}: a packed file; unpack it (" in said and first_error(path) == said
+
+
 @pytest.mark.parametrize("name", ["Behaviors.TSV", "behaviours.tsv", "behaviors.csv", "behaviors.txt"])
 def test_files_of_other_names_are_named(train, plm, tmp_path, name):
     (train / "behaviors.tsv").rename(train / name)
