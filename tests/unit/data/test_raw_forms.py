@@ -488,6 +488,14 @@ def test_ids_that_would_be_written_otherwise_are_refused(train, plm, tmp_path, t
     assert first_error(train.parent) == said
 
 
+def test_a_byte_order_mark_inside_a_file_is_refused_in_every_line(train, plm, tmp_path):
+    lines = (train / "behaviors.tsv").read_text().splitlines(True)
+    for line in range(2, 41, 3):
+        (train / "behaviors.tsv").write_text("".join([*lines[: line - 1], "\ufeff" + lines[line - 1], *lines[line:]]))
+        said = refusal(train.parent, plm, tmp_path / "out")
+        assert f"behaviors.tsv, line {line}: impression id" in said and first_error(train.parent) == said
+
+
 @pytest.mark.parametrize("text", ["N3 ", " N3", "N 3"])
 def test_news_ids_with_spaces_are_refused(train, plm, tmp_path, text):
     change(train / "news.tsv", lambda rows: rows.replace("N3\t", f"{text}\t", 1))
