@@ -18,7 +18,7 @@ _NAMES: dict[str, set[str]] = {
     "id": {"id", "ids", "nid", "newsid", "docid", "documentid", "itemid", "articleid", "storyid", "item", "article", "doc"},
     "category": {"category", "categories", "cat", "topic", "section", "vertical", "maincategory", "genre"},
     "subcategory": {"subcategory", "subcategories", "subcat", "subtopic", "subsection", "subvertical"},
-    "title": {"title", "titles", "headline", "heading"},
+    "title": {"title", "titles", "headline", "heading", "name", "titletext"},
     "abstract": {"abstract", "abstracts", "summary", "description", "snippet", "lead", "teaser", "subtitle"},
     "url": {"url", "urls", "link", "uri"},
     "title_entities": {"titleentities", "titleentity", "entities"},
@@ -108,8 +108,9 @@ def check_columns(data: bytes, least: int, exactly: int | None, where: str, firs
     tabs = np.searchsorted(np.flatnonzero(text == 9), ends)
     counts = np.diff(tabs, prepend=0) + 1
     seen = np.bincount(counts)
-    # Of two numbers that are as frequent the larger one: rows are cut short more often than they grow.
-    usual = exactly or int(len(seen) - 1 - np.argmax(seen[::-1]))
+    # Of numbers that are as frequent MIND's own, else the larger one: rows are cut short more often than they grow.
+    most = np.flatnonzero(seen == seen.max())
+    usual = exactly or next((one for one in (len(NEWS_COLUMNS), 5) if one in most), int(most[-1]))
     if usual < least or (exactly and not seen[exactly : exactly + 1].any()):
         count = int(len(seen) - 1 - np.argmax(seen[::-1]))
         line = int(np.argmax(counts == count))

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from tnr_dist.data.mind import check_no_empty_line, check_text, chunks_of, parse_tsv
 from tnr_dist.data.parquet import open_parquet, read_batches
+from tnr_dist.data.raw_files import check_not_packed
 from tnr_dist.data.tokens import TableWriter, batched, gather_rows, join_rows, read_table, token_dtype
 from tnr_dist.data.words import hash_strings
 from tnr_dist.errors import InputError
@@ -52,6 +53,7 @@ def read_corpus(path: Path, size: int = 1 << 24) -> Iterator[pa.Table]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such corpus file")
+    check_not_packed(path)
     if path.suffix == ".parquet":
         yield from _read_parquet(path)
         return

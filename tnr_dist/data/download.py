@@ -211,35 +211,48 @@ def _check_rows(folder: Path, splits: dict[str, RawSplit], published: set[Path])
             )
     news = union_news(tables)[0]["id"] if tables else pa.chunked_array([], pa.large_string())
     lookup = NewsLookup(news.combine_chunks())
+    shares: list[Finding] = []  # what concerns whole splits comes after all rows, as it does in `prepare`
     for split, raw in splits.items():
         if raw.behaviors.path not in published:
             # Without all news nothing can be said of which are unknown.
-            findings += _check_behaviours(split, raw.behaviors, folder, lookup, news, len(tables) == len(splits))
-    return findings
+            rows, share = _check_behaviours(split, raw.behaviors, folder, lookup, news, len(tables) == len(splits))
+            findings.append(rows)
+            shares += share
+    return findings + shares
 
 
 def _check_behaviours(
     split: str, source: Source, folder: Path, lookup: NewsLookup, news: pa.ChunkedArray, whole: bool
-) -> list[Finding]:
+) -> tuple[Finding, list[Finding]]:
+    """What is found of the rows one by one, and of all of them together."""
     name = _canonical(_below(source.path, folder))
     with tempfile.TemporaryDirectory(prefix="tnr-verify-") as work:
         try:
             path = source.path
             if source.member:
                 path = Path(work) / "behaviors.tsv"
-                with path.open("wb") as out:
-                    out.writelines(source.pieces())
+                _unpack(source, path)
             account = judge_behaviours(path, lookup, str(source))
         except InputError as error:
-            return [_finding(error, str(source), _advice(str(error), name))]
-        findings = [_rows_of(source, account.impressions, folder)]
+            return _finding(error, str(source), _advice(str(error), name)), []
+        shares = []
         if whole and (fault := account_fault(account, split, str(source), MOST_UNKNOWN, texts_of(path), news)):
             advice = "take news.tsv and behaviors.tsv from the same source, whole"
             advice = "separate news by spaces" if "spaces are expected" in fault else advice
-            findings.append(_finding(InputError(fault), str(source), advice))
+            shares.append(_finding(InputError(fault), str(source), advice))
         elif whole and account.unknown_candidates:
-            findings.append(_some_unknown(source, account))
-    return findings
+            shares.append(_some_unknown(source, account))
+    return _rows_of(source, account.impressions, folder), shares
+
+
+def _unpack(source: Source, path: Path) -> None:
+    try:
+        with path.open("wb") as out:
+            out.writelines(source.pieces())
+    except OSError as error:
+        raise InputError(
+            f"{source}: cannot be unpacked to {path.parent} ({error.strerror}); TMPDIR names another place"
+        ) from None
 
 
 def _some_unknown(source: Source, account: Account) -> Finding:

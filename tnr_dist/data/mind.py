@@ -5,6 +5,7 @@ Quotes are literal characters, not CSV quoting; histories and abstracts may be e
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -316,6 +317,8 @@ def parse_behaviours(data: bytes, rows: np.ndarray, where: str) -> pa.Table:
     `rows` are the 0-based line numbers. Raises InputError naming file and line of a bad value.
     """
     lines = rows + 1
+    if data.startswith(codecs.BOM_UTF8):  # the parser leaves one out, wherever in the file these rows are from
+        data = codecs.BOM_UTF8 + data
     table = parse_tsv(data, BEHAVIOUR_COLUMNS, where, lines)
     ids = _impression_ids(table["impression_id"], lines, where)
     nobody = np.flatnonzero(pc.equal(table["user"], "").to_numpy())

@@ -15,6 +15,8 @@ from tnr_dist.errors import InputError
 MOST_ROWS = 100_000_000
 MOST_TEXT = 16 << 20
 MOST_BATCH = 1 << 30
+#: Bytes of the columns of a table that is read whole.
+MOST_TABLE = 16 << 30
 #: A larger group of rows is not expected to unpack to more than this many times its packed size.
 MOST_EXPANSION = 200
 _SMALL = 1 << 30  # bytes, whatever their expansion
@@ -45,6 +47,20 @@ def open_parquet(path: Path) -> pq.ParquetFile:
                 "times as many"
             )
     return file
+
+
+def read_table(path: Path, columns: list[str]) -> pa.Table:
+    """Some columns of a whole file. Raises InputError as `open_parquet` and `read_batches`, and for a missing column."""
+    file = open_parquet(path)
+    if missing := [name for name in columns if name not in file.schema_arrow.names]:
+        raise InputError(f"{path}: no column {missing[0]}")
+    tables, size = [], 0
+    for table in read_batches(file, columns, str(path)):
+        tables.append(table)
+        size += table.nbytes
+        if size > MOST_TABLE:
+            raise InputError(f"{path}: stands for more than {MOST_TABLE:,} bytes")
+    return pa.concat_tables(tables) if tables else file.read(columns)
 
 
 def read_batches(file: pq.ParquetFile, columns: list[str], where: str) -> Iterator[pa.Table]:

@@ -25,7 +25,7 @@ _SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "d
 # What zipfile raises for damaged, truncated, encrypted or unsupported archives, beside what any file raises.
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError, OSError, struct.error)
 #: Bytes of a news.tsv, which is read whole, and of a behaviors.tsv, which a zip's is unpacked to.
-MOST_BYTES = {"news.tsv": 4 << 30, "behaviors.tsv": 64 << 30}
+MOST_BYTES = {"news.tsv": 2 << 30, "behaviors.tsv": 64 << 30}
 #: A larger member of a zip is not expected to unpack to more than this many times its packed size: MIND's are 3 to 5.
 MOST_EXPANSION = 200
 _LOOKED_AT = 10_000  # names in a folder where something is missing
@@ -103,10 +103,16 @@ def split_of(name: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _packed(name: str) -> str:
+def unpack_command(name: str) -> str:
     """The command that unpacks a file of this name; '' for one that is not packed."""
     ending = Path(name).suffix.lower()
     return "tar xf" if re.search(r"(?i)\.tar(\.\w+)?$", name) else _UNPACK.get(ending, "")
+
+
+def check_not_packed(path: Path) -> None:
+    """Raise InputError for a file that is packed in another way than as a zip."""
+    if path.suffix != ".zip" and (command := unpack_command(path.name)):
+        raise InputError(f"{path}: a packed file; unpack it ({command} {path.name})")
 
 
 def _found_instead(names: Iterable[str], missing: str = "") -> str:
@@ -119,7 +125,7 @@ def _found_instead(names: Iterable[str], missing: str = "") -> str:
         wanted = _NAMES[0] if like[1].lower() == "news" else _NAMES[1]
         if missing not in ("", wanted):
             continue
-        if command := _packed(last):
+        if command := unpack_command(last):
             return f"; found {name}: unpack it ({command} {last})"
         return f"; found {name}: it must be tab-separated text and be called {wanted}"
     return ""
@@ -141,6 +147,7 @@ def _files_of(path: Path) -> dict[str, list[Source]]:
         for name, sources in found.items():
             sources += [Source(p) for p in sorted(path.rglob(name))]
         return found
+    check_not_packed(path)
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
@@ -171,13 +178,22 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
         # A download is often one folder deeper than expected (MIND/MINDlarge_train/...): look there too.
         for depth in ("*", "*/*"):
             named = [(split_of(path.name), path) for path in sorted(folder.glob(depth))]
-            places = [(split, path) for split, path in named if split and (path.is_dir() or path.suffix == ".zip")]
+            places = [
+                (split, path)
+                for split, path in named
+                if split and (path.is_dir() or (path.suffix == ".zip" and path.is_file()))
+            ]
             splits = _splits_among(places, folder)
             if splits:
                 break
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if (split := split_of(path.name)) and split not in splits and path.suffix != ".zip" and _packed(path.name):
-            raise InputError(f"{folder}: found {path.name}: unpack it ({_packed(path.name)} {path.name})")
+        if (
+            (split := split_of(path.name))
+            and split not in splits
+            and path.suffix != ".zip"
+            and unpack_command(path.name)
+        ):
+            raise InputError(f"{folder}: found {path.name}: unpack it ({unpack_command(path.name)} {path.name})")
     if not splits:
         found = _found_instead(_names_in(folder))
         raise InputError(f"{folder}: no news.tsv and behaviors.tsv found{found or _EXPECTED}")
@@ -200,6 +216,9 @@ def _splits_among(places: list[tuple[str, Path]], folder: Path) -> dict[str, Raw
             if len(sources) > 1:
                 listed = " and ".join(str(source) for source in sources[:2])
                 raise InputError(f"{path}: {len(sources)} files {name}, {listed}; keep one")
+        for (source,) in files.values():
+            if not source.path.is_file():  # a pipe or a device has no end
+                raise InputError(f"{source.path}: no file, or not a regular one")
         if split in splits:
             # The folder and the zip it was extracted from may lie side by side; the folder is faster to read.
             if chosen[split].is_dir() == path.is_dir() or not _same_name(chosen[split], path):

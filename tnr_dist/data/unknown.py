@@ -44,6 +44,8 @@ def describe_unknown(texts: Iterable[str], known: Container[str], labelled: bool
             if is_known(word):
                 continue
             first = first or word
+            if not labelled and word[-1] in "01" and word[:-2] in known:
+                return f"such as {_cut(word)!r}; labels seem to follow a {word[-2]!r}, '-' is expected"
             for separator in _SEPARATORS:
                 parts = [part for part in word.split(separator) if part]
                 if parts and parts != [word] and 2 * sum(map(is_known, parts)) > len(parts):

@@ -7,7 +7,7 @@ import pytest
 
 from tnr_dist.data import parquet
 from tnr_dist.data.corpus import read_corpus
-from tnr_dist.data.parquet import open_parquet, read_batches
+from tnr_dist.data.parquet import open_parquet, read_batches, read_table
 from tnr_dist.errors import InputError
 
 
@@ -65,3 +65,15 @@ def test_a_billion_rows_are_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "c.parquet", pa.table({"title": ["t"] * 1001, "body": ["b"] * 1001}))
     with pytest.raises(InputError, match="1,001 rows; at most 1,000 are read"):
         list(read_corpus(path))
+
+
+def test_a_whole_table(tmp_path, monkeypatch):
+    table = pa.table({"id": [f"N{i}" for i in range(5000)], "n": np.arange(5000)})
+    path = write(tmp_path / "t.parquet", table)
+    assert read_table(path, ["id", "n"]).to_pydict() == table.to_pydict()
+    assert read_table(write(tmp_path / "e.parquet", table.slice(0, 0)), ["id"]).num_rows == 0
+    with pytest.raises(InputError, match=r"t\.parquet: no column title"):
+        read_table(path, ["title"])
+    monkeypatch.setattr(parquet, "MOST_TABLE", 20_000)
+    with pytest.raises(InputError, match="stands for more than 20,000 bytes"):
+        read_table(path, ["id"])

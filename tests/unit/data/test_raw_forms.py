@@ -6,6 +6,7 @@ damaged at random.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import zipfile
@@ -186,6 +187,33 @@ def test_the_odd_line_of_news_is_named(train, plm, tmp_path, line, column):
     assert first_error(train.parent) == said
 
 
+def test_of_two_rows_the_one_like_minds_is_right(train, plm, tmp_path):
+    lines = (train / "news.tsv").read_text().splitlines(True)[:2]
+    (train / "news.tsv").write_text(lines[0].replace("\tsports\t", "\tspo\trts\t") + lines[1])
+    assert "news.tsv, line 1: 9 tab-separated columns, expected 8" in refusal(train.parent, plm, tmp_path / "out")
+
+
+@pytest.mark.parametrize("sign", [":", "_", "|", "="])
+def test_another_sign_of_labels_is_guessed(train, plm, tmp_path, sign):
+    change(train / "behaviors.tsv", lambda text: text.replace("-0", f"{sign}0").replace("-1", f"{sign}1"))
+    said = refusal(train.parent, plm, tmp_path / "out")
+    assert "(fifth column)" in said and f"labels seem to follow a {sign!r}, '-' is expected" in said
+    assert first_error(train.parent) == said
+
+
+@pytest.mark.parametrize("name", ["news.tsv", "behaviors.tsv"])
+def test_what_is_no_file_is_not_waited_for(train, plm, tmp_path, name):
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()):
+        (train / name).unlink()
+        make(train / name)
+        said = refusal(train.parent, plm, tmp_path / "out")
+        assert said.endswith(f"{name}: no file, or not a regular one") and first_error(train.parent) == said
+        if (train / name).is_dir():
+            (train / name).rmdir()
+    os.mkfifo(train.parent / "dev.zip")
+    assert "regular" not in first_error(train.parent)
+
+
 @pytest.mark.parametrize(("separator", "said"), [("|", "'|'"), (";", "';'"), (",", "','"), ("    ", "spaces")])
 @pytest.mark.parametrize("name", ["news.tsv", "behaviors.tsv"])
 def test_another_separator_of_columns_is_guessed(train, plm, tmp_path, separator, said, name):
@@ -357,6 +385,18 @@ def test_a_packed_split_beside_others_is_not_passed_over(train, plm, tmp_path):
     assert "dev: no news.tsv and behaviors.tsv in it; found news.tsv.gz" in refusal(train.parent, plm, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["MINDsmall_train.tar.gz", "train.7z", "corpus.tsv.gz"])
+def test_a_packed_file_as_input_is_to_be_unpacked(train, plm, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"x" * 100)
+    if name.startswith("corpus"):
+        with pytest.raises(InputError, match=r"corpus.tsv.gz: a packed file; unpack it \(gunzip corpus.tsv.gz\)"):
+            prepared(train.parent, plm, tmp_path / "out", corpus=str(path))
+    else:
+        said = refusal(path, plm, tmp_path / "out")
+        assert f"{name}: a packed file; unpack it (" in said and first_error(path) == said
+
+
 @pytest.mark.parametrize("name", ["Behaviors.TSV", "behaviours.tsv", "behaviors.csv", "behaviors.txt"])
 def test_files_of_other_names_are_named(train, plm, tmp_path, name):
     (train / "behaviors.tsv").rename(train / name)
@@ -446,6 +486,14 @@ def test_ids_that_would_be_written_otherwise_are_refused(train, plm, tmp_path, t
     said = refusal(train.parent, plm, tmp_path / "out")
     assert f"behaviors.tsv, line 41: impression id {text!r} is not a whole number" in said
     assert first_error(train.parent) == said
+
+
+def test_a_byte_order_mark_inside_a_file_is_refused_in_every_line(train, plm, tmp_path):
+    lines = (train / "behaviors.tsv").read_text().splitlines(True)
+    for line in range(2, 41, 3):
+        (train / "behaviors.tsv").write_text("".join([*lines[: line - 1], "\ufeff" + lines[line - 1], *lines[line:]]))
+        said = refusal(train.parent, plm, tmp_path / "out")
+        assert f"behaviors.tsv, line {line}: impression id" in said and first_error(train.parent) == said
 
 
 @pytest.mark.parametrize("text", ["N3 ", " N3", "N 3"])
