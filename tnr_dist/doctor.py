@@ -457,4 +457,4 @@ def _runs(output: Path) -> Iterator[Finding]:
             yield Finding("error", "runs", f"{run / name}: {found}", advice)
         intact += not faults
     if intact:
-        yield Finding("ok", "runs", f"{output}: {intact} finished, all their files intact")
+        yield Finding("ok", "runs", f"{output}: {intact} finished, their models, configurations and records intact")

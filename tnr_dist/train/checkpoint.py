@@ -180,7 +180,7 @@ class Checkpoints:
                     raise InputError(f"{path / 'state.json'}: is of step {state['step']}")
                 names = dict.fromkeys(("model", "optimizer", *state["sha256"]))
                 return state, {name: load_file(path / f"{name}.safetensors") for name in names}
-            except (InputError, OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
+            except (InputError, OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
                 if self.engine.environment.rank == 0:
                     say(f"checkpoint {path} is not used: {error}; trying the one before")
         return None

@@ -264,6 +264,9 @@ def test_checkpoints_with_a_flipped_bit_give_way_to_the_one_before(tmp_path, cap
             found = checkpoints.load_newest("x")
             path.write_bytes(sound)
             assert found["step"] == 3 and str(path.parent) in capsys.readouterr().err, (path.name, bit)
+    state = tmp_path / "6" / "state.json"
+    state.write_text(state.read_text().replace("12.345678901234567", "NaN"))
+    assert checkpoints.load_newest("x")["step"] == 3
 
 
 def test_unfinished_runs_and_caches_with_a_flipped_bit_are_not_gone_on_with(world, tmp_path):
