@@ -87,8 +87,10 @@ def data_stats(folder: Annotated[Path, typer.Argument(help="Prepared data set.")
 
 
 @app.command("verify")
-def data_verify(folder: Annotated[Path, typer.Argument(help="A MIND download, or a prepared data set.")]) -> None:
-    """Check a MIND download (hashes, row counts) or a prepared data set (hashes, counts, offsets)."""
+def data_verify(
+    folder: Annotated[Path, typer.Argument(help="Folder or zip of raw files, or a prepared data set.")],
+) -> None:
+    """Check raw files, as `prepare` reads them (MIND's by hashes and row counts too), or a prepared data set (hashes, counts, offsets)."""
     from tnr_dist.data.verify import verify_download, verify_prepared
 
     if not folder.exists():

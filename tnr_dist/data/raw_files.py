@@ -36,6 +36,9 @@ _UNPACK = {
     ".tar": "tar xf", ".tgz": "tar xf", ".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".lzma": "unlzma",
     ".zst": "unzstd", ".lz4": "unlz4", ".z": "uncompress", ".7z": "7z x", ".rar": "unrar x", ".zip": "unzip",
 }  # fmt: skip
+_PACKED_SPLIT = re.compile(
+    rf"(?i)(?:MIND(?:large|small)?[_-]?)?({'|'.join(_SPLIT_WORDS)})\.(?:tar(?:\.\w+)?|tgz|7z|rar)"
+)
 _LIKE = re.compile(r"(?i)(news|behaviou?rs?)\.")
 
 
@@ -187,12 +190,8 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
             if splits:
                 break
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if (
-            (split := split_of(path.name))
-            and split not in splits
-            and path.suffix != ".zip"
-            and unpack_command(path.name)
-        ):
+        # A split that lies there in another archive than a zip is not passed over.
+        if (named := _PACKED_SPLIT.fullmatch(path.name)) and _SPLIT_WORDS[named[1].lower()] not in splits:
             raise InputError(f"{folder}: found {path.name}: unpack it ({unpack_command(path.name)} {path.name})")
     if not splits:
         found = _found_instead(_names_in(folder))

@@ -380,6 +380,8 @@ def test_a_packed_split_beside_others_is_not_passed_over(train, plm, tmp_path):
     said = refusal(train.parent, plm, tmp_path / "out")
     assert "found MINDsmall_dev.tar.gz: unpack it (tar xf MINDsmall_dev.tar.gz)" in said
     (train.parent / "MINDsmall_dev.tar.gz").unlink()
+    (train.parent / "test_predictions.tar.gz").write_bytes(b"x")
+    assert refusal(train.parent, plm, tmp_path / "sound") == ""
     (train.parent / "dev").mkdir()
     (train.parent / "dev" / "news.tsv.gz").write_bytes(b"x")
     assert "dev: no news.tsv and behaviors.tsv in it; found news.tsv.gz" in refusal(train.parent, plm, tmp_path / "out")
