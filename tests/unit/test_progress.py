@@ -43,6 +43,7 @@ def test_on_a_narrow_terminal_the_note_goes_first(monkeypatch, title, width):
     monkeypatch.setattr(progress, "_stderr", Console(file=out, force_terminal=True, width=width))
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     with Bar(title, 3_383_656, "steps") as bar:
+        bar._start -= 1000
         bar.advance(1_234_567, note)
         lines = [bar.line(width, left).plain for left in (None, 1.0, 59.6, 754.0, 45296.0)]
     for line, left in zip(lines, ("-:--", "0:01", "1:00", "12:34", "12:34:56"), strict=True):

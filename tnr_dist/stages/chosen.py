@@ -10,7 +10,7 @@ from tnr_dist.files import read_json_object
 from tnr_dist.stages import stage2
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.targets import each_seed, row_folder, rows_of
-from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.train.runfolder import RunFolder, completed_id
 
 _MOST_NAMED = 4
 
@@ -46,6 +46,7 @@ def chosen_run(config: Config, data: DataSet, argument: str = "evaluate.run=") -
         )
     for run in (own, *students):
         if (run.plain / "complete.json").is_file():
+            completed_id(run.plain, run.stage)  # a damaged mark is said as such
             raise InputError(
                 f"{run.plain}: its run was made otherwise ({_differences(run)}); restore that, or add {argument}{run.plain}"
             )

@@ -196,8 +196,11 @@ def report(config: Config) -> None:
                 curves[f"{name}/seed-{one.seed}" if config.seeds > 1 else name] = whole
     out = base / "report"
     out.mkdir(parents=True, exist_ok=True)
+    text, page = results_markdown(table), out / "table.md"
+    if page.is_file() and page.read_text(encoding="utf-8", errors="replace") != text:
+        say(f"{page}: replaced, it was of other runs or results; those are kept")
     write_json(out / "table.json", table)
-    write_text(out / "table.md", results_markdown(table))
+    write_text(page, text)
     training_curves(curves, out / "training_curves.png")
     quality_vs_speed(table, out / "quality_vs_speed.png")
     split = config.evaluate.split

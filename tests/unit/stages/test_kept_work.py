@@ -67,6 +67,16 @@ def test_a_changed_setting_is_another_run_beside_the_finished_one(copy, chain_ya
     assert files(copy / "seed-0") == after
 
 
+def test_a_table_of_other_runs_is_not_replaced_without_a_word(copy, chain_yaml, capsys):
+    chain(chain_yaml, copy, OTHER)
+    said = []
+    for overrides in ([], [], [OTHER], []):
+        capsys.readouterr()
+        pipeline.report(load_config(chain_yaml, [f"output={copy}", *overrides]))
+        said.append("table.md: replaced, it was of other runs or results" in capsys.readouterr().err)
+    assert said == [False, False, True, True]
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(copy, chain_yaml, capsys, monkeypatch):
     shutil.rmtree(copy / "seed-0" / "finetune-1")
     (copy / "seed-0" / "teacher-1" / "complete.json").unlink()
