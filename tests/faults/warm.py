@@ -37,7 +37,9 @@ class _Forked(subprocess.Popen):  # type: ignore[type-arg]
         self, args: Any, executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any, cwd: Any, env: Any, *rest: Any
     ) -> None:
         command = [str(part) for part in args]
-        assert command[:3] == [sys.executable, "-m", "tnr_dist.cli"], command
+        if command[:3] != [sys.executable, "-m", "tnr_dist.cli"]:  # such as git, which is asked for the commit
+            super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest)  # type: ignore[misc]
+            return
         self.pid = os.fork()
         self._child_created = True
         if self.pid:
