@@ -629,7 +629,8 @@ def _fail(message: str, code: int) -> None:
     from tnr_dist.engines.local import first_to_say
 
     if os.environ.get("TNR_TRACEBACK"):
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     # A crash is said by every rank that it meets.
     if code != 2 or first_to_say(message):
         say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"))
