@@ -191,7 +191,7 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
                 break
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         # A split that lies there in another archive than a zip is not passed over.
-        if (named := _PACKED_SPLIT.fullmatch(path.name)) and _SPLIT_WORDS[named[1].lower()] not in splits:
+        if (match := _PACKED_SPLIT.fullmatch(path.name)) and _SPLIT_WORDS[match[1].lower()] not in splits:
             raise InputError(f"{folder}: found {path.name}: unpack it ({unpack_command(path.name)} {path.name})")
     if not splits:
         found = _found_instead(_names_in(folder))
