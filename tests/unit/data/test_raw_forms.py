@@ -376,9 +376,8 @@ def test_packed_files_are_named(train, plm, tmp_path, ending, names):
         (train / name).rename(train / f"{name}.{ending}")
     for place in (train, train.parent):
         said = refusal(place, plm, tmp_path / "out")
-        assert f"found {names[-1] if len(names) == 1 else 'behaviors.tsv'}.{ending}: unpack it (" in said.replace(
-            "train/", ""
-        )
+        found = [f"; found {name}.{ending}: unpack it (" for name in names]
+        assert [one in said for one in found] == [True] * len(names) and said.count("unpack it") == len(names)
         assert first_error(place) == said and "hf download" not in str(verify_download(place))
 
 
