@@ -640,7 +640,8 @@ def _fail(message: str, code: int) -> None:
     from tnr_dist.engines.local import first_to_say
 
     if os.environ.get("TNR_TRACEBACK"):
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     # A crash is said by every rank that it meets.
     if code != 2 or first_to_say(message):
         say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"))
@@ -680,12 +681,13 @@ def _end(code: int) -> None:
         say(one_line(f"tnr: {fault}"))
         code = 2
     _unwritten(sys.stderr, 2)
-    with contextlib.suppress(KeyError):  # only where engines are in use there may be others to wait for
-        waiting = sys.modules["tnr_dist.engines.waiting"]
-        if waiting.left_waiting():  # for ranks that do not come: Horovod's own end would join it
-            os._exit(code)
-    if code:
-        sys.exit(code)
+    if not code:
+        return
+    # Only where engines are in use there may be ranks to wait for, that do not come: Horovod's own end would join it.
+    waiting = sys.modules.get("tnr_dist.engines.waiting")
+    if waiting is not None and waiting.left_waiting():
+        os._exit(code)
+    sys.exit(code)
 
 
 def _unwritten(stream: Any, number: int) -> str:

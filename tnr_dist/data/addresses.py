@@ -78,11 +78,14 @@ def _checked(data: bytes, most: int) -> bytes:
 def _read(stream: IO[bytes], process: subprocess.Popen[Any], kill: Callable[[], None], most: int) -> bytes:
     """A process's output, up to its end; the process is over afterwards."""
     end = time.monotonic() + READ_SECONDS
+    # Not `select`, which knows 1,024 open files only.
+    ready = select.poll()
+    ready.register(stream, select.POLLIN)
     pieces: list[bytes] = []
     size = 0
     try:
         while size <= most:
-            if not select.select([stream], [], [], max(end - time.monotonic(), 0))[0]:
+            if not ready.poll(1000 * max(end - time.monotonic(), 0)):
                 raise OSError(f"no end within {READ_SECONDS:g} s")
             piece = os.read(stream.fileno(), _PIECE)
             if not piece:

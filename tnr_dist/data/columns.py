@@ -15,11 +15,60 @@ BEHAVIOUR_COLUMNS = ["impression_id", "user", "time", "history", "impressions"]
 # Names of columns in headers, in lower case and without what is no letter or digit. "news" alone names no column: it is
 # also a category of MIND.
 _NAMES: dict[str, set[str]] = {
-    "id": {"id", "ids", "nid", "newsid", "docid", "documentid", "itemid", "articleid", "storyid", "item", "article", "doc"},
-    "category": {"category", "categories", "cat", "topic", "section", "vertical", "maincategory", "genre"},
-    "subcategory": {"subcategory", "subcategories", "subcat", "subtopic", "subsection", "subvertical"},
+    "id": {
+        "id",
+        "ids",
+        "nid",
+        "newsid",
+        "docid",
+        "documentid",
+        "itemid",
+        "articleid",
+        "storyid",
+        "item",
+        "article",
+        "doc",
+    },
+    "category": {
+        "category",
+        "categories",
+        "cat",
+        "topic",
+        "section",
+        "vertical",
+        "maincategory",
+        "genre",
+        "vert",
+        "categoryname",
+        "categorystr",
+    },
+    "subcategory": {
+        "subcategory",
+        "subcategories",
+        "subcat",
+        "subtopic",
+        "subsection",
+        "subvertical",
+        "subvert",
+        "subcategoryname",
+        "subcategorystr",
+    },
     "title": {"title", "titles", "headline", "heading", "name", "titletext"},
-    "abstract": {"abstract", "abstracts", "summary", "description", "snippet", "lead", "teaser", "subtitle"},
+    "abstract": {
+        "abstract",
+        "abstracts",
+        "summary",
+        "description",
+        "snippet",
+        "lead",
+        "teaser",
+        "subtitle",
+        "ab",
+        "abs",
+        "body",
+        "text",
+        "content",
+    },
     "url": {"url", "urls", "link", "uri"},
     "title_entities": {"titleentities", "titleentity", "entities"},
     "abstract_entities": {"abstractentities", "abstractentity"},
@@ -28,7 +77,8 @@ _NAMES: dict[str, set[str]] = {
     "time": {"time", "timestamp", "datetime", "date", "ts", "impressiontime", "eventtime"},
     "history": {"history", "clickhistory", "userhistory", "clickednews", "clicked", "clicks", "historynews", "hist"},
     "impressions": {"impressions", "impression", "imprs", "impr", "candidates", "candidatenews", "inview", "shown"},
-}  # fmt: skip
+}
+ID_NAMES = sorted(_NAMES["id"])
 _PREFIX = re.compile(r"^(news|article|item|doc)(?=.)")
 _LONGEST_HEADER = 1 << 12  # bytes
 _SEPARATORS = {"|": "'|'", ";": "';'", ",": "','", "\x01": "'\\x01'", "    ": "spaces"}
@@ -75,14 +125,19 @@ def start_of_rows(head: bytes, columns: list[str], where: str) -> Start:
 
 
 def is_header(fields: list[str], columns: list[str]) -> bool:
-    """Whether a row's fields are names of columns: of a news row at least id and title, or three; of others two."""
+    """Whether a row's fields are names of columns (of news at least id and title, or three; of impressions two) or count up."""
     if len(fields) < 2:
         return False
+    if [field.strip() for field in fields] in ([str(first + n) for n in range(len(fields))] for first in (0, 1)):
+        return True  # columns that somebody's tool has numbered
     known = {name for name in columns for field in fields if _plain(field, name)}
     count = sum(any(_plain(field, name) for name in columns) for field in fields)
     if columns is BEHAVIOUR_COLUMNS:  # an impression id is a number, which no name is
         return count >= 2 and not fields[0].strip().isdecimal()
-    return count >= 3 or (count == 2 and {"id", "title"} <= known)
+    # A category may be called "topic" and a title "Summary", but the id beside them is then no name.
+    named = any(_plain(fields[0], name) for name in columns)
+    in_place = sum(_plain(field, name) for field, name in zip(fields, columns, strict=False))
+    return in_place >= 3 or (named and (count >= 3 or {"id", "title"} <= known))
 
 
 def _plain(field: str, name: str) -> bool:

@@ -18,6 +18,7 @@ import pyarrow.csv as csv
 
 from tnr_dist.data.columns import (
     BEHAVIOUR_COLUMNS,
+    ID_NAMES,
     NEWS_COLUMNS,
     Start,
     check_columns,
@@ -137,7 +138,8 @@ def news_start(source: Source) -> Start:
 
 def _check_no_header(table: pa.Table, where: str, first_line: int) -> None:
     """Raise InputError for a header row among the news: files that were joined."""
-    for at in np.flatnonzero(pc.equal(pc.utf8_lower(table["title"]), "title").to_numpy()):
+    plain = pc.replace_substring_regex(pc.utf8_lower(table["id"]), r"[^a-z0-9]", "")
+    for at in np.flatnonzero(pc.is_in(plain, pa.array(ID_NAMES, plain.type)).to_numpy()):
         if is_header([table[name][int(at)].as_py() for name in NEWS_COLUMNS[:5]], NEWS_COLUMNS):
             raise InputError(f"{where}, line {first_line + int(at)}: a header row among the news; remove it")
 

@@ -118,20 +118,20 @@ def check_not_packed(path: Path) -> None:
         raise InputError(f"{path}: a packed file; unpack it ({command} {path.name})")
 
 
-def _found_instead(names: Iterable[str], missing: str = "") -> str:
-    """Of names in a folder the first that may be what is missing (one of the two, or either), and what to do with it."""
+def _found_instead(names: Iterable[str], missing: tuple[str, ...] = _NAMES) -> str:
+    """Of names in a folder, for each missing file the first that may be it, and what to do with it."""
+    found: dict[str, str] = {}
     for name in names:
         last = re.split(r"[/\\]", name)[-1]
         like = _LIKE.match(last)
-        if not like or last in _NAMES or last.startswith("."):
+        if not like or last in _NAMES:
             continue
         wanted = _NAMES[0] if like[1].lower() == "news" else _NAMES[1]
-        if missing not in ("", wanted):
-            continue
         if command := unpack_command(last):
-            return f"; found {name}: unpack it ({command} {last})"
-        return f"; found {name}: it must be tab-separated text and be called {wanted}"
-    return ""
+            found.setdefault(wanted, f"; found {name}: unpack it ({command} {last})")
+        else:
+            found.setdefault(wanted, f"; found {name}: it must be tab-separated text and be called {wanted}")
+    return "".join(found.get(wanted, "") for wanted in missing)
 
 
 def _names_in(path: Path) -> Iterator[str]:
@@ -191,7 +191,7 @@ def find_splits(folder: Path | str) -> dict[str, RawSplit]:
                 break
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         # A split that lies there in another archive than a zip is not passed over.
-        if (named := _PACKED_SPLIT.fullmatch(path.name)) and _SPLIT_WORDS[named[1].lower()] not in splits:
+        if (match := _PACKED_SPLIT.fullmatch(path.name)) and _SPLIT_WORDS[match[1].lower()] not in splits:
             raise InputError(f"{folder}: found {path.name}: unpack it ({unpack_command(path.name)} {path.name})")
     if not splits:
         found = _found_instead(_names_in(folder))
@@ -210,7 +210,7 @@ def _splits_among(places: list[tuple[str, Path]], folder: Path) -> dict[str, Raw
             continue
         for name, sources in files.items():
             if not sources:
-                found = _found_instead(_names_in(path), name) or "; a split is a news.tsv and a behaviors.tsv"
+                found = _found_instead(_names_in(path), (name,)) or "; a split is a news.tsv and a behaviors.tsv"
                 raise InputError(f"{path}: no {name} in it{found}")
             if len(sources) > 1:
                 listed = " and ".join(str(source) for source in sources[:2])

@@ -82,6 +82,9 @@ NEWS_HEADERS = [
     NEWS_HEADER.upper(),
     "News ID\tCategory\tSubCategory\tTitle\tAbstract\tURL\tTitle Entities\tAbstract Entities\n",
     "#nid\tnews_category\tnews_subcategory\theadline\tsummary\tlink\te\tf\n",
+    "0\t1\t2\t3\t4\t5\t6\t7\n",
+    "Kennung\tcategory\tsubcategory\ttitle\tabstract\turl\t\t\n",
+    "nid\tvert\tsubvert\ttitle\tab\turl\t_\t_\n",
     '"itemId"\t"topic"\t"subtopic"\t"newsTitle"\t"description"\t""\t""\t""\n',
 ]
 ROWS_HEADERS = [
@@ -91,10 +94,12 @@ ROWS_HEADERS = [
     "ImpressionID\tUserID\tTime\tHistory\tImpressions\n",
     "impr_index\tuid\ttimestamp\tclick history\tcandidate_news\n",
     "id\tuser\tdatetime\thist\timpr\n",
+    "1\t2\t3\t4\t5\n",
+    "_\tuid\ttime\thistory\timpr\n",
 ]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("where", ["news", "behaviors", "both"])
 def test_a_header_row_is_skipped_and_counted(train, plm, tmp_path, number, where):
     plain = prepared(train.parent, plm, tmp_path / "plain")
@@ -102,7 +107,7 @@ def test_a_header_row_is_skipped_and_counted(train, plm, tmp_path, number, where
     if where != "behaviors":
         change(train / "news.tsv", lambda text: NEWS_HEADERS[number] + text)
     if where != "news":
-        change(train / "behaviors.tsv", lambda text: ROWS_HEADERS[number % 6] + text)
+        change(train / "behaviors.tsv", lambda text: ROWS_HEADERS[number % 8] + text)
     assert first_error(train.parent) == ""
     got = prepared(train.parent, plm, tmp_path / "out")
     assert got["counts"].pop("header_rows") == (2 if where == "both" else 1)
@@ -121,9 +126,10 @@ def test_a_header_of_other_columns_is_refused(train, plm, tmp_path):
     assert "line 1: a header row of 3 columns" in refusal(train.parent, plm, tmp_path / "out")
 
 
-def test_a_header_inside_a_file_is_refused(train, plm, tmp_path):
+@pytest.mark.parametrize("number", [0, 3, 4, 5])
+def test_a_header_inside_a_file_is_refused(train, plm, tmp_path, number):
     both = (train / "news.tsv").read_text()
-    change(train / "news.tsv", lambda text: NEWS_HEADER + text + NEWS_HEADER)
+    change(train / "news.tsv", lambda text: NEWS_HEADER + text + NEWS_HEADERS[number])
     said = refusal(train.parent, plm, tmp_path / "out")
     assert (
         f"line {both.count(chr(10)) + 2}: a header row among the news" in said == said
@@ -157,6 +163,7 @@ def test_a_header_alone_is_no_file(train, plm, tmp_path):
     [
         "N1\tnews\tnewspolitics\tTitle\tSummary",
         "N1\tnews\tsection\tAbstract of a title\t",
+        "N1\tarticle\ttext\tSummary\tTitle",
         "N7\ttravel\titem\tTime, history and impressions of a user\t",
     ],
 )
@@ -369,9 +376,8 @@ def test_packed_files_are_named(train, plm, tmp_path, ending, names):
         (train / name).rename(train / f"{name}.{ending}")
     for place in (train, train.parent):
         said = refusal(place, plm, tmp_path / "out")
-        assert f"found {names[-1] if len(names) == 1 else 'behaviors.tsv'}.{ending}: unpack it (" in said.replace(
-            "train/", ""
-        )
+        found = [f"; found {name}.{ending}: unpack it (" for name in names]
+        assert [one in said for one in found] == [True] * len(names) and said.count("unpack it") == len(names)
         assert first_error(place) == said and "hf download" not in str(verify_download(place))
 
 

@@ -37,8 +37,12 @@ def server(split):
         def log_message(self, *args):
             pass
 
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *args):  # a reader that has had enough
+            pass
+
     handler = functools.partial(Handler, directory=str(split.folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
+    with Server(("127.0.0.1", 0), handler) as made:
         thread = threading.Thread(target=made.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{made.server_port}"
