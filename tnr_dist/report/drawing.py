@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tnr_dist.evaluation.plots import figure_file
 from tnr_dist.markup import html
 from tnr_dist.report.palette import LIGHT, SERIES
+from tnr_dist.report.shorten import shortened
 
 # A colour is a number (a series, taken modulo) or one of these words; the page's style says what each looks like.
 Colour = int | str
@@ -22,6 +23,7 @@ DASHES = ((), (6, 3), (1.5, 2.5), (8, 2.5, 1.5, 2.5))
 _FONT = 11.0  # units; a character is about half as wide
 _CHARACTER = 0.55
 _TITLE = 13.0
+_PANEL_TITLE = 12.0
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,11 @@ def write_png(path: Path, title: str, drawings: Sequence[Drawing], legend: Seque
         canvas = _Canvas(axes)
         for number, text in enumerate(heading):
             canvas.draw(Label(12, 22 + 18 * number, text, colour="text", size=_TITLE))
+        titles = shortened((one.title for one in drawings), int(wide / text_width("x", _PANEL_TITLE)))
         for number, drawing in enumerate(drawings):
             x = 12 + (number % columns) * (wide + 12)
             y = top + (number // columns) * (high + 30)
-            canvas.draw(Label(x, y + 14, drawing.title, colour="text", size=12))
+            canvas.draw(Label(x, y + 14, titles[drawing.title], colour="text", size=_PANEL_TITLE))
             for item in drawing.items:
                 canvas.draw(item, x, y + 22)
         for row, x, entry in entries:
@@ -146,7 +149,8 @@ def write_png(path: Path, title: str, drawings: Sequence[Drawing], legend: Seque
 def _legend_lines(legend: Sequence[Legend], width: float) -> list[tuple[int, float, Legend]]:
     """Row and left edge of each entry, broken at `width`."""
     out, row, x = [], 0, 12.0
-    for entry in legend:
+    names = shortened((entry.name for entry in legend), int((width - 12 - 44) / text_width("x")))
+    for entry in (replace(entry, name=names[entry.name]) for entry in legend):
         size = 44 + text_width(entry.name)
         if x > 12 and x + size > width:
             row, x = row + 1, 12.0

@@ -198,7 +198,7 @@ def report(config: Config) -> None:
     out.mkdir(parents=True, exist_ok=True)
     text, page = results_markdown(table), out / "table.md"
     if page.is_file() and page.read_text(encoding="utf-8", errors="replace") != text:
-        say(f"{page}: replaced, it was of other runs or results; those are kept")
+        say(f"{page}: replaced, it was of other runs or results")
     write_json(out / "table.json", table)
     write_text(page, text)
     training_curves(curves, out / "training_curves.png")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.pictures import drawn, figures, lines, words
 from tnr_dist.report.charts import Point, Series, bar_chart, column_chart, figure, line_chart, point_chart, thinned
-from tnr_dist.report.drawing import Dot, Label, Legend, Line, write_png
+from tnr_dist.report.drawing import Dot, Label, Legend, Line, text_width, write_png
 from tnr_dist.report.palette import DARK, LIGHT, SERIES
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -130,6 +130,20 @@ def test_a_png_shows_the_lines_the_texts_and_the_legend(tmp_path: Path):
     assert len(shapes) == 2 and np.abs(moved).max() < 1e-9  # each the chart's line, moved to its place
     assert {"A title", "$loss_", "a$b"} <= words(made[0])
     assert drawn(tmp_path / "two.png", (LIGHT["c0"], LIGHT["c1"])) == {LIGHT["c0"]}
+
+
+def test_long_names_in_a_png_stay_within_it_and_apart(tmp_path: Path):
+    long = "a name that goes on and on and on " * 8
+    charts = [line_chart(f"{long}{i}", "samples", [Series("a", [0, 1], [1.0, 3.0])]) for i in range(3)]
+    with figures() as made:
+        write_png(tmp_path / "long.png", "A title", charts, [Legend(f"{long}{i}", i) for i in range(3)])
+    texts = [text for text in made[0].axes[0].texts if text.get_text().startswith("a na")]
+    assert len(texts) == 6 and {text.get_text()[-1] for text in texts} == {"0", "1", "2"}
+    right = made[0].axes[0].get_xlim()[1]
+    ends = [text.get_position()[0] + text_width(text.get_text(), 12) for text in texts[:3]]  # the panels' titles
+    starts = [text.get_position()[0] for text in texts[:3]]
+    assert all(end <= start for end, start in zip(ends, [*starts[1:], right], strict=True))
+    assert all(text.get_position()[0] + text_width(text.get_text()) <= right for text in texts[3:])
 
 
 @pytest.mark.parametrize(
