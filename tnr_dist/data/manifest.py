@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from tnr_dist.data import parquet
 from tnr_dist.data.tokens import RaggedTable, read_table
 from tnr_dist.digests import SEAL, Stated, check_seal, fault
 from tnr_dist.errors import InputError
@@ -97,7 +97,6 @@ def read_news(folder: Path, columns: list[str]) -> pa.Table:
     path = folder / "news.parquet"
     check_file(folder, path.name)
     try:
-        return pq.read_table(path, columns=columns)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); prepare the data again") from None
+        return parquet.read_table(path, columns)
+    except InputError as error:
+        raise InputError(f"{error}; prepare the data again") from None

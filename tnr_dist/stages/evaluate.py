@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from tnr_dist.config import Config
+from tnr_dist.data.parquet import read_table
 from tnr_dist.data.shards import SplitIndex, read_index
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.digests import describe, fault, write_sealed
@@ -168,20 +169,14 @@ def write_impressions(path: Path, rows: np.ndarray, metrics: ImpressionMetrics) 
 
 def read_impressions(path: Path) -> dict[str, np.ndarray]:
     """What `write_impressions` wrote beside a results.json. Raises InputError when it is not there or damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     results = path.with_name("results.json")
     files = read_json_object(results).get("files") if results.is_file() else None
     if path.is_file() and isinstance(files, dict) and (found := fault(path.parent, path.name, files)):
         raise InputError(f"{path}: {found}; delete {results} and run `tnr evaluate` again")
-    try:
-        table = pq.read_table(path)
-        return {name: table[name].to_numpy() for name in ("row", *NAMES)}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no per-impression scores; run `tnr evaluate` again") from None
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise InputError(f"{path}: not a file of per-impression scores ({error})") from None
+    if not path.is_file():
+        raise InputError(f"{path}: no per-impression scores; run `tnr evaluate` again")
+    table = read_table(path, ["row", *NAMES])
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 @torch.no_grad()
