@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -85,9 +86,7 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         first = next(iter(files.paths.values()))
         #: One more than the largest token id, special ones included: the rows of word table that the ids need.
-        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        if not 0 < self.vocab_size <= _MOST_IDS:
-            raise InputError(f"{first}: token ids up to {self.vocab_size - 1:,}; expected 0 to {_MOST_IDS - 1:,}")
+        self.vocab_size = 1 + _largest_id(self._tokenizer.get_vocab(with_added_tokens=True), first)
         mask = self._tokenizer.encode("a").special_tokens_mask
         if len(mask) < 2 or not (mask[0] and mask[-1]):
             raise InputError(
@@ -153,6 +152,15 @@ def load_tokenizer(name: str | TokenizerFiles) -> Tokenizer:
     return Tokenizer(name if isinstance(name, TokenizerFiles) else TokenizerFiles.find(find_folder(name)))
 
 
+def _largest_id(vocabulary: Mapping[str, Any], file: Path) -> int:
+    """Raises InputError for a vocabulary without ids or with ids that no PLM has."""
+    ids = [number for number in vocabulary.values() if isinstance(number, int)]
+    largest = max(ids, default=-1)
+    if len(ids) < len(vocabulary) or min(ids, default=-1) < 0 or largest >= _MOST_IDS:
+        raise InputError(f"{file}: token ids up to {largest:,}; expected whole numbers, 0 to {_MOST_IDS - 1:,}")
+    return largest
+
+
 def _build(files: TokenizerFiles) -> tokenizers.Tokenizer:
     paths = {name: str(path) for name, path in files.paths.items()}
     first = next(iter(files.paths.values()))
@@ -170,6 +178,8 @@ def _build(files: TokenizerFiles) -> tokenizers.Tokenizer:
             if missing:
                 raise InputError(f"{first}: no {missing[0]} in it; not a BERT vocabulary")
             return tokenizers.Tokenizer.from_str(wordpiece.to_str())
+        # Before the library writes it, which takes memory for every id up to the largest one.
+        _largest_id(read_json_object(files.paths["vocab.json"]), first)
         bpe = tokenizers.ByteLevelBPETokenizer(paths["vocab.json"], paths["merges.txt"])
         sep, cls = bpe.token_to_id("</s>"), bpe.token_to_id("<s>")
         if sep is None or cls is None:

@@ -16,6 +16,7 @@ from tnr_dist.models.convert import convert_plm
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import KINDS, encoder_from_config, load_plm, to_huggingface
 from tnr_dist.models.sources import find_folder
+from tnr_dist.models.tokenizer import TokenizerFiles, load_tokenizer
 from tnr_dist.models.transformer import EncoderConfig
 from tnr_dist.models.weights import load_state, load_strict, save_model
 
@@ -402,14 +403,18 @@ def test_values_that_make_no_sense_are_refused(folder, key, value):
 def write_tokenizer(folder, ids, specials=True):
     """A tokenizer.json of words with ids of one's own choice."""
     (folder / "vocab.txt").unlink(missing_ok=True)
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
+    numbers = {token: number for number, token in enumerate(ids)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(numbers, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     if specials:
         pair = [(token, ids[token]) for token in ("[CLS]", "[SEP]")]
         tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=pair
         )
-    tokenizer.save(str(folder / "tokenizer.json"))
+    # Not by the library, which holds every id up to the largest one while it writes.
+    written = json.loads(tokenizer.to_str())
+    written["model"]["vocab"] = ids
+    (folder / "tokenizer.json").write_text(json.dumps(written))
 
 
 IDS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
@@ -444,6 +449,15 @@ def test_vocabularies_of_billions_of_ids_and_tokenizers_without_specials_are_ref
     with pytest.raises(InputError, match=r"tokenizer\.json: puts no special tokens around a text"):
         convert_plm(str(folder), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [4_000_000_000, -1, "3"])
+def test_ids_of_a_bpe_vocabulary_are_looked_at_before_it_is_read(tmp_path, number):
+    ids = {"<s>": 0, "</s>": 1, "<pad>": 2, "a": number}
+    (tmp_path / "vocab.json").write_text(json.dumps(ids))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(InputError, match=r"vocab\.json: token ids up to"):
+        load_tokenizer(TokenizerFiles.find(tmp_path))
 
 
 def test_a_converted_model_knows_its_weights(folder, tmp_path):
