@@ -13,8 +13,10 @@ Result = TypeVar("Result")
 
 _POLL = 0.05  # seconds between two looks
 _GRACE = 1.0  # seconds that work gets to tell the others after this process was told to stop
-_THREAD = "meeting"
 _MARGIN = 2.0  # seconds that work gets beyond its deadline to say in its own words what it has waited for
+
+
+_under_way: set[threading.Event] = set()  # of `interruptible`
 
 
 class TooLate(Exception):
@@ -55,22 +57,26 @@ def interruptible(work: Callable[[], Result], wait: Wait) -> Result:
     """
     outcome: list[Result] = []
     failure: list[BaseException] = []
+    done = threading.Event()
 
     def run() -> None:
         try:
             outcome.append(work())
         except BaseException as error:
             failure.append(error)
+        finally:
+            done.set()
+            _under_way.discard(done)
 
-    thread = threading.Thread(target=run, name=_THREAD, daemon=True)
-    thread.start()
+    _under_way.add(done)
+    threading.Thread(target=run, name="meeting", daemon=True).start()
     last = time.monotonic() + wait.seconds + _MARGIN
     told = False
-    while thread.is_alive():
-        thread.join(_POLL)
+    # Not the thread's own `join`: one that Ctrl-C interrupts takes the thread for ended.
+    while not done.wait(_POLL):
         if wait.told_to_stop() and not told:
             told, last = True, min(last, time.monotonic() + _GRACE)
-        if thread.is_alive() and time.monotonic() > last:
+        if time.monotonic() > last:
             raise stopped() if told else TooLate
     if failure:
         raise failure[0]
@@ -79,4 +85,4 @@ def interruptible(work: Callable[[], Result], wait: Wait) -> Result:
 
 def left_waiting() -> bool:
     """Whether a thread of `interruptible` was left to itself: what it runs may hold up the end of the process, too."""
-    return any(thread.name == _THREAD for thread in threading.enumerate())
+    return bool(_under_way)
