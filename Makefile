@@ -22,8 +22,9 @@ $(STAMP): constraints.txt pyproject.toml
 demo: venv
 	$(BIN)/$(DEMO)
 
+# Two processes, a file of tests after the other: what a file's tests share is made once.
 test: venv
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: venv
 	$(BIN)/pytest -m 'slow and not cluster and not gpu'
