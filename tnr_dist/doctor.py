@@ -32,6 +32,7 @@ from tnr_dist.engines.meeting import differences, open_store, word_of
 from tnr_dist.engines.waiting import Wait
 from tnr_dist.errors import InputError, RankLost
 from tnr_dist.hardware import cores
+from tnr_dist.models.plm import load_plm
 from tnr_dist.stages import cache
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.targets import each_seed
@@ -360,9 +361,11 @@ def _data(config: Config) -> list[Finding]:
     if any(finding.level == "error" for finding in bad):
         return bad
     findings = [*bad, Finding("ok", "data", f"{folder}: {len(found) - len(bad)} parts checked, all intact")]
-    findings += _guarded("plm", "see plm.name", lambda: _plm(config))
+    plm = _guarded("plm", "see plm.name", lambda: _plm(config))
     data = DataSet.open(config)
-    findings += _splits(config, data)
+    findings += [*plm, *_splits(config, data)]
+    if any(finding.level == "error" for finding in plm):
+        return findings  # which runs are there to look at depends on what the PLM is
     for one in (config, *each_seed(config)):
         if (cache.run_folder(one, data).path / "cache.json").is_file():
             findings += _guarded("cache", "", lambda one=one: _cache(one))  # type: ignore[misc]
@@ -412,10 +415,12 @@ def _raw_splits(config: Config) -> Iterator[Finding]:
 def _plm(config: Config) -> Iterator[Finding]:
     data = DataSet.open(config)
     data.check_tokenizer_name(config.plm.name)
+    encoder, _ = load_plm(config.plm.name, config.plm.layers or None)  # as training does
+    layers = len(encoder.layers)
     if said := data.changed_plm(config.plm.name):
         yield Finding("warning", "plm", f"{config.plm.name}: {said}", "if you did not replace it, copy it again")
     else:
-        yield Finding("ok", "plm", f"{config.plm.name}: its tokenizer is the data's")
+        yield Finding("ok", "plm", f"{config.plm.name}: {layers} layers, its tokenizer is the data's")
 
 
 def _cache(config: Config) -> Iterator[Finding]:

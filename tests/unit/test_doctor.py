@@ -1,6 +1,8 @@
 """`tnr doctor` finds what is wrong with the machine, the data and the cache, and names ranks that do not come."""
 
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -197,3 +199,25 @@ def test_a_plm_whose_files_have_changed(tmp_path, tiny_plm, raw_mind):
     flip_last_bit(plm / "model.safetensors")
     found = look(settings)["plm"]
     assert found.level == "warning" and str(plm) in found.message and "replaced or damaged" in found.message
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model_type": "modernbert"}, "model_type 'modernbert' is not supported"),
+        ({"hidden_size": 64}, r"expected \[\d+, 64\]"),
+        ({"num_hidden_layers": 40}, "is missing"),
+        (None, "weights"),
+    ],
+)
+def test_a_plm_that_cannot_be_trained(tmp_path, tiny_plm, prepared, change, says):
+    """Its tokenizer is the data's, but its weights are missing or are not what its configuration says."""
+    plm = tmp_path / "plm"
+    shutil.copytree(tiny_plm, plm)
+    if change is None:
+        (plm / "model.safetensors").unlink()
+    else:
+        values = json.loads((plm / "config.json").read_text())
+        (plm / "config.json").write_text(json.dumps(values | change))
+    found = look([f"data.dir={prepared}", f"plm.name={plm}", f"output={tmp_path / 'run'}", "threads=1"])["plm"]
+    assert found.level == "error" and re.search(says, found.message), found
