@@ -312,9 +312,6 @@ class StudentConfig:
 
     layers: int = 4  # transformer layers of the student
     init: Literal["plm", "post-train"] = "plm"  # the first layers of the PLM, or of the post-trained teacher
-    # With init=plm, the values that pooling and dense layer start from. own: drawn for the student; shared: those that the
-    # post-trained teacher's started from, so that student and teacher are alike before the first step.
-    head: Literal["own", "shared"] = "own"
 
 
 @dataclass

@@ -216,9 +216,7 @@ def first_layers(
     """A student of the first `student.layers` layers of the PLM, with a head of `stage`'s own, or of the post-trained teacher."""
     layers = config.student.layers
     if source == "plm":
-        return fresh_model(
-            config, data, layers, config.seed, "post-train" if config.student.head == "shared" else stage
-        )
+        return fresh_model(config, data, layers, config.seed, stage)
     student, spec = continued_model(config, post_train.run_folder(config, data).path, "post-train")
     encoder = student.news_encoder.encoder.truncate(layers)
     return student, replace(spec, encoder=encoder.config)

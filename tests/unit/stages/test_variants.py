@@ -78,15 +78,6 @@ def test_no_two_stages_start_from_one_head(chain_yaml, tmp_path):
             assert abs(torch.cosine_similarity(flat[one], flat[other], 0)) < 0.2
 
 
-def test_a_student_may_share_the_head_that_its_teacher_started_from(chain_yaml, tmp_path):
-    config = settings(chain_yaml, tmp_path, "student.head=shared")
-    data = DataSet.open(config)
-    teacher, _ = fresh_model(config, data, 0, config.seed, "post-train")
-    student, _ = stage1.first_layers(config, data, "plm", "stage1")
-    for name in ("pooling.project.weight", "pooling.query.weight", "dense.weight", "dense.bias"):
-        assert torch.equal(student.news_encoder.get_parameter(name), teacher.news_encoder.get_parameter(name))
-
-
 # Without a stage (Fig. 4) -----------------------------------------------------------------------------------------------
 
 
