@@ -11,7 +11,7 @@ from tnr_dist.cli import app
 from tnr_dist.config import Config, get, to_dict
 from tnr_dist.config_file import load_config
 from tnr_dist.reproduce.paper import TABLE2
-from tnr_dist.stages.rows import row_config
+from tnr_dist.stages.targets import row_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))

@@ -22,12 +22,12 @@ from tnr_dist.progress import say
 from tnr_dist.redaction import without_secrets
 from tnr_dist.train.finished import DONE, damage
 from tnr_dist.train.places import data_folder
+from tnr_dist.train.runfolder import plain_name
 from tnr_dist.train.tracking import METRICS, of_part_batches, read_metrics
 from tnr_dist.yaml_text import load_yaml
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _SEED = re.compile(r"seed-(\d+)")
-_MARK = re.compile(r"-[0-9a-f]{10}(\.\d+)?$")  # RunFolder.marked: a mark of the settings
 _MADE_FROM: dict[str, tuple[type, ...]] = {"settings": (dict,), "extra": (dict,), "inputs": (dict,), "id": (str,)}
 _LARGEST, _SMALLEST = 1e100, 1e-100
 
@@ -67,7 +67,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name without the mark of its settings."""
-        return _MARK.sub("", self.path.name)
+        return plain_name(self.path.name)
 
     @property
     def id(self) -> str:

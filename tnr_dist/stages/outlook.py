@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -19,9 +18,8 @@ from tnr_dist.stages.pipeline import is_complete, placed_rows, prepare_options, 
 from tnr_dist.stages.targets import each_seed
 from tnr_dist.train.checkpoint import sorted_steps
 from tnr_dist.train.owned import is_abandoned, is_run
-from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.train.runfolder import RunFolder, plain_name
 
-_MARK = re.compile(r"-[0-9a-f]{10}(\.\d+)?$")
 MAKE, GO_ON, REPLACE, SKIP, REFUSE = "made", "gone on with", "replaced", "skipped", "refused"
 
 
@@ -90,7 +88,7 @@ def _earlier(output: Path) -> list[tuple[str, str, float]]:
         except InputError:
             continue
         if isinstance(done, dict) and isinstance(done.get("seconds"), int | float):
-            found.append((_MARK.sub("", mark.parent.name), str(done.get("stage")), float(done["seconds"])))
+            found.append((plain_name(mark.parent.name), str(done.get("stage")), float(done["seconds"])))
     return found
 
 

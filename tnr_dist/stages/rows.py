@@ -11,10 +11,7 @@ from tnr_dist.evaluation.results import read_results
 from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
 from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert, tinybert_joint
 from tnr_dist.stages.evaluate import evaluate, result_key
-from tnr_dist.stages.targets import each_seed, row_config, row_folder, rows_of
 from tnr_dist.train.runfolder import RunFolder
-
-__all__ = ["each_seed", "evaluate_run", "is_evaluated", "make", "row_config", "row_folder", "rows_of"]
 
 _MAKERS: dict[str, Callable[..., None]] = {
     "post-train": post_train.make,

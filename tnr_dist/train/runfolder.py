@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from fnmatch import fnmatch
@@ -39,6 +40,12 @@ State = str  # "complete", "stale" or "open"
 # What a stage makes: the id of a finished run follows from these files and from its key.
 _RESULTS = ("model.safetensors", "models/*.safetensors", "cache.json")
 _PARTS = ("settings", "extra", "inputs")
+_MARK = re.compile(r"-[0-9a-f]{10}(\.\d+)?$")
+
+
+def plain_name(folder: str) -> str:
+    """A run folder's name without the mark of its key."""
+    return _MARK.sub("", folder)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from tnr_dist.config import get
 from tnr_dist.config_file import load_config
 from tnr_dist.errors import InputError
-from tnr_dist.stages.rows import row_config
+from tnr_dist.stages.targets import row_config
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "benchmarks" / "learning_rates.py"

@@ -15,7 +15,7 @@ from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
 from tnr_dist.files import write_json, write_text
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import write_impressions
-from tnr_dist.stages.rows import each_seed, row_folder
+from tnr_dist.stages.targets import each_seed, row_folder
 from tnr_dist.train.runfolder import RunFolder, in_order
 
 LAYERS = {"teacher": 3, "tiny-newsrec": 1}

@@ -25,7 +25,8 @@ from tnr_dist.stages.baselines.newsbert import NewsBERTModule
 from tnr_dist.stages.baselines.tinybert import GeneralModule, IntermediateModule, PredictionModule
 from tnr_dist.stages.baselines.tinybert_joint import JointModule
 from tnr_dist.stages.common import DataSet, freeze, fresh_model
-from tnr_dist.stages.rows import evaluate_run, is_evaluated, make, row_folder
+from tnr_dist.stages.rows import evaluate_run, is_evaluated, make
+from tnr_dist.stages.targets import row_folder
 from tnr_dist.train.runfolder import in_order
 from tnr_dist.train.tracking import read_metrics
 

@@ -23,7 +23,8 @@ from tnr_dist.models.recommender import Matcher, load_recommender
 from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
 from tnr_dist.stages.common import DataSet, continued_model, fresh_model, kept_model
 from tnr_dist.stages.evaluate import evaluate, predict
-from tnr_dist.stages.rows import evaluate_run, make, row_folder
+from tnr_dist.stages.rows import evaluate_run, make
+from tnr_dist.stages.targets import row_folder
 from tnr_dist.train.checkpoint import sorted_steps
 from tnr_dist.train.runfolder import in_order
 from tnr_dist.train.tracking import read_metrics
