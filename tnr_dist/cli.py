@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ import typer.core
 
 from tnr_dist import __version__, cli_data
 from tnr_dist.bench.common import NAMES
+from tnr_dist.ends import Output, end
 from tnr_dist.errors import InputError, Preempted, mendable, one_line
 from tnr_dist.progress import say
 from tnr_dist.redaction import without_arguments_secrets
@@ -45,7 +46,6 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 
-_STDOUT = "standard output"
 _DATA_READY = "TNR_DATA_READY"  # set for the ranks that `tnr run` starts itself, after it has prepared the data
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Configuration file (YAML), for example configs/demo.yaml.")]
@@ -613,15 +613,15 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         # Without standalone mode an Exit's code comes back as the value.
-        with contextlib.redirect_stdout(_Output(sys.stdout)) if sys.stdout else contextlib.nullcontext():
+        with contextlib.redirect_stdout(Output(sys.stdout)) if sys.stdout else contextlib.nullcontext():
             code = app(standalone_mode=False)
-            _end(code if isinstance(code, int) else 0)
+            end(code if isinstance(code, int) else 0)
     except InputError as error:
         _fail(str(error), 2)
     except Preempted as error:
         _fail(str(error), 75)
     except typer.Abort:
-        _end(130)
+        end(130)
     except _EarlyEnd as error:
         _fail(f"{error} (tnr -v … shows the traceback)", 1)
     except Exception as error:
@@ -629,7 +629,7 @@ def main() -> None:
         if hasattr(error, "format_message"):
             if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
                 print(error.format_message(), file=sys.stderr)
-                _end(2)
+                end(2)
             _fail(f"{error.format_message()} (see tnr --help)", 2)
         if message := mendable(error):
             _fail(message, 2)
@@ -645,69 +645,7 @@ def _fail(message: str, code: int) -> None:
     # A crash is said by every rank that it meets.
     if code != 2 or first_to_say(message):
         say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"))
-    _end(code)
-
-
-class _Output:
-    """Standard output, whose errors say that they are its own."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        return int(self._named(lambda: self._stream.write(text)))
-
-    def flush(self) -> None:
-        self._named(self._stream.flush)
-
-    def _named(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except BrokenPipeError:  # `tnr ... | head`: the reader has seen enough, the work goes on
-            _to_nowhere(1)
-            return 0
-        except OSError as error:
-            error.filename = _STDOUT
-            raise
-
-
-def _end(code: int) -> None:
-    """End the process with this code, or with 2 where what it has printed cannot be written; return on a sound 0."""
-    fault = _unwritten(sys.stdout, 1)
-    if fault and not code:
-        say(one_line(f"tnr: {fault}"))
-        code = 2
-    _unwritten(sys.stderr, 2)
-    if not code:
-        return
-    # Only where engines are in use there may be ranks to wait for, that do not come: Horovod's own end would join it.
-    waiting = sys.modules.get("tnr_dist.engines.waiting")
-    if waiting is not None and waiting.left_waiting():
-        os._exit(code)
-    sys.exit(code)
-
-
-def _unwritten(stream: Any, number: int) -> str:
-    """Write out what was printed to a stream; what is wrong where that fails, '' where it does not.
-
-    Then nothing more goes there: else the interpreter's end would try once more and end with code 120 after good work.
-    """
-    try:
-        if stream is not None:
-            stream.flush()
-        return ""
-    except OSError as error:
-        _to_nowhere(number)
-        return mendable(error) or f"{_STDOUT}: {error.strerror}"
-
-
-def _to_nowhere(number: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, number)
-    os.close(nowhere)
+    end(code)
 
 
 if __name__ == "__main__":
