@@ -2,80 +2,65 @@
 # the script submits itself with the options of env.sh.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$root/slurm/env.sh"
-[ ! -x "$root/.venv/bin/python" ] || export PATH="$root/.venv/bin:$PATH"
-if [ -n "$TNR_CONTAINER" ] && [ ${#container[@]} = 0 ]; then
-  container=(apptainer exec --nv "$TNR_CONTAINER")
-fi
+# In a job the script is a copy of Slurm's, called slurm_script.
+me=${0##*/}
+[ "$me" != slurm_script ] || me=${SLURM_JOB_NAME:-$me}
 
 die() {
-  echo "${0##*/}: $*" >&2
+  echo "$me: $*" >&2
   exit 2
 }
 
 # The comment at the head of a script is its help text.
 help_of() { sed -n '2,/^#SBATCH\|^[^#]/{/^#SBATCH/d;s/^# \{0,1\}//p;}' "$1"; }
 
-# steps COMMAND…: small questions about a configuration that bash cannot answer.
-steps() { "${container[@]}" python "$root/slurm/steps.py" "$@"; }
+case ${1:-} in
+  -h | --help)
+    help_of "$0"
+    exit 0
+    ;;
+esac
+script_arguments=("$@")
+. "$root/slurm/environment.sh"
+. "$root/slurm/submit.sh"
+. "$root/slurm/requeue.sh"
+apply_environment
 
-# sbatch_command one|all: sets `sbatch_command` from env.sh; `one` is for work that a single process does.
-sbatch_command() {
-  sbatch_command=(sbatch --parsable "--signal=B:USR1@$TNR_GRACE" "--output=$TNR_LOGS/%x-%j.out")
-  local pair
-  for pair in "account=$TNR_ACCOUNT" "partition=$TNR_PARTITION" "qos=$TNR_QOS" "constraint=$TNR_CONSTRAINT" \
-    "mem=$TNR_MEM" "time=$TNR_TIME" "cpus-per-task=$TNR_CPUS_PER_RANK"; do
-    [ -z "${pair#*=}" ] || sbatch_command+=("--$pair")
-  done
-  if [ "$1" = all ]; then
-    sbatch_command+=("--nodes=$TNR_NODES" "--ntasks-per-node=${TNR_RANKS_PER_NODE:-${TNR_GPUS_PER_NODE:-1}}")
-    [ -z "$TNR_GPUS_PER_NODE" ] || sbatch_command+=("--gpus-per-node=$TNR_GPUS_PER_NODE")
-  fi
-  sbatch_command+=("${sbatch_options[@]}")
-}
-
-# begin one|all "$@": what every script does first: help, arguments, and submitting itself where it is not in a job.
+# begin one|all SCRIPT CONFIG [key=value…]: what every script does first: look at the arguments, and submit itself where it is not
+# in a job. In an array `array_index` and `array_count` say which part of the work is this task's.
 begin() {
   local width=$1
-  shift
+  script=$2
+  shift 2
   case ${1:-} in
-    -h | --help)
-      help_of "$0"
-      exit 0
-      ;;
-    '' | -*) die "usage: ${0##*/} CONFIG [key=value…]" ;;
+    '' | -*) die "usage: slurm/$script.sh CONFIG [key=value…]" ;;
   esac
   [ -f "$1" ] || die "$1: no such configuration file"
-  if [ -z "${SLURM_JOB_ID:-}" ]; then
-    command -v sbatch >/dev/null || die "this machine has no sbatch; run tnr itself, or launch/local.sh"
-    mkdir -p "$TNR_LOGS"
-    sbatch_command "$width"
-    TNR_ROOT=$root exec "${sbatch_command[@]}" "$0" "$@"
+  [ -n "${SLURM_JOB_ID:-}" ] || submit_script "$width" "$script" "$@"
+  array_index=0 array_count=1
+  if [ -n "${TNR_ARRAY_COUNT:-}" ] && [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then # of an array that lacks some of its parts
+    array_index=$SLURM_ARRAY_TASK_ID array_count=$TNR_ARRAY_COUNT
+  elif [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    array_index=$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN)) array_count=$SLURM_ARRAY_TASK_COUNT
   fi
+  say_ignored
+  need_environment
 }
 
 # on_ranks COMMAND…: run it on all ranks of the job. Returns when it has succeeded. Otherwise ends the script: with the
 # ranks' exit code, or, after a checkpoint (75) or the scheduler's warning, by putting the job back into the queue.
 asked='' ended='' interrupted='' step=''
 on_ranks() {
-  local code=127 now logs name first modules=()
+  local code=127 now logs name first
   name=${SLURM_JOB_NAME//[^A-Za-z0-9._-]/_}
   logs=$(mkdir -p "$TNR_LOGS/$name-$SLURM_JOB_ID" && cd "$TNR_LOGS/$name-$SLURM_JOB_ID" && pwd)
-  if [ -n "$TNR_MODULES" ]; then
-    read -ra modules <<<"$TNR_MODULES"
-    set +u
-    module load "${modules[@]}"
-    set -u
-  fi
-  IFS= read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-  # No MASTER_PORT: each step has a port of its own, from the numbers of job and step (tnr_dist/engines/environment.py).
-  export MASTER_ADDR
+  set_meeting_point
   # Newer sruns do not take this from sbatch by themselves.
   [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
   if [ "${SLURM_GPUS_ON_NODE:-0}" -gt "${SLURM_NTASKS_PER_NODE:-1}" ]; then
     echo "$name: ${SLURM_NTASKS_PER_NODE:-1} of a node's $SLURM_GPUS_ON_NODE GPUs get a rank; --ntasks-per-node=$SLURM_GPUS_ON_NODE uses all" >&2
   fi
-  trap 'asked=1 interrupted=1; [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null || :' USR1
+  trap 'asked=1 interrupted=1; [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null || :' USR1 USR2
   # At a preemption, a requeue or a cancellation the ranks get TERM too: what is left is to wait for their checkpoint.
   trap 'ended=1 interrupted=1' TERM
   # An order to end a step that a node was slow to answer is repeated a minute later, to the step of that number: it would
@@ -114,7 +99,10 @@ on_ranks() {
   echo "$name: exit code $code${first:+ (the first rank to end: $first)}" >&2
   say_why "$logs"
   # Slurm puts the job back by itself where that is what it wants.
-  [ -z "$ended" ] || exit "$code"
+  if [ -n "$ended" ]; then
+    put_back_after_a_kill || :
+    exit "$code"
+  fi
   [ "$code" != 75 ] || requeue "$code"
   # Killed by a signal: lack of memory, or somebody's hand. Or ended without a checkpoint when the time was up: it was just
   # starting, or it is work that has none, such as an evaluation. It goes on or begins again, but not for ever.
@@ -139,7 +127,7 @@ say_why() {
 
 requeue() {
   echo "job $SLURM_JOB_ID goes back into the queue and on from its checkpoint"
-  scontrol requeue "$SLURM_JOB_ID" || exit "$1"
+  put_back_into_the_queue || exit "$1"
   # Slurm now ends this script; should it not, the code still says what happened.
   if [ -z "$ended" ]; then
     sleep 60 &
@@ -148,8 +136,10 @@ requeue() {
   exit "$1"
 }
 
-# stage NAME CONFIG [key=value…]: all that most scripts do.
+# stage COMMAND SCRIPT CONFIG [key=value…]: all that most scripts do.
 stage() {
-  begin all "${@:2}"
-  on_ranks tnr "$@"
+  local name=$1
+  shift
+  begin all "$@"
+  on_ranks tnr "$name" "${@:2}"
 }

@@ -104,20 +104,24 @@ def student_folder(config: Config, data: DataSet) -> RunFolder:
 
 def run(config: Config, engine: Engine) -> None:
     """Train the M teachers (or the one that `finetune.teacher` names), or what `finetune.init` says instead."""
-    data = DataSet.open(config)
+    for place in run_folders(config, DataSet.open(config)):
+        make(place, engine)
+
+
+def run_folders(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `run` makes. Raises InputError for a teacher that there is not."""
     if config.finetune.init == "plm":
-        return make(plain_folder(config, data, config.finetune.layers), engine)
+        return [plain_folder(config, data, config.finetune.layers)]
     if config.finetune.init == "further-pretrain":
-        return make(further_folder(config, data, config.finetune.layers), engine)
+        return [further_folder(config, data, config.finetune.layers)]
     if config.finetune.init == "stage1":
-        return make(student_folder(config, data), engine)
+        return [student_folder(config, data)]
     if config.finetune.teacher >= config.finetune.teachers:
         raise InputError(
             f"finetune.teacher={config.finetune.teacher}: the teachers are 0 to {config.finetune.teachers - 1}"
         )
     chosen = range(config.finetune.teachers) if config.finetune.teacher < 0 else [config.finetune.teacher]
-    for teacher in chosen:
-        make(teacher_folder(config, data, teacher), engine)
+    return [teacher_folder(config, data, teacher) for teacher in chosen]
 
 
 def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
