@@ -91,6 +91,7 @@ steps() { with_environment python "$root/slurm/steps.py" "$@"; }
 is_there='
 import importlib.util, shutil, sys
 if sys.version_info < (3, 11): sys.exit("%s is Python %d.%d, and tnr_dist needs 3.11" % ((sys.executable,) + sys.version_info[:2]))
+sys.path.remove("") # the checkout, where this may be called, is not yet an installation
 if not importlib.util.find_spec("tnr_dist"): sys.exit("%s has no tnr_dist" % sys.executable)
 if not shutil.which("tnr"): sys.exit("%s has tnr_dist, but no program tnr is on PATH" % sys.executable)
 '
