@@ -46,7 +46,7 @@ class _Forked(subprocess.Popen):  # type: ignore[type-arg]
             return
         code = 1
         try:
-            for number in (signal.SIGTERM, signal.SIGUSR1):
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_DFL)
             if preexec_fn is not None:
                 preexec_fn()
