@@ -84,9 +84,9 @@ def kill_node(case: Case, rng: random.Random) -> Harm:
     cluster, job = _submit(case)
     when = moment(case, job, rng)
     node, seconds = rng.choice(["node1", "node2"]), rng.uniform(0.0, 4.0)
-    cluster.kill_node(node)
+    cluster.kill_node(node, noticed=True)
     time.sleep(seconds)
-    cluster.boot_node(node)
+    cluster.boot_node(node, noticed=True)
     return Harm(f"KILL {node} at {when}, booted {seconds:.1f} s later", codes=(0,))
 
 

@@ -20,6 +20,7 @@ def is_broken(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of such an error, without the place in the library's source."""
+    """What such an error says first, without the place in the library's source."""
     lines = str(error).strip().splitlines()
-    return (_PLACE.sub("", lines[0]) if lines else "") or type(error).__name__
+    text = _PLACE.sub("", lines[0]) if lines else ""
+    return text.split(". ")[0] or type(error).__name__  # what gloo adds is advice, and a joke

@@ -5,7 +5,10 @@ import torch.distributed as dist
 
 from tnr_dist.engines.broken import is_broken, reason
 
-PAIR = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242"
+PAIR = (
+    "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242. This is "
+    "typically caused by a remote worker crashing. GLHF!"
+)
 
 
 class HorovodInternalError(RuntimeError):
