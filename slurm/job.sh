@@ -65,6 +65,7 @@ on_ranks() {
   cat "$logs/srun.log" >&2
   if [ "$code" = 0 ]; then
     rm -f "$logs/crashes"
+    last_lines 'tnr: done: ' || : # what the command has made
     return
   fi
   # srun's own code is the highest of its tasks', which is that of those it ended because of the first: that one counts.
@@ -163,11 +164,16 @@ clock_time() { printf '%d:%02d:%02d' $(($1 / 3600)) $(($1 / 60 % 60)) $(($1 % 60
 # report MESSAGE: one line of the job's output, which may be read days later.
 report() { printf '%(%Y-%m-%d %H:%M:%S)T %s: %s\n' -1 "$name" "$*"; }
 
+# last_lines PATTERN: the last line of each rank's log since this start that begins like this, each once.
+last_lines() {
+  awk -v pattern="^$1" 'FNR == 1 {if (line) print line; line = ""} /^--- restart /{line = ""} $0 ~ pattern {line = $0} END {if (line) print line}' \
+    "$logs"/rank-*.log 2>/dev/null | sort -u | tail -n 5
+}
+
 # say_why: the ranks' own last lines about what happened since the last start; without one, how rank 0's log ends.
 say_why() {
   local lines
-  lines=$(awk 'FNR == 1 {if (line) print line; line = ""} /^--- restart /{line = ""} /^tnr: /{line = $0} END {if (line) print line}' \
-    "$logs"/rank-*.log 2>/dev/null | sort -u | tail -n 5) || : # there may be no log yet
+  lines=$(last_lines 'tnr: ') || : # there may be no log yet
   if [ -n "$lines" ]; then
     echo "$lines" >&2
   else

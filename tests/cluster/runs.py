@@ -16,6 +16,8 @@ from tests.cluster.harness import Cluster
 from tnr_dist.train.tracking import read_metrics
 
 LONG = ("stage2.max_steps=60", "stage2.lr=1e-3")
+# A program that has a port of its machine until it is killed.
+LISTENER = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); print('up', flush=True); time.sleep(600)"
 Ended = tuple[dict[str, Tensor], np.ndarray]
 
 

@@ -235,3 +235,10 @@ def test_only_lines_since_the_last_start_are_shown(job):
     assert "tnr: new trouble" in err and "old" not in err
     _, err = job("exit 2").communicate(timeout=60)
     assert "trouble" not in err
+
+
+def test_the_result_of_a_job_is_in_its_output(job):
+    say = 'echo "tnr: done: {}" >> "${{log/\\%t/0}}"; exit 0'
+    job(say.format("runs/a")).communicate(timeout=60)
+    out, _ = job(say.format("runs/b")).communicate(timeout=60)
+    assert out.splitlines()[-1] == "tnr: done: runs/b" and "runs/a" not in out

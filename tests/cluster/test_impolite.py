@@ -10,16 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.harness import Cluster
-from tests.cluster.runs import LONG, assert_same_as, in_mid_epoch, signal_rank
+from tests.cluster.runs import LISTENER, LONG, assert_same_as, in_mid_epoch, signal_rank
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 OFTEN = (*LONG, "log.checkpoint_every=5")
 # Python reads it when it starts: rank 1 comes late, at the first start or always.
 LATE = "import os, time\nif os.environ.get('SLURM_PROCID') == '1' and {when}: time.sleep({seconds})\n"
-LISTENER = (
-    "import socket, sys; s = socket.create_server(('', int(sys.argv[1]))); print('up', flush=True); sys.stdin.read()"
-)
 
 
 def last_line(cluster: Cluster, job: int) -> str:
