@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from tnr_dist.engines.broken import is_broken, reason
 from tnr_dist.engines.environment import Environment
 from tnr_dist.errors import RankLost
@@ -88,6 +90,8 @@ def watched(folder: Path, environment: Environment) -> Iterator[None]:
     try:
         yield
         beat.remove()
+    except torch.OutOfMemoryError:  # all ranks may meet it at once
+        raise
     except RuntimeError as error:
         names = beat.who() if environment.world_size > 1 else []
         if not names and not (environment.world_size > 1 and is_broken(error)):
