@@ -43,7 +43,7 @@ on_ranks() {
   for log in "$logs"/rank-*.log; do
     [ ! -e "$log" ] || echo "--- restart ${SLURM_RESTART_COUNT:-0}: $*" >>"$log"
   done
-  rm -f "$TNR_PROGRESS"
+  forget_crashes # where the last start got further, however it ended
   SECONDS=0
   # Bash runs a trap only when the foreground command has ended, so srun must not be one.
   srun --kill-on-bad-exit=1 --open-mode=append "--output=$logs/rank-%t.log" "${srun_options[@]}" "${container[@]}" "$@" \
@@ -120,9 +120,14 @@ take_stock() {
   exit "$code"
 }
 
-# count_crash HOW: whether the job may have another turn. What was saved since the last one makes the count begin anew.
+# forget_crashes: what was saved since the last look makes the count begin anew.
+forget_crashes() {
+  [ ! -e "$TNR_PROGRESS" ] || rm -f "$TNR_PROGRESS" "$logs/crashes"
+}
+
+# count_crash HOW: whether the job may have another turn.
 count_crash() {
-  [ ! -e "$TNR_PROGRESS" ] || rm -f "$logs/crashes"
+  forget_crashes
   echo "restart ${SLURM_RESTART_COUNT:-0}: $1" >>"$logs/crashes"
   [ "$(wc -l <"$logs/crashes")" -le "$TNR_MAX_CRASHES" ]
 }

@@ -221,6 +221,16 @@ def test_progress_makes_the_count_begin_anew(job):
         job.forget()
 
 
+@pytest.mark.parametrize("end", ["exit 75", "kill -TERM $PPID; sleep 1; exit 75"], ids=["stopped", "preempted"])
+def test_progress_counts_however_its_start_ended(job, end):
+    for srun in [*[first("Killed")] * 3, SAVE + end, *[first("Killed")] * 3]:
+        job(srun).communicate(timeout=60)
+        assert job.requeued() or "TERM" in srun, srun
+        job.forget()
+    job(first("Killed")).communicate(timeout=60)
+    assert not job.requeued()
+
+
 def test_a_job_that_is_given_up_ends_with_the_ranks_own_line(job):
     say = 'echo "tnr: rank 0: lost rank 1 (host node2)" >> "${log/\\%t/0}"; '
     _, err = job(say + first("Killed"), TNR_MAX_CRASHES=0).communicate(timeout=60)
