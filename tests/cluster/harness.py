@@ -143,8 +143,8 @@ class Cluster:
         return int([pid for pid, of in lines if of == name][-1])
 
     def on_node(self, name: str, *command: Any) -> subprocess.Popen[str]:
-        """Start a command on a node, past Slurm; its stdout can be read."""
-        inside = ["nsenter", "--target", str(self.process(name)), "--net", "--uts", "--pid", "--mount"]
+        """Start a command on a node, past Slurm and outside of what the node takes along when it dies."""
+        inside = ["nsenter", "--target", str(self.process(name)), "--net", "--uts", "--mount"]
         return subprocess.Popen(
             [*inside, *map(str, command)], stdout=subprocess.PIPE, text=True, env=clean_environment()
         )

@@ -23,6 +23,10 @@ def last_line(cluster: Cluster, job: int) -> str:
     return (cluster.work / "logs" / f"stage2-{job}.out").read_text().splitlines()[-1]
 
 
+def python_path(first: Path) -> str:
+    return os.pathsep.join([str(first), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def until(condition, seconds=180.0):
     end = time.monotonic() + seconds
     while not condition():
@@ -69,7 +73,9 @@ def test_a_port_in_use_and_ranks_that_come_late(cluster, config, uninterrupted, 
         running.callback(other.kill)
         assert other.stdout.readline() == "up\n"
         first = cluster.sbatch("stage2", config, f"output={outputs[0]}", *LONG, MASTER_PORT=port)
-        second = cluster.sbatch("stage2", config, f"output={outputs[1]}", *LONG, "timeout=30", PYTHONPATH=tmp_path)
+        second = cluster.sbatch(
+            "stage2", config, f"output={outputs[1]}", *LONG, "timeout=30", PYTHONPATH=python_path(tmp_path)
+        )
         until(lambda: f"port {port} on node1 is not free" in cluster.logs(first))
     assert int(cluster.succeed(first, 400)["Restarts"]) >= 1
     assert int(cluster.succeed(second, 400)["Restarts"]) >= 1
@@ -108,7 +114,13 @@ def test_a_time_limit_shorter_than_the_start(cluster, config, uninterrupted, inp
     (tmp_path / "sitecustomize.py").write_text(LATE.format(when="True", seconds=300))
     options = ("--time=1", "--signal=B:USR1@40")
     job = cluster.sbatch(
-        "stage2", config, f"output={inputs('short')}", *LONG, options=options, PYTHONPATH=tmp_path, max_crashes=0
+        "stage2",
+        config,
+        f"output={inputs('short')}",
+        *LONG,
+        options=options,
+        PYTHONPATH=python_path(tmp_path),
+        max_crashes=0,
     )
     record = cluster.wait(job, 240)[0]
     assert (record["JobState"], record["ExitCode"]) == ("FAILED", "2:0"), cluster.logs(job)
