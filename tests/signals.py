@@ -6,12 +6,12 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
 @contextlib.contextmanager
 def given_back() -> Iterator[None]:
-    """Around a command in this process: it takes TERM and USR1 to the end of its process, and the suite goes on."""
+    """Around a command in this process: it takes TERM, USR1 and USR2 to the end of its process, and the suite goes on."""
     before = {number: signal.getsignal(number) for number in STOPS}
     try:
         yield

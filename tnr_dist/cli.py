@@ -1,4 +1,7 @@
-"""`tnr`: thin commands, one per stage. Exit codes: 0 ok, 2 bad input or configuration, 75 preempted, 1 otherwise."""
+"""`tnr`: thin commands, one per stage.
+
+Exit codes: 0 ok, 2 bad input or configuration, 75 preempted, 69 passing trouble such as a lost rank, 1 otherwise.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import typer.core
 from tnr_dist import __version__, cli_data
 from tnr_dist.bench.common import NAMES
 from tnr_dist.ends import Output, end
-from tnr_dist.errors import InputError, Preempted, mendable, one_line
+from tnr_dist.errors import InputError, Preempted, Unavailable, mendable, one_line
 from tnr_dist.progress import say
 from tnr_dist.redaction import without_arguments_secrets
 from tnr_dist.reproduce import STUDY_NAMES
@@ -57,12 +60,19 @@ PrintConfig = Annotated[
 ]
 
 
+_BEFORE_LOST = (
+    5.0  # seconds: a rank that ended with a reason, such as bad input, is to be the first that its launcher sees
+)
+
 # What stands below the options of every command that trains or scores.
 _KEYS = (
     "Every key with its meaning and value: --print-config. Ranks: ranks=N starts N on this machine; the same "
     "command also runs under launch/local.sh, torchrun, srun or mpirun (docs/clusters.md)."
 )
-_CODES = "Exit codes: 0 done or complete before; 1 failed; 2 bad input or configuration, one line says what to do"
+_CODES = (
+    "Exit codes: 0 done or complete before; 1 failed; 2 bad input or configuration, one line says what to do; 69 a rank was "
+    "lost or did not come, the same command goes on"
+)
 _STOPS = f"{_KEYS}\n\n{_CODES}; 75 told to stop, a checkpoint is written and the same command goes on."
 _SCORES = f"{_KEYS}\n\n{_CODES}."
 
@@ -129,9 +139,11 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
     """
     from tnr_dist.engines import core
     from tnr_dist.engines.base import make_engine
+    from tnr_dist.engines.broken import is_broken
     from tnr_dist.kernels.dispatch import use_kernels
     from tnr_dist.stages.terms import terms_of
     from tnr_dist.train import preemption
+    from tnr_dist.train.heartbeat import lost
 
     if stops:
         preemption.listen()
@@ -143,6 +155,11 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
     try:
         with use_kernels(config.kernels):
             yield engine
+    except RuntimeError as error:
+        if engine.environment.world_size > 1 and is_broken(error):
+            preemption.wait_for_request(_BEFORE_LOST)
+            raise lost(engine.environment, error) from error
+        raise
     finally:
         engine.close()
 
@@ -620,6 +637,8 @@ def main() -> None:
         _fail(str(error), 2)
     except Preempted as error:
         _fail(str(error), 75)
+    except Unavailable as error:
+        _fail(str(error), 69)
     except typer.Abort:
         end(130)
     except _EarlyEnd as error:

@@ -30,7 +30,7 @@ from tnr_dist.engines.core import on_one_machine
 from tnr_dist.engines.environment import Environment, detect
 from tnr_dist.engines.meeting import differences, open_store, word_of
 from tnr_dist.engines.waiting import Wait
-from tnr_dist.errors import InputError, RankLost
+from tnr_dist.errors import InputError, PortTaken, RankLost
 from tnr_dist.hardware import cores
 from tnr_dist.models.plm import load_plm
 from tnr_dist.stages import cache
@@ -155,7 +155,7 @@ def _ranks(
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     try:
         store = dist.PrefixStore("doctor", open_store(place, Wait(limit, lambda: False)))
-    except InputError as error:
+    except (InputError, PortTaken) as error:
         return [Finding("error", "port", str(error))]
     except (RankLost, RuntimeError, ValueError, OSError) as error:
         message = f"rank {place.rank}: {_line(error)}"

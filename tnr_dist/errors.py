@@ -28,6 +28,26 @@ class Preempted(Exception):
     """The run was told to stop and has written a checkpoint. Exit code 75 (EX_TEMPFAIL)."""
 
 
+class Unavailable(Exception):
+    """What is missing may be there for the next try: the same command goes on. Exit code 69 (EX_UNAVAILABLE)."""
+
+
+class RankLost(Unavailable):
+    """Another rank ended, does not answer or did not come; names it where it can."""
+
+
+class PortTaken(Unavailable):
+    """Something else listens where the ranks were to meet."""
+
+
+class EarlierStart(Unavailable):
+    """An earlier start of this job is still at work."""
+
+
+class LeaseLost(Unavailable):
+    """Another process has taken this one's folder over, after it was silent for long: nothing more is written there."""
+
+
 def mendable(error: BaseException) -> str:
     """One line for an error of the operating system that a user can mend; empty for any other error."""
     if not isinstance(error, OSError) or error.errno not in _MENDABLE or error.filename is None:
@@ -45,7 +65,3 @@ def _cut(message: str) -> str:
     if len(message) <= _LONGEST:
         return message
     return f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 4 :]}"
-
-
-class RankLost(Exception):
-    """Another rank ended or does not answer; names it. Exit code 1: the run goes on from its last checkpoint."""

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tnr_dist import lease
 from tnr_dist.errors import InputError
 
 _WRITER = re.compile(r"\.([0-9a-f]{8})-(\d+)-[^.]*\.tmp$")  # in a temporary name: host and process
@@ -32,7 +33,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
     The temporary file or folder is removed on an error, so nothing half-written is ever left under the final name. What
-    killed processes have left in the folder goes when a process first writes there.
+    killed processes have left in the folder goes when a process first writes there. Raises LeaseLost where `path` lies in a
+    folder that this process held and another has taken over.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +55,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             # The name must not be on disk before the content is.
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
+        lease.check(path)
         temporary.replace(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.harness import Cluster, NoCluster, running_cluster
+from tests.cluster.runs import LONG, Ended, ended
 from tests.lanes import missing
 
 CONFIG = """
@@ -58,6 +59,15 @@ def chain(cluster: Cluster, config: Path) -> dict[str, int]:
         for record in cluster.wait(job, 300):
             assert record["JobState"] == "COMPLETED", f"{record}\n{cluster.logs(int(record['JobId']))}"
     return ids
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(cluster: Cluster, config: Path, chain: dict[str, int]) -> Ended:
+    """What the interrupted runs must end with."""
+    output = cluster.work / "uninterrupted"
+    shutil.copytree(cluster.work / "chain" / "seed-0", output, ignore=shutil.ignore_patterns("stage2-*"))
+    cluster.succeed(cluster.sbatch("stage2", config, f"output={output}", *LONG))
+    return ended(output)
 
 
 @pytest.fixture

@@ -81,21 +81,24 @@ class Cluster:
         self.work.mkdir()
 
     def run(self, *command: Any, check: bool = True, seconds: float = 60, **settings: Any) -> Any:
-        """Run a command on the login node, in the repository, with `settings` as TNR_… in its environment."""
+        """Run a command on the login node, in the repository, with `settings` as TNR_… in its environment (as they are if upper case)."""
         environment = clean_environment(
-            TNR_LOGS=self.work / "logs", **{f"TNR_{name.upper()}": value for name, value in settings.items()}
+            TNR_LOGS=self.work / "logs",
+            **{name if name.isupper() else f"TNR_{name.upper()}": value for name, value in settings.items()},
         )
         full = [str(self.folder / "in"), *map(str, command)]
         done = subprocess.run(full, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=seconds)
         assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
-    def sbatch(self, script: str, *arguments: Any, nodes: int = 2, options: tuple[str, ...] = ()) -> int:
-        """Submit slurm/SCRIPT.sh on one rank per node; the log is work/logs/SCRIPT-ID.out."""
+    def sbatch(
+        self, script: str, *arguments: Any, nodes: int = 2, options: tuple[str, ...] = (), **settings: Any
+    ) -> int:
+        """Submit slurm/SCRIPT.sh on one rank per node, with `settings` as for `run`; the log is work/logs/SCRIPT-ID.out."""
         (self.work / "logs").mkdir(exist_ok=True)
         log = f"--output={self.work}/logs/{script}-%j.out"
         command = ("sbatch", "--parsable", f"--nodes={nodes}", "--time=10", log, *options, f"slurm/{script}.sh")
-        return int(self.run(*command, *arguments).stdout.split(";")[0])
+        return int(self.run(*command, *arguments, **settings).stdout.split(";")[0])
 
     def jobs(self, job: int) -> list[dict[str, str]]:
         """The job's records, one for each member of an array."""
@@ -118,18 +121,33 @@ class Cluster:
         assert record["JobState"] == "COMPLETED", f"{record}\n{self.logs(job)}"
         return record
 
-    def kill_node(self, name: str) -> None:
-        """A node's power fails: its first process, and with it all that runs there, is killed."""
-        lines = [line.split() for line in (self.folder / "pids").read_text().splitlines()]
-        os.kill(int([pid for pid, of in lines if of == name][-1]), signal.SIGKILL)
-        # Slurm would see it after its own time limit; here the operator says so.
-        self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=killed")
+    def kill_node(self, name: str, *, noticed: bool = False) -> None:
+        """A node's power fails: its first process, and with it all that runs there, is killed.
 
-    def boot_node(self, name: str) -> None:
+        `noticed`: an operator says so to Slurm, which would see it after five minutes.
+        """
+        os.kill(self.process(name), signal.SIGKILL)
+        if noticed:
+            self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=killed")
+
+    def boot_node(self, name: str, *, noticed: bool = False) -> None:
         """It comes back."""
         code, said = _uninterrupted(HERE / "boot_node.sh", self.folder, name)
         assert code == 0, said
-        self.run("scontrol", "update", f"nodename={name}", "state=resume")
+        if noticed:
+            self.run("scontrol", "update", f"nodename={name}", "state=resume")
+
+    def process(self, name: str) -> int:
+        """The first process of a node."""
+        lines = [line.split() for line in (self.folder / "pids").read_text().splitlines()]
+        return int([pid for pid, of in lines if of == name][-1])
+
+    def on_node(self, name: str, *command: Any) -> subprocess.Popen[str]:
+        """Start a command on a node, past Slurm and outside of what the node takes along when it dies."""
+        inside = ["nsenter", "--target", str(self.process(name)), "--net", "--uts", "--mount"]
+        return subprocess.Popen(
+            [*inside, *map(str, command)], stdout=subprocess.PIPE, text=True, env=clean_environment()
+        )
 
     def logs(self, job: int) -> str:
         """All that the job has written."""

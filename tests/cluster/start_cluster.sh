@@ -78,7 +78,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 # Seconds between TERM and KILL at a preemption: three ranks of a busy test machine must find the time for a checkpoint.
 KillWait=30
-SlurmdTimeout=30
+SlurmdTimeout=300
 ReturnToService=2
 # Ended jobs stay visible to the tests.
 MinJobAge=86400

@@ -1,54 +1,15 @@
 """The Slurm scripts on a real cluster of two nodes: the chain, the engines, and every way a job is interrupted."""
 
 import json
-import os
-import shutil
 import signal
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from tests.cluster.harness import Cluster
+from tests.cluster.runs import LONG, assert_same_as, curve, in_mid_epoch, signal_rank
 from tests.lanes import missing, reason_against
-from tnr_dist.train.tracking import read_metrics
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-
-STEPS = 60
-LONG = (f"stage2.max_steps={STEPS}", "stage2.lr=1e-3")
-
-
-def curve(output: Path) -> np.ndarray:
-    return np.array([r["train/loss"] for r in read_metrics(output / "stage2-1" / "metrics.jsonl") if "train/loss" in r])
-
-
-def in_mid_epoch(cluster: Cluster, job: int, output: Path, steps: int = 5) -> None:
-    """Wait until the job's stage 2 has made so many steps."""
-    metrics = output / "stage2-1" / "metrics.jsonl"
-    end = time.monotonic() + 120
-    while not metrics.exists() or metrics.read_text().count("\n") < steps:
-        assert time.monotonic() < end and cluster.jobs(job)[0]["JobState"] in ("PENDING", "RUNNING"), cluster.logs(job)
-        time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(cluster, config, chain):
-    """What the interrupted runs must end with: (weights, loss curve)."""
-    output = cluster.work / "uninterrupted"
-    shutil.copytree(cluster.work / "chain" / "seed-0", output, ignore=shutil.ignore_patterns("stage2-*"))
-    cluster.succeed(cluster.sbatch("stage2", config, f"output={output}", *LONG))
-    return load_file(output / "stage2-1" / "model.safetensors"), curve(output)
-
-
-def assert_same_as(uninterrupted, output):
-    weights, losses = uninterrupted
-    found = load_file(output / "stage2-1" / "model.safetensors")
-    assert [name for name in weights if not torch.equal(weights[name], found[name])] == []
-    np.testing.assert_array_equal(losses, curve(output))
 
 
 def test_preflight_on_two_nodes(cluster, config, chain):
@@ -137,17 +98,9 @@ def test_a_killed_rank_is_a_requeue_too(cluster, config, uninterrupted, inputs):
     output = inputs("killed")
     job = cluster.sbatch("stage2", config, f"output={output}", *LONG, "log.checkpoint_every=5")
     in_mid_epoch(cluster, job, output)
-    wanted = {f"SLURM_JOB_ID={job}", "SLURM_PROCID=1", "SLURM_STEP_ID=0"}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = set((process / "environ").read_text().split("\0"))
-            python = "python" in (process / "exe").readlink().name
-        except OSError:
-            continue
-        if wanted <= environment and python:
-            os.kill(int(process.name), signal.SIGKILL)
+    signal_rank(job, 1, signal.SIGKILL)
     assert cluster.succeed(job)["Restarts"] == "1"
-    assert "the first rank to end: Killed" in cluster.logs(job)
+    assert "the first to end: node2: task 1: Killed" in cluster.logs(job)
     assert_same_as(uninterrupted, output)
 
 
@@ -155,8 +108,8 @@ def test_a_node_that_dies(cluster, config, uninterrupted, inputs):
     output = inputs("node")
     job = cluster.sbatch("stage2", config, f"output={output}", *LONG, "log.checkpoint_every=5")
     in_mid_epoch(cluster, job, output)
-    cluster.kill_node("node2")
-    cluster.boot_node("node2")
+    cluster.kill_node("node2", noticed=True)
+    cluster.boot_node("node2", noticed=True)
     assert cluster.succeed(job, 300)["Restarts"] == "1"
     assert "going on at step" in cluster.logs(job)
     assert_same_as(uninterrupted, output)

@@ -16,7 +16,7 @@ from tests.lanes import missing, reason_against
 from tests.ranks import on_ranks
 from tnr_dist.engines import core
 from tnr_dist.engines.base import Terms, make_engine
-from tnr_dist.errors import InputError, Preempted, RankLost
+from tnr_dist.errors import InputError, Preempted, Unavailable
 from tnr_dist.train import preemption
 
 ENGINES = ["ddp", "deepspeed", "horovod"]
@@ -30,7 +30,7 @@ def end_of_meeting(name="ddp", seconds=30.0, *, settings=None, device="cpu"):
     try:
         engine = make_engine(name, device, 1, terms=Terms(settings or {}, {}, preemption.asked))
         return "met", "", time.monotonic() - began
-    except (InputError, RankLost, Preempted) as error:
+    except (InputError, Unavailable, Preempted) as error:
         return type(error).__name__, str(error), time.monotonic() - began
     finally:
         if engine is not None:
@@ -77,8 +77,9 @@ def test_ranks_of_two_engines_refuse_each_other():
     }
 
 
-def _one_too_many(folder):
+def _one_too_many(folder, seed, restarts):
     """Three processes, of which the last comes as another rank 1 when two others have met."""
+    os.environ["SLURM_RESTART_COUNT"] = restarts
     mine = rank()
     if mine < 2:
         be(mine, 2)
@@ -89,7 +90,7 @@ def _one_too_many(folder):
         return "met", ""
     until(lambda: len(list(folder.glob("met-*"))) == 2)
     be(1, 2)
-    found = end_of_meeting(settings={"seed": "1"})
+    found = end_of_meeting(settings={"seed": seed})
     (folder / "refused").touch()
     return found[:2]
 
@@ -102,9 +103,15 @@ def until(condition):
 
 
 def test_who_comes_to_a_run_that_has_met_is_refused_and_the_run_goes_on(tmp_path):
-    first, second, third = on_ranks(3, _one_too_many, tmp_path)
+    first, second, third = on_ranks(3, _one_too_many, tmp_path, "1", "0")
     assert first[0] == second[0] == "met"
     assert third[0] == "InputError" and "rank 1 of 2: another run has met at" in third[1] and "seed" in third[1]
+
+
+@pytest.mark.parametrize(("restarts", "kind"), [("0", "InputError"), ("2", "EarlierStart")])
+def test_a_restart_that_meets_its_former_ranks_is_passing_trouble(tmp_path, restarts, kind):
+    first, second, third = on_ranks(3, _one_too_many, tmp_path, "0", restarts)
+    assert (first[0], second[0], third[0]) == ("met", "met", kind)
 
 
 def _absent(here, seconds):
@@ -168,7 +175,7 @@ def _taken():
 
 def test_a_port_that_is_taken_is_said_at_once():
     ((kind, line, seconds),) = on_ranks(1, _taken)
-    assert kind == "InputError" and "is not free" in line and "MASTER_PORT" in line and seconds < 10
+    assert kind == "PortTaken" and "is not free" in line and "MASTER_PORT" in line and seconds < 10
 
 
 # Whole commands ---------------------------------------------------------------------------------------------------------
@@ -208,6 +215,13 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_a_command_that_misses_its_ranks_ends_with_69(config, tmp_path):
+    with task(config, 1, f"output={tmp_path / 'a'}", "timeout=1", port=free_port()) as process:
+        _, said = process.communicate(timeout=240)
+    assert process.returncode == 69, said
+    assert "rank 0 of 2 is missing" in said.splitlines()[-1] and "Traceback" not in said
 
 
 def test_two_steps_of_a_job_that_share_a_port_train_nothing(config, tmp_path):

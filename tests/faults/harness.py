@@ -33,14 +33,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tests.cluster.harness import NoCluster, running_cluster
-from tests.faults import injections, slurm
+from tests.faults import impolite, injections, slurm
 from tests.faults.injections import TIMEOUT, Harm, variant
 from tests.faults.process import ROOT
 from tests.faults.world import LIMIT, Case, Result, World
 from tnr_dist.progress import say
 
 os.environ["WANDB_MODE"] = "disabled"  # as tests/conftest.py does, which is not loaded here
-FAULTS = injections.FAULTS | slurm.FAULTS
+FAULTS = injections.FAULTS | impolite.FAULTS | slurm.FAULTS
 ENGINES = ("ddp", "deepspeed", "horovod")
 RUNS = 5  # of one command, before the case is lost
 ENDS = ("recovered", "lost", "error")

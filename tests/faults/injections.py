@@ -197,7 +197,7 @@ def stop_rank(case: Case, rng: random.Random) -> Harm:
     when = moment(case, attempt, rng, early=False)
     rank = rng.randrange(case.variant.ranks)
     attempt.signal_rank(rank, signal.SIGSTOP)
-    return Harm(f"STOP rank {rank} at {when}", lost_rank=rank)
+    return Harm(f"STOP rank {rank} at {when}", lost_rank=rank, codes=(69,))
 
 
 def stall_rank(case: Case, rng: random.Random) -> Harm:

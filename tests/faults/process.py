@@ -24,7 +24,9 @@ class Attempt:
     `anew`: both start as Python does; else they are forked from a process that has imported everything (`warm`).
     """
 
-    def __init__(self, ranks: int, arguments: list[str], log: Path, *, anew: bool) -> None:
+    def __init__(
+        self, ranks: int, arguments: list[str], log: Path, *, anew: bool, environment: dict[str, str] | None = None
+    ) -> None:
         self.log, self.world_size = log, ranks
         launch = [str(ranks), "--", sys.executable, "-m", "tnr_dist.cli", *arguments]
         for name in _OUTER:
@@ -34,10 +36,17 @@ class Attempt:
         if anew:
             command = [sys.executable, "-m", "tnr_dist.engines.local", *launch]
             with log.open("wb") as file:
-                self._popen = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
+                self._popen = subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                    env=os.environ | (environment or {}),
+                )
             self.pid = self._popen.pid
         else:
-            self._forked = warm.start(launch, str(log))
+            self._forked = warm.start(launch, str(log), environment or {})
             assert self._forked.pid is not None
             self.pid = self._forked.pid
         self._ranks: list[psutil.Process] = []

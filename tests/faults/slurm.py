@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster.harness import ENDED, Cluster
-from tests.faults.injections import Fault, Harm, moment
+from tests.cluster.runs import LISTENER, signal_rank
+from tests.faults.injections import TIMEOUT, Fault, Harm, moment
 from tests.faults.world import Case
 
 _QUEUE = 180.0  # seconds that Slurm may take on top of the run: requeued jobs wait, as ranks that get no answer do
@@ -18,9 +21,11 @@ _ASK = 0.3  # seconds between two questions to Slurm
 class Job:
     """A run as a job; see `Attempt`, whose place it takes. Its end is the last restart's."""
 
-    def __init__(self, cluster: Cluster, arguments: list[str], options: tuple[str, ...], log: Path) -> None:
+    def __init__(
+        self, cluster: Cluster, arguments: list[str], options: tuple[str, ...], log: Path, settings: dict[str, object]
+    ) -> None:
         self.cluster, self.log = cluster, log
-        self.id = cluster.sbatch("stage2", *arguments, options=options)
+        self.id = cluster.sbatch("stage2", *arguments, options=options, **settings)
         self._asked, self._record = 0.0, {"JobState": "PENDING"}
 
     def record(self) -> dict[str, str]:
@@ -71,10 +76,10 @@ class Job:
         return self.cluster.logs(self.id)
 
 
-def _submit(case: Case, *options: str) -> tuple[Cluster, Job]:
+def _submit(case: Case, *options: str, overrides: tuple[str, ...] = (), **settings: object) -> tuple[Cluster, Job]:
     cluster = case.world.cluster
     assert cluster is not None
-    job = Job(cluster, case.arguments(), options, case.folder / "job.txt")
+    job = Job(cluster, [*case.arguments(), *overrides], options, case.folder / "job.txt", settings)
     case.attempts.append(job)
     return cluster, job
 
@@ -84,10 +89,51 @@ def kill_node(case: Case, rng: random.Random) -> Harm:
     cluster, job = _submit(case)
     when = moment(case, job, rng)
     node, seconds = rng.choice(["node1", "node2"]), rng.uniform(0.0, 4.0)
+    cluster.kill_node(node, noticed=True)
+    time.sleep(seconds)
+    cluster.boot_node(node, noticed=True)
+    return Harm(f"KILL {node} at {when}, booted {seconds:.1f} s later", codes=(0,))
+
+
+def lose_node(case: Case, rng: random.Random) -> Harm:
+    """A node dies and is back before Slurm misses it."""
+    cluster, job = _submit(case, overrides=(f"timeout={TIMEOUT}",))
+    when = moment(case, job, rng)
+    node, seconds = rng.choice(["node1", "node2"]), rng.uniform(0.0, 10.0)
     cluster.kill_node(node)
     time.sleep(seconds)
     cluster.boot_node(node)
-    return Harm(f"KILL {node} at {when}, booted {seconds:.1f} s later", codes=(0,))
+    return Harm(f"KILL {node} at {when}, booted {seconds:.1f} s later, unnoticed", codes=(0,))
+
+
+def stop_rank(case: Case, rng: random.Random) -> Harm:
+    _, job = _submit(case, overrides=(f"timeout={TIMEOUT}",))
+    when = moment(case, job, rng, early=False)
+    rank = rng.randrange(2)
+    signal_rank(job.id, rank, signal.SIGSTOP)
+    return Harm(f"STOP rank {rank} at {when}", codes=(0,))
+
+
+def take_port(case: Case, rng: random.Random) -> Harm:
+    """Another program has the port where the ranks were told to meet, for some of the job's starts."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    cluster = case.world.cluster
+    assert cluster is not None
+    other = cluster.on_node("node1", "python", "-c", LISTENER, port)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "up\n"
+        _, job = _submit(case, MASTER_PORT=port)
+        end = time.monotonic() + _QUEUE
+        while "is not free" not in job.text() and job.running() and time.monotonic() < end:
+            time.sleep(_ASK)
+        seconds = rng.uniform(0.0, 5.0)
+        time.sleep(seconds)
+    finally:
+        other.kill()
+        other.wait()
+    return Harm(f"port {port} in use until {seconds:.1f} s after the first start's end", codes=(0,))
 
 
 def preempt(case: Case, rng: random.Random) -> Harm:
@@ -116,6 +162,9 @@ def requeue(case: Case, rng: random.Random) -> Harm:
 
 FAULTS: dict[str, Fault] = {
     "slurm: node killed": kill_node,
+    "slurm: node killed and back unnoticed": lose_node,
+    "slurm: rank stopped beyond the timeout": stop_rank,
+    "slurm: port in use": take_port,
     "slurm: preempted by a higher partition": preempt,
     "slurm: requeued": requeue,
 }

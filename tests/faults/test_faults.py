@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.harness import NoCluster, running_cluster
-from tests.faults import harness, injections, slurm
+from tests.faults import harness, impolite, injections, slurm
 from tests.faults.world import World
 from tests.lanes import missing
 
@@ -33,7 +33,7 @@ def check(world: World, fault: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", injections.FAULTS)
+@pytest.mark.parametrize("fault", injections.FAULTS | impolite.FAULTS)
 def test_recovers_or_says_why_not(world: World, fault: str) -> None:
     check(world, fault)
 

@@ -20,12 +20,12 @@ from typing import Any
 _HERE = "tests.faults.warm"
 
 
-def start(arguments: list[str], log: str) -> BaseProcess:
-    """`python -m tnr_dist.engines.local ARGUMENTS` with its output in a file."""
+def start(arguments: list[str], log: str, environment: dict[str, str]) -> BaseProcess:
+    """`python -m tnr_dist.engines.local ARGUMENTS` with its output in a file, and more in its environment."""
     context: ForkServerContext = multiprocessing.get_context("forkserver")
     everything = ["tnr_dist.cli", "tnr_dist.stages.stage2", "torch._dynamo", "transformers", "tests.faults.engines"]
     context.set_forkserver_preload([_HERE, *everything])
-    process = context.Process(target=_launcher, args=(arguments, log))
+    process = context.Process(target=_launcher, args=(arguments, log, environment))
     process.start()
     return process
 
@@ -46,7 +46,7 @@ class _Forked(subprocess.Popen):  # type: ignore[type-arg]
             return
         code = 1
         try:
-            for number in (signal.SIGTERM, signal.SIGUSR1):
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_DFL)
             if preexec_fn is not None:
                 preexec_fn()
@@ -68,8 +68,9 @@ def _tnr() -> None:
     main()
 
 
-def _launcher(arguments: list[str], log: str) -> None:
+def _launcher(arguments: list[str], log: str, environment: dict[str, str]) -> None:
     os.setsid()
+    os.environ.update(environment)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)

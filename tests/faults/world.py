@@ -156,6 +156,7 @@ class Case:
         self.data, self.cache = folder / "data", folder / "run" / "cache"
         self.run = folder / "run" / "stage2-2"
         self.attempts: list[Any] = []  # of Attempt, or of a job that takes its place
+        self.environment: dict[str, str] = {}  # of the runs to come
         self.undo: list[Any] = []  # called when the case is over, whatever came of it
 
     def arguments(self) -> list[str]:
@@ -167,7 +168,9 @@ class Case:
         """Run stage 2 as a user or a requeue would: always the same command."""
         arguments = ["stage2", *self.arguments(), *overrides]
         log = self.folder / f"stderr-{len(self.attempts)}.txt"
-        self.attempts.append(Attempt(ranks or self.variant.ranks, arguments, log, anew=self.variant.anew))
+        self.attempts.append(
+            Attempt(ranks or self.variant.ranks, arguments, log, anew=self.variant.anew, environment=self.environment)
+        )
         return self.attempts[-1]
 
     def reached(self) -> int:

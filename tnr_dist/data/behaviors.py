@@ -26,6 +26,7 @@ from tnr_dist.data.unknown import count_separators
 from tnr_dist.data.words import NewsLookup, Words, hash_strings, mix, split_words
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, read_json, write_json
+from tnr_dist.restarts import mark_progress
 
 DAY = 86_400
 _ROWS_LOOKED_AT = 2_000  # to know whether a split has labels
@@ -190,6 +191,7 @@ def build_shard(build: Build) -> tuple[ShardInfo, Account]:
         blocks, account = build_blocks(table, lookup, build.labelled, build.block_size, build.where)
     info = write_shard(build.out, blocks)
     write_json(build.account, {"shard": vars(info), "account": asdict(account)})
+    mark_progress()
     return info, account
 
 

@@ -44,6 +44,7 @@ from tnr_dist.hardware import cores
 from tnr_dist.lock import held
 from tnr_dist.models.tokenizer import TokenizerFiles, load_tokenizer
 from tnr_dist.progress import say
+from tnr_dist.restarts import mark_progress
 
 _CHUNK_BYTES = CHUNK_BYTES
 _BLOCKS_PER_SHARD = 16
@@ -264,6 +265,7 @@ class _Preparation:
             account = tokenise_pairs(news, tokens, self.tokenizer, self.options.body_tokens)
             counts["corpus"] = asdict(account)
         write_json(done, counts)
+        mark_progress()
         return counts
 
     # Behaviours -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Start n ranks of a command on this machine, as torchrun would: `python -m tnr_dist.engines.local N -- COMMAND…`.
 
-Unlike torchrun it keeps the ranks' exit code (75: preempted) and passes USR1 on. Started once per node by srun or mpirun
-it gives each node n ranks, all of one group.
+Unlike torchrun it keeps the ranks' exit code (75: preempted, 69: a rank was lost) and passes USR1 and USR2 on. Started once
+per node by srun or mpirun it gives each node n ranks, all of one group.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tnr_dist.errors import InputError
 
 _SAID = "TNR_SAID"  # the folder in which ranks of one launcher mark what one of them has said
 _PR_SET_PDEATHSIG = 1
+_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _GRACE = 30.0  # seconds the others get to end after one rank has failed or all were told to stop
 
 
@@ -31,7 +32,7 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
     """Run `command` as `ranks` processes; returns the first failing exit code, or 0.
 
     They meet on loopback, or with the ranks of the other nodes when `node` is this process's place among the nodes.
-    SIGTERM, SIGUSR1 and SIGINT are passed on. When one rank fails the others are ended.
+    SIGTERM, SIGUSR1, SIGUSR2 and SIGINT are passed on. When one rank fails the others are ended.
     """
     if node is None or node.world_size == 1:
         with socket.socket() as probe:
@@ -45,8 +46,7 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
             if process.poll() is None:
                 process.send_signal(number)
 
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, forward) for number in numbers}
+    before = {number: signal.signal(number, forward) for number in _PASSED_ON}
     try:
         for rank in range(ranks):
             place = {
@@ -126,6 +126,8 @@ def _wait(processes: list[subprocess.Popen[bytes]], first_rank: int) -> int:
         time.sleep(0.05)
     codes = [process.returncode for process in processes if process.returncode]
     code = first_failure or (codes[0] if codes else 0)
+    if code == 69 and 2 in codes:  # a rank was missed before the end of its process was seen: its reason counts
+        code = 2
     return 128 - code if code < 0 else code
 
 

@@ -21,17 +21,24 @@ import torch.distributed as dist
 
 from tnr_dist.engines import core
 from tnr_dist.engines.base import Terms
+from tnr_dist.engines.broken import reason
 from tnr_dist.engines.core import on_one_machine
 from tnr_dist.engines.environment import Environment
 from tnr_dist.engines.waiting import TooLate, Wait, stopped
-from tnr_dist.errors import InputError, Preempted, RankLost
+from tnr_dist.errors import EarlierStart, InputError, PortTaken, Preempted, RankLost
+from tnr_dist.restarts import restarts
 
 LOOPBACK = "127.0.0.1"
 Word = dict[str, Any]  # what a rank says of its run
 
 _LINGER = 1.0  # seconds that rank 0 goes on serving the store for the others to read why all of them end
 _SHOWN = 8  # names in a list of an error
-_KINDS: dict[str, type[Exception]] = {"refused": InputError, "lost": RankLost, "stopped": Preempted}
+_KINDS: dict[str, type[Exception]] = {
+    "refused": InputError,
+    "earlier": EarlierStart,
+    "lost": RankLost,
+    "stopped": Preempted,
+}
 
 
 def timeout() -> datetime.timedelta:
@@ -57,15 +64,14 @@ def address(env: Environment) -> str:
 
 def did_not_meet(env: Environment, error: Exception) -> RankLost:
     """One line that names the rank and where it waited."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return RankLost(f"rank {env.rank} of {env.world_size}: the ranks did not meet at {address(env)} ({line})")
+    return RankLost(f"rank {env.rank} of {env.world_size}: the ranks did not meet at {address(env)} ({reason(error)})")
 
 
 def meet(env: Environment, terms: Terms, wait: Wait) -> dist.Store:
     """The key-value store of ranks that are all there and all of one run.
 
-    Raises InputError when they are of different runs, RankLost when one does not come in time (it is named), Preempted
-    when one is told to stop.
+    Raises InputError when they are of different runs, RankLost when one does not come in time (it is named), EarlierStart
+    when ranks of this job from before its restart are still there, Preempted when one is told to stop.
     """
     if env.world_size == 1:
         return dist.HashStore()
@@ -83,7 +89,7 @@ def meet(env: Environment, terms: Terms, wait: Wait) -> dist.Store:
 def open_store(env: Environment, wait: Wait) -> dist.Store:
     """The store that rank 0 serves, on loopback where all ranks are on this machine; under torchrun its agent's.
 
-    Raises RankLost when rank 0 does not serve it in time, InputError when rank 0 finds the port taken, Preempted.
+    Raises RankLost when rank 0 does not serve it in time, PortTaken when rank 0 finds the port taken, Preempted.
     """
     # The agent serves all restarts of the ranks, which must not read what those before them wrote.
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -123,9 +129,9 @@ def _listener(env: Environment, host: str) -> socket.socket:
         listener.bind((LOOPBACK if host == LOOPBACK else "", env.master_port))
     except OSError as error:
         listener.close()
-        raise InputError(
+        raise PortTaken(
             f"port {env.master_port} on {socket.gethostname()} is not free ({error.strerror}): another run meets there, or "
-            "another program listens; set MASTER_PORT to another, the same on all ranks"
+            "another program listens; run it again once it is free, or set MASTER_PORT to another, the same on all ranks"
         ) from None
     return listener
 
@@ -202,7 +208,7 @@ def judgement(words: Mapping[int, list[Word]], where: str) -> str:
 
 
 def _agree(store: dist.Store, env: Environment, terms: Terms, wait: Wait) -> None:
-    """Post this rank's word and abide by rank 0's verdict. Raises InputError, RankLost or Preempted if it is to end."""
+    """Post this rank's word and abide by rank 0's verdict. Raises as `meet` if it is to end."""
     claim = store.add(f"came/{env.rank}", 1)
     store.set(f"word/{env.rank}/{claim}", json.dumps(word_of(env, terms)))
     if env.rank == 0 and claim == 1:
@@ -217,6 +223,11 @@ def _agree(store: dist.Store, env: Environment, terms: Terms, wait: Wait) -> Non
     if claim > 1 or env.rank >= verdict["ranks"]:
         first = json.loads(store.get("word/0/1"))
         names = differences(first, word_of(env, terms))
+        if not names and restarts():
+            raise EarlierStart(
+                f"rank {env.rank} of {env.world_size}: ranks of an earlier start of this job are still at {address(env)}; run it "
+                "again once they have ended"
+            )
         other = f", of another configuration (differs in: {_listed(names)})" if names else ""
         raise InputError(
             f"rank {env.rank} of {env.world_size}: another run has met at {address(env)}{other}; give each run a MASTER_PORT "
@@ -241,7 +252,8 @@ def _judge(store: dist.Store, env: Environment, wait: Wait) -> dict[str, Any]:
         claims = [f"word/{rank}/{number}" for number in range(1, store.add(f"came/{rank}", 0) + 1)]
         words[rank] = [json.loads(store.get(claim)) for claim in claims]
     if why := judgement(words, address(env)):
-        return _verdict("refused", why)
+        same = not any(differences(words[0][0], word) for claims in words.values() for word in claims)
+        return _verdict("earlier" if same and restarts() else "refused", why)
     return {"kind": "one run", "ranks": env.world_size}
 
 

@@ -23,6 +23,7 @@ from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
 from tnr_dist.files import atomic_path, write_json
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.progress import Bar, say
+from tnr_dist.restarts import mark_progress
 from tnr_dist.stages.common import NEWS_SETTINGS, DataSet, begin, may_start, trained_model
 from tnr_dist.stages.finetune import teacher_folder
 from tnr_dist.train import preemption
@@ -242,6 +243,7 @@ def write_side_shard(
         temporary.write_bytes(packed)
     mark = {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed), "news": news_sha256, "users": rounding}
     write_sealed(done, mark)
+    mark_progress()
 
 
 def _check_finite(values: Tensor, dim: int, what: str) -> None:

@@ -29,6 +29,7 @@ from tnr_dist.kernels.gather_cast import ragged_index
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.progress import Bar, say
+from tnr_dist.restarts import mark_progress
 from tnr_dist.transfer import to_device
 
 _SEGMENT = 16_384
@@ -182,6 +183,7 @@ def _write_segment(
         found = digest(temporary)
         with temporary.open("ab") as handle:
             handle.write(bytes.fromhex(found))
+    mark_progress()
 
 
 def _is_sound(file: Path) -> bool:

@@ -24,10 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tnr_dist import lease
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, file_hash, json_text, read_json, read_text, write_json
 from tnr_dist.progress import say
+from tnr_dist.restarts import mark_progress
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -118,8 +120,10 @@ class Checkpoints:
                     os.fsync(written.fileno())
             described = {**fields, "sha256": digests}
             write_json(temporary / "state.json", {**described, "self": _json_digest(described)})
+            lease.check(self.folder)  # another process that has the run by now may have a sound one of this step
             # A folder of this step can only be one that was found damaged when the run resumed.
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
+        mark_progress()
         steps = sorted_steps(self.folder)
         # So can those of later steps. Counted among the rolling ones they would push out this one.
         later = [other for other in steps if other > step]

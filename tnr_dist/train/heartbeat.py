@@ -13,6 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
+from tnr_dist.engines.broken import is_broken, reason
 from tnr_dist.engines.environment import Environment
 from tnr_dist.errors import RankLost
 from tnr_dist.train import preemption
@@ -87,14 +90,20 @@ def watched(folder: Path, environment: Environment) -> Iterator[None]:
     try:
         yield
         beat.remove()
+    except torch.OutOfMemoryError:  # all ranks may meet it at once
+        raise
     except RuntimeError as error:
         names = beat.who() if environment.world_size > 1 else []
-        if not names:
+        if not names and not (environment.world_size > 1 and is_broken(error)):
             raise
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RankLost(
-            f"rank {environment.rank}: lost {', '.join(names)} ({line}); run the same command again: it goes on from the "
-            "newest checkpoint"
-        ) from error
+        raise lost(environment, error, ", ".join(names)) from error
     finally:
         beat.close()
+
+
+def lost(environment: Environment, error: BaseException, who: str = "") -> RankLost:
+    """What a failed message becomes; `who` is gone, if that is known."""
+    return RankLost(
+        f"rank {environment.rank}: lost {who or 'another rank, or the way to it'} ({reason(error)}); run the same command "
+        "again: it goes on from the newest checkpoint"
+    )

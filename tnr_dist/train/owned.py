@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tnr_dist import files
+from tnr_dist import files, lease
 from tnr_dist.digests import check_seal
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json
@@ -127,6 +127,7 @@ def set_aside(path: Path, name: str) -> Path:
     while place.exists() or place.is_symlink():
         place, number = first.with_name(f"{first.name}.{number}"), number + 1
     path.rename(place)
+    lease.forget(path)
     (place / LOCK).unlink(missing_ok=True)  # it is held for the name that the folder had
     return place
 

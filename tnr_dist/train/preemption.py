@@ -1,7 +1,7 @@
-"""A polite stop: SIGTERM or SIGUSR1 asks for a checkpoint at the next step.
+"""A polite stop: SIGTERM, SIGUSR1 or SIGUSR2 asks for a checkpoint at the next step.
 
-Slurm sends USR1 before the time limit and TERM at a preemption. The request may come before the first step (a rank imports
-and loads for many seconds), so it is the process's, not the loop's.
+A scheduler sends USR1 or USR2 before the time limit and TERM at a preemption. The request may come before the first step (a
+rank imports and loads for many seconds), so it is the process's, not the loop's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -31,11 +32,12 @@ class _Flag:
         return self._up
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _asked = _Flag()
 
 
 def listen() -> None:
-    """From now on take SIGTERM and SIGUSR1 as a request: for a process that ends when its work does.
+    """From now on take `SIGNALS` as a request: for a process that ends when its work does.
 
     Until its very end, so that a second signal does not change the exit code of a process that is granting the first.
     """
@@ -44,7 +46,7 @@ def listen() -> None:
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Inside, SIGTERM and SIGUSR1 are a request; after it they do again what they did before.
+    """Inside, `SIGNALS` are a request; after it they do again what they did before.
 
     May be nested: a request stays until it is granted, whichever of them it came in.
     """
@@ -62,6 +64,18 @@ def asked() -> bool:
     return _asked.is_set()
 
 
+def ask() -> None:
+    """Tell this process to stop, as a signal would."""
+    _asked.set()
+
+
+def wait_for_request(seconds: float) -> None:
+    """Wait until this process is told to stop, but at most so long."""
+    end = time.monotonic() + seconds
+    while not asked() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
 def forget() -> None:
     """The request has been granted."""
     _asked.clear()
@@ -71,7 +85,7 @@ def _take() -> dict[signal.Signals, Any]:
     """Set our handlers; returns those before. Python sets them in its main thread only: in another nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.signal(number, _ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    return {number: signal.signal(number, _ask) for number in SIGNALS}
 
 
 def _ask(number: int, frame: FrameType | None) -> None:

@@ -31,6 +31,7 @@ from tnr_dist.digests import Stated, check_seal, plm_digest, read_sealed, write_
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json_object, write_text
 from tnr_dist.lock import is_held
+from tnr_dist.restarts import mark_progress
 from tnr_dist.train import owned
 from tnr_dist.train.finished import DONE, check_run, describe_run, read_done
 from tnr_dist.train.places import absolute, places
@@ -252,6 +253,7 @@ class RunFolder:
         replaces = mark.pop("replaces", None)
         files = describe_run(self.path)
         write_sealed(self.path / DONE, {"id": _id_of(self.key, files), **mark, **facts, "files": files})
+        mark_progress()
         if isinstance(replaces, str) and Path(replaces).name == replaces:
             owned.discard(self.path.with_name(replaces))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tnr_dist import lease
 from tnr_dist.config import Config
 from tnr_dist.engines.base import Engine
 from tnr_dist.files import read_bytes, read_json, write_text
@@ -37,6 +38,7 @@ class MetricsFile:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record and hand it to the operating system."""
+        lease.check(Path(self._file.name))
         try:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()

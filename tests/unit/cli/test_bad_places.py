@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -15,11 +14,10 @@ from typing import Any
 import pytest
 
 from tests.unit.cli.bad_child import in_child, short_files, without_rights
-from tests.unit.cli.bad_table import NEWS, ROWS, Place, snapshot
+from tests.unit.cli.bad_table import Place, snapshot
 from tests.unit.cli.test_bad_input import BEGUN
 from tnr_dist import lock
 from tnr_dist.errors import InputError
-from tnr_dist.files import write_json
 
 
 def the_line(err: str) -> str:
@@ -247,12 +245,3 @@ def test_a_lock_that_is_given_up_in_time(tmp_path, held, monkeypatch):
     with lock.held(tmp_path):
         assert time.monotonic() - began < 30
     assert not list(tmp_path.iterdir())
-
-
-def test_a_file_system_without_locks(tmp_path, monkeypatch):
-    def no_locks(handle, kind):
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
-    with lock.held(tmp_path), lock.held(tmp_path):
-        write_json(tmp_path / "x.json", json.dumps([NEWS, ROWS]))

@@ -31,3 +31,16 @@ def test_without_the_launcher_everything_is_said(monkeypatch, tmp_path: Path) ->
     assert first_to_say("x") and first_to_say("x")
     monkeypatch.setenv("TNR_SAID", str(tmp_path / "gone"))
     assert first_to_say("x") and first_to_say("x")
+
+
+def test_a_lost_rank_ends_the_others_and_its_code_is_kept() -> None:
+    assert launch(2, [sys.executable, "-c", ONE_FAILS.format(code=69, other="time.sleep(60)")]) == 69
+
+
+def test_bad_input_counts_more_than_the_rank_that_missed_it() -> None:
+    """A rank sees that the other has closed its connections before the launcher sees that its process has ended."""
+    late = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(2)); time.sleep(60)"
+    assert launch(2, [sys.executable, "-c", ONE_FAILS.format(code=69, other=late)]) == 2
+
+
+ONE_FAILS = "import os, signal, sys, time\nif os.environ['RANK'] == '1': time.sleep(1); sys.exit({code})\n{other}"

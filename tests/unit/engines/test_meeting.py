@@ -11,7 +11,7 @@ from tnr_dist.engines.base import Terms
 from tnr_dist.engines.environment import Environment
 from tnr_dist.engines.meeting import _agree, differences, judgement, word_of
 from tnr_dist.engines.waiting import Wait
-from tnr_dist.errors import InputError, Preempted, RankLost
+from tnr_dist.errors import InputError, Preempted, Unavailable
 from tnr_dist.stages import terms as terms_module
 from tnr_dist.stages.terms import terms_of
 
@@ -86,7 +86,7 @@ class Ranks:
             try:
                 _agree(self.store, place, terms, Wait(seconds, told_to_stop))
                 self.ends[name] = "met", ""
-            except (InputError, RankLost, Preempted) as error:
+            except (InputError, Unavailable, Preempted) as error:
                 self.ends[name] = type(error).__name__, str(error)
 
         self.threads.append(threading.Thread(target=meet))

@@ -1,8 +1,16 @@
 """A rank that stops beating is named by the others."""
 
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tnr_dist import cli
+from tnr_dist.config import Config
 from tnr_dist.engines.environment import Environment
-from tnr_dist.train import heartbeat
-from tnr_dist.train.heartbeat import Heartbeat
+from tnr_dist.errors import RankLost
+from tnr_dist.train import heartbeat, preemption
+from tnr_dist.train.heartbeat import Heartbeat, watched
 
 
 def ranks(folder, n):
@@ -26,3 +34,38 @@ def test_alone_writes_nothing(tmp_path):
     beat = Heartbeat(tmp_path / "beats", Environment(0, 1, 0, 1, "127.0.0.1", 0, "none"))
     assert not (tmp_path / "beats").exists()
     beat.remove()
+
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4. GLHF!"
+
+
+@pytest.mark.parametrize(("text", "kind"), [(GLOO, RankLost), ("shapes differ", RuntimeError)])
+def test_a_rank_that_is_ended_because_of_another_says_so_itself(tmp_path, text, kind):
+    """Its launcher tells it to stop before it can find out who is gone."""
+    _, other = ranks(tmp_path, 2)
+    preemption.ask()
+    try:
+        with pytest.raises(kind) as found, watched(tmp_path, Environment(0, 2, 0, 2, "127.0.0.1", 0, "none")):
+            raise RuntimeError(text)
+    finally:
+        preemption.forget()
+        other.close()
+    assert found.type is kind
+    if kind is RankLost:
+        assert "lost another rank, or the way to it (Connection closed by peer [127.0.0.1]:4); run" in str(found.value)
+
+
+def test_memory_that_a_rank_lacks_is_its_own_trouble(tmp_path):
+    """Whoever else is gone by then."""
+    with pytest.raises(torch.OutOfMemoryError), watched(tmp_path, Environment(0, 2, 0, 2, "127.0.0.1", 0, "none")):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_command_that_loses_a_rank_outside_of_training_says_so_too(monkeypatch):
+    place = Environment(1, 2, 1, 2, "127.0.0.1", 0, "none")
+    stand_in = SimpleNamespace(environment=place, device="cpu", close=lambda: None)
+    monkeypatch.setattr("tnr_dist.engines.base.make_engine", lambda *_: stand_in)
+    monkeypatch.setattr("tnr_dist.stages.terms.terms_of", lambda *_: None)
+    monkeypatch.setattr(cli, "_BEFORE_LOST", 0.0)
+    with pytest.raises(RankLost, match="rank 1: lost another rank"), cli._engine(Config(), "cache", stops=False):
+        raise RuntimeError(GLOO)

@@ -10,7 +10,7 @@ import pytest
 from tnr_dist.train import preemption
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_is_kept_until_it_is_granted(number):
     handler = signal.getsignal(number)
     try:
@@ -28,7 +28,7 @@ def test_a_signal_is_kept_until_it_is_granted(number):
         preemption.forget()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_command_grants_signals_to_its_very_end(number):
     program = "import os, sys; from tnr_dist.train import preemption; preemption.listen(); os.kill(os.getpid(), int(sys.argv[1]))"
     assert subprocess.run([sys.executable, "-c", program, str(int(number))], timeout=20).returncode == 0
