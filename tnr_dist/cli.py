@@ -644,7 +644,7 @@ def _fail(message: str, code: int) -> None:
             traceback.print_exc()
     # A crash is said by every rank that it meets.
     if code != 2 or first_to_say(message):
-        say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"))
+        say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"), dated=False)
     end(code)
 
 

@@ -45,7 +45,7 @@ def end(code: int) -> None:
     """End the process with this code, or with 2 where what it has printed cannot be written; return on a sound 0."""
     fault = _unwritten(sys.stdout, 1)
     if fault and not code:
-        say(one_line(f"tnr: {fault}"))
+        say(one_line(f"tnr: {fault}"), dated=False)
         code = 2
     _unwritten(sys.stderr, 2)
     if not code:

@@ -100,8 +100,13 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
                     left = True
                     break
                 source = data.folder / split / info.name
-                write_side_shard(teachers, facts["sha256"], config, source, info, place.path / split / info.name)
-                bar.advance(min(info.impressions * world, impressions - bar.done))
+                out = place.path / split / info.name
+                made = write_side_shard(teachers, facts["sha256"], config, source, info, out)
+                count = min(info.impressions * world, impressions - bar.done)
+                if made:
+                    bar.advance(count)
+                else:
+                    bar.skip(count)
         # Together: a rank that has made all of its shards would else find the others gone, which is no 75.
         if engine.all_reduce(torch.tensor([float(left)], device=engine.device)).item():
             raise Preempted("cache: told to stop; run it again to go on with the next shard")
@@ -212,8 +217,8 @@ def _news_vectors(
 
 def write_side_shard(
     teachers: list[UserVectors], news_sha256: str, config: Config, source: Path, info: ShardInfo, out: Path
-) -> None:
-    """Write one side shard and, after it, its mark; a shard whose mark is there is left as it is.
+) -> bool:
+    """Write one side shard and, after it, its mark; a shard whose mark is there is left as it is, and False returned.
 
     Both are renamed into place whole, so two processes on one shard only do the work twice.
     """
@@ -222,7 +227,7 @@ def write_side_shard(
         mark = read_sealed(done)
         # Earlier versions did not measure what rounding does to user vectors.
         if out.stat().st_size == mark["bytes"] and "users" in mark:
-            return
+            return False
     members: list[tuple[str, np.ndarray]] = []
     rounding = {"max_error": 0.0, "squared_error": 0.0, "squared": 0.0}
     for key, block in read_shard(source, info).items():
@@ -242,6 +247,7 @@ def write_side_shard(
         temporary.write_bytes(packed)
     mark = {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed), "news": news_sha256, "users": rounding}
     write_sealed(done, mark)
+    return True
 
 
 def _check_finite(values: Tensor, dim: int, what: str) -> None:

@@ -8,7 +8,6 @@ started again, and the evaluation that comes later, go on with the same run.
 from __future__ import annotations
 
 import contextlib
-import functools
 import netrc
 import os
 import re
@@ -24,7 +23,7 @@ from urllib.parse import urlsplit
 from tnr_dist.config import Config, WandbConfig, to_dict
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.files import write_text
-from tnr_dist.progress import say
+from tnr_dist.progress import say, say_once
 from tnr_dist.redaction import without_secrets
 from tnr_dist.tracking.tables import Table
 
@@ -115,11 +114,6 @@ def _arguments_without_secrets() -> Iterator[None]:
         sys.argv = before
 
 
-@functools.cache
-def _say_once(message: str) -> None:
-    say(message)
-
-
 class WandbRun:
     """One process's handle on a run; without wandb, or with mode `disabled`, nothing happens.
 
@@ -176,7 +170,7 @@ class WandbRun:
             out = cls._init("offline", arguments)
         out.safely(lambda: _define(out._run))
         if out.active and out.mode == "offline":
-            _say_once("wandb: runs are kept offline in RUN/wandb; `wandb sync RUN/wandb/offline-run-*` sends one")
+            say_once("wandb: runs are kept offline in RUN/wandb; `wandb sync RUN/wandb/offline-run-*` sends one")
         elif out.active:
             say(f"wandb: {out._run.url}")
         return out
@@ -186,7 +180,7 @@ class WandbRun:
         """WANDB_RUN_ID, unless it is another run folder's: the stages of one `tnr run` are runs of their own."""
         given = os.environ.get("WANDB_RUN_ID", "")
         if given and (cls.first not in (None, path.absolute()) or given in _ids_beside(path)):
-            _say_once(f"wandb: WANDB_RUN_ID={given} is one run folder's; the others get ids of their own")
+            say_once(f"wandb: WANDB_RUN_ID={given} is one run folder's; the others get ids of their own")
             return ""
         return given
 
@@ -214,7 +208,7 @@ class WandbRun:
             # Not only ImportError: a client that does not fit its protobuf fails with TypeError, and an old one has other
             # settings.
             wrong = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {_one_line(error)}"
-            _say_once(f"wandb: not logged to ({wrong}); metrics are in metrics.jsonl. `pip install -U wandb` adds it")
+            say_once(f"wandb: not logged to ({wrong}); metrics are in metrics.jsonl. `pip install -U wandb` adds it")
             return cls(None, "absent")
         try:
             with _arguments_without_secrets():

@@ -201,7 +201,7 @@ def _train(
         contextlib.closing(checkpoints),
         contextlib.closing(throughput),
     ):
-        bar.advance(step)
+        bar.skip(step)
         while step < total:
             asked = time.monotonic()
             batch, pieces = next(batches)

@@ -32,7 +32,7 @@ def environment(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setattr(WandbRun, "first", None)
-    client._say_once.cache_clear()
+    client.say_once.cache_clear()
     return monkeypatch
 
 
