@@ -19,7 +19,7 @@ from tnr_dist import __version__, cli_data
 from tnr_dist.bench.common import NAMES
 from tnr_dist.ends import Output, end
 from tnr_dist.errors import InputError, Preempted, mendable, one_line
-from tnr_dist.progress import say
+from tnr_dist.progress import say, say_once
 from tnr_dist.redaction import without_arguments_secrets
 from tnr_dist.reproduce import STUDY_NAMES
 
@@ -127,7 +127,7 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
 
     `command`: what all ranks must be running.
     """
-    from tnr_dist.engines import core
+    from tnr_dist.engines import core, devices
     from tnr_dist.engines.base import make_engine
     from tnr_dist.kernels.dispatch import use_kernels
     from tnr_dist.stages.terms import terms_of
@@ -138,8 +138,10 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
     core.TIMEOUT_SECONDS = config.timeout
     terms = terms_of(config, command, preemption.asked)
     engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod, terms)
-    if engine.environment.rank == 0 and engine.environment.world_size > 1:
-        say(engine.environment.describe())
+    if engine.environment.rank == 0:
+        say_once(devices.describe(engine.environment, engine.device, config.precision))
+        for warning in devices.warnings(engine.environment, engine.device, config.ranks, os.environ):
+            say_once(warning)
     try:
         with use_kernels(config.kernels):
             yield engine
