@@ -46,6 +46,7 @@ from tnr_dist.progress import say
 from tnr_dist.stages.start_scale import fit_start_scale
 from tnr_dist.streams import drawn_from, stream_seed
 from tnr_dist.train import preemption
+from tnr_dist.train.checkpoint import Room
 from tnr_dist.train.finished import check_file, warn_once
 from tnr_dist.train.loop import Task, train
 from tnr_dist.train.runfolder import RunFolder, completed_id
@@ -359,11 +360,9 @@ def train_model(
         with Tracker(run, engine) as tracker:
             facts = train(engine, task, run, config, tracker, _keeper(engine, run, task, keep_models, keep_every))
             if engine.environment.rank == 0:
-                recommender = task.recommender
-                save_recommender(
-                    recommender, model_spec(config, recommender.news_encoder.encoder), run.path / "model.safetensors"
-                )
-                run.finish(**facts)
+                room = Room(run.path / "checkpoints", config.log.keep_every)
+                room.write(lambda: _save_model(run, task, run.path / "model.safetensors"))
+                room.write(lambda: run.finish(**facts))
                 tracker.finished()
         engine.barrier()
 
@@ -384,10 +383,14 @@ def _keeper(
             return
         with engine.whole():
             if engine.environment.rank == 0:
-                spec = model_spec(run.config, task.recommender.news_encoder.encoder)
-                save_recommender(task.recommender, spec, kept_model(run.path, before_end))
+                path = kept_model(run.path, before_end)
+                Room(run.path / "checkpoints", run.config.log.keep_every).write(lambda: _save_model(run, task, path))
 
     return after_step
+
+
+def _save_model(run: RunFolder, task: TrainsRecommender, path: Path) -> None:
+    save_recommender(task.recommender, model_spec(run.config, task.recommender.news_encoder.encoder), path)
 
 
 def model_spec(config: Config, encoder: Encoder) -> ModelSpec:
