@@ -237,7 +237,8 @@ class WandbRun:
     def safely(self, work: Callable[[], T]) -> T | None:
         """Do what touches the run; an error ends the logging with a message.
 
-        A stop request goes to all processes of a job, and the client's own ends at once: it is started again.
+        A stop request goes to all processes of a job, and the client's own ends at once, whatever session or signal mask it
+        has (it asks for TERM itself): it is started again, and gets what it may not have written.
         """
         if self._run is None:
             return None
@@ -259,10 +260,13 @@ class WandbRun:
                 _leave()
             return None
 
-    def log(self, record: dict[str, Any], step: int, tables: dict[str, Table] | None = None) -> None:
+    def log(
+        self, record: dict[str, Any], step: int, tables: dict[str, Table] | None = None, *, commit: bool = False
+    ) -> None:
         """Log a record and tables at a step that never falls: the server leaves out one that it has seen pass by.
 
-        So a record that is made a second time, after a crash, is not shown twice.
+        So a record that is made a second time, after a crash, is not shown twice. `commit`: nothing more comes at this step,
+        so that the client need not hold the record back until the next one, and lose it if it ends before.
         """
         if not self.active:
             return
@@ -272,12 +276,22 @@ class WandbRun:
 
             shown = {key: wandb.Table(columns=list(one.columns), data=one.rows) for key, one in (tables or {}).items()}
             # A shared run has no say in its steps: several processes write it.
-            self._run.log({**record, **shown}, step=None if self.mode == "shared" else step)
+            if self.mode == "shared":
+                self._run.log({**record, **shown})
+            else:
+                self._run.log({**record, **shown}, step=step, commit=commit)
 
         self.safely(work)
-        while self._recent and self._recent[0][0] < time.monotonic() - _UNWRITTEN:
-            self._recent.popleft()
         self._recent.append((time.monotonic(), record, step))
+        self._forget_written()
+
+    def _forget_written(self) -> None:
+        """The client may hold a step's records back until one of a later step comes, and writes them moments after it."""
+        while self._recent:
+            later = next((when for when, _, step in self._recent if step > self._recent[0][2]), None)
+            if later is None or later > time.monotonic() - _UNWRITTEN:
+                return
+            self._recent.popleft()
 
     def artifact(self, make: Callable[[Any], Any]) -> None:
         """Log what `make(wandb)` gives as made by this run."""

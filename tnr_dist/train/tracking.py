@@ -135,11 +135,11 @@ class Tracker:
                 label = f"node of rank {environment.rank}"
                 self._wandb = WandbRun.join(self.run.config, self.run.path, shared, label)
 
-    def write(self, record: dict[str, Any]) -> None:
-        """One record; `step` and `samples` say where it belongs. Rank 0's counts."""
+    def write(self, record: dict[str, Any], *, more: bool = False) -> None:
+        """One record; `step` and `samples` say where it belongs. Rank 0's counts. `more`: others of this step may follow."""
         if self._file is not None:
             self._file.write(record)
-            self._wandb.log(record, record["step"])
+            self._wandb.log(record, record["step"], commit=not more)
 
     def finished(self) -> None:
         """The run folder is complete: name its model as what the run has made. Rank 0's call counts."""
