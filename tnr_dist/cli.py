@@ -139,7 +139,10 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
     terms = terms_of(config, command, preemption.asked)
     engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod, terms)
     if engine.environment.rank == 0:
-        say_once(devices.describe(engine.environment, engine.device, config.precision))
+        if (
+            engine.environment.launcher != "none" or "SLURM_JOB_ID" in os.environ
+        ):  # alone, an error is to be the only line
+            say_once(devices.describe(engine.environment, engine.device, config.precision))
         for warning in devices.warnings(engine.environment, engine.device, config.ranks, os.environ):
             say_once(warning)
     try:
@@ -258,14 +261,13 @@ def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_
     evaluate.run=RUN_FOLDER.
     Reads the sections evaluate, data, and what the student's run is known by: plm, model, student and the stages' own.
     """
+    from tnr_dist.stages.evaluate import LABELS, scored
     from tnr_dist.stages.evaluate import evaluate as work
-    from tnr_dist.stages.evaluate import scored
 
     def show(config: Any, engine: Any) -> None:
         results = work(config, engine)
         if engine.environment.rank == 0:
-            names = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
-            print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in names.items()))
+            print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in LABELS.items()))
             print(scored(results))
 
     _stage("evaluate", config, overrides, print_config, show, stops=False)

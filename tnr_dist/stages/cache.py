@@ -17,6 +17,7 @@ from tnr_dist.cache.teachers import FORMAT_VERSION, from_stored, to_stored
 from tnr_dist.config import Config
 from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_shard
 from tnr_dist.digests import digest, read_sealed, write_sealed
+from tnr_dist.ends import result
 from tnr_dist.engines.base import Engine, choose_precision
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
@@ -146,6 +147,9 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
             users.append(mark["users"])
     if missing:
         say(f"{place.path}: {missing:,} side shards are still to be made (by other shard ranges)")
+        result(
+            f"{place.path}: this share is made, {missing:,} side shards are still to be made (by other shard ranges)"
+        )
         return
     write_json(
         place.path / "cache.json",
@@ -166,6 +170,8 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
     )
     place.finish(seconds=round(seconds, 2))  # of the process that came last; others may have worked beside it
     log_work(place)
+    made = sum(len(shards) for shards in splits.values())
+    result(f"{place.path}: {config.finetune.teachers} teachers, {made:,} side shards in {seconds:,.0f} s")
 
 
 def _teacher(config: Config, data: DataSet, number: int, engine: Engine) -> Recommender:

@@ -28,6 +28,7 @@ from tnr_dist.data.shards import read_index
 from tnr_dist.data.source import ShardSource
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.digests import plm_digest
+from tnr_dist.ends import result
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.lock import held
@@ -311,6 +312,7 @@ def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.Exit
         run.check_files()
         if rank == 0:
             say(f"{run.path}: complete, skipped")
+            result(f"{run.path}: was complete")
         return False
     if rank == 0:
         run.check(redo=redo)
@@ -364,6 +366,7 @@ def train_model(
                 room.write(lambda: _save_model(run, task, run.path / "model.safetensors"))
                 room.write(lambda: run.finish(**facts))
                 tracker.finished()
+                result(f"{run.path}: {_figures(facts, tracker.last)}")
         engine.barrier()
 
 
@@ -387,6 +390,17 @@ def _keeper(
                 Room(run.path / "checkpoints", run.config.log.keep_every).write(lambda: _save_model(run, task, path))
 
     return after_step
+
+
+def _figures(facts: dict[str, Any], last: dict[str, Any]) -> str:
+    """A training's main figures in a few words, from its facts and the last value of everything it has logged."""
+    parts = [f"{facts['steps']:,} steps in {facts['seconds']:,.0f} s"]
+    if "train/loss" in last:
+        parts.append(f"loss {last['train/loss']:.4f}")
+    if "best_step" in facts:
+        parts.append(f"AUC {facts['valid_auc']:.4f} on what train keeps apart, best at step {facts['best_step']:,}")
+    parts += [f"{key} {value:.4f}" for key, value in facts.items() if key.startswith("eval/")]
+    return ", ".join(parts)
 
 
 def _save_model(run: RunFolder, task: TrainsRecommender, path: Path) -> None:

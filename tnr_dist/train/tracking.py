@@ -108,6 +108,7 @@ class Tracker:
 
     def __init__(self, run: RunFolder, engine: Engine) -> None:
         self.run, self.engine = run, engine
+        self.last: dict[str, Any] = {}  # of every key written, on rank 0
         self._file: MetricsFile | None = None
         self._wandb = WandbRun(None, "disabled")
 
@@ -139,6 +140,7 @@ class Tracker:
         """One record; `step` and `samples` say where it belongs. Rank 0's counts. `more`: others of this step may follow."""
         if self._file is not None:
             self._file.write(record)
+            self.last |= record
             self._wandb.log(record, record["step"], commit=not more)
 
     def finished(self) -> None:
