@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import psutil
 import torch
 from torch import nn
@@ -314,12 +315,17 @@ def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.Exit
             say(f"{run.path}: complete, skipped")
             result(f"{run.path}: was complete")
         return False
+    fault = ""
     if rank == 0:
-        run.check(redo=redo)
-        if state == "stale":
-            say(f"{run.path}: replaced once the new one is complete ({why} changed)")
-    elif state == "stale" and not redo:
-        raise InputError(f"{run.path}: holds a finished run made otherwise ({why})")
+        try:
+            run.check(redo=redo)
+        except InputError as error:
+            fault = str(error)
+    # Raised by all in the same words: else the others would say in their own what they think of it, or miss rank 0.
+    if fault := engine.gather(np.frombuffer(fault.encode(), np.uint8))[0].tobytes().decode():
+        raise InputError(fault)
+    if rank == 0 and state == "stale":
+        say(f"{run.path}: replaced once the new one is complete ({why} changed)")
     return True
 
 
@@ -394,7 +400,8 @@ def _keeper(
 
 def _figures(facts: dict[str, Any], last: dict[str, Any]) -> str:
     """A training's main figures in a few words, from its facts and the last value of everything it has logged."""
-    parts = [f"{facts['steps']:,} steps in {facts['seconds']:,.0f} s"]
+    steps = facts["steps"]
+    parts = [f"{steps:,} step{'s' * (steps != 1)} in {facts['seconds']:,.0f} s"]
     if "train/loss" in last:
         parts.append(f"loss {last['train/loss']:.4f}")
     if "best_step" in facts:
