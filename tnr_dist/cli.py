@@ -22,7 +22,7 @@ from tnr_dist import __version__, cli_data
 from tnr_dist.bench.common import NAMES
 from tnr_dist.ends import Output, end
 from tnr_dist.errors import InputError, Preempted, Unavailable, mendable, one_line
-from tnr_dist.progress import say
+from tnr_dist.progress import say, say_once
 from tnr_dist.redaction import without_arguments_secrets
 from tnr_dist.reproduce import STUDY_NAMES
 
@@ -137,7 +137,7 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
 
     `command`: what all ranks must be running.
     """
-    from tnr_dist.engines import core
+    from tnr_dist.engines import core, devices
     from tnr_dist.engines.base import make_engine
     from tnr_dist.engines.broken import is_broken
     from tnr_dist.kernels.dispatch import use_kernels
@@ -150,8 +150,13 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
     core.TIMEOUT_SECONDS = config.timeout
     terms = terms_of(config, command, preemption.asked)
     engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod, terms)
-    if engine.environment.rank == 0 and engine.environment.world_size > 1:
-        say(engine.environment.describe())
+    if engine.environment.rank == 0:
+        if (
+            engine.environment.launcher != "none" or "SLURM_JOB_ID" in os.environ
+        ):  # alone, an error is to be the only line
+            say_once(devices.describe(engine.environment, engine.device, config.precision))
+        for warning in devices.warnings(engine.environment, engine.device, config.ranks, os.environ):
+            say_once(warning)
     try:
         with use_kernels(config.kernels):
             yield engine
@@ -273,14 +278,13 @@ def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_
     evaluate.run=RUN_FOLDER.
     Reads the sections evaluate, data, and what the student's run is known by: plm, model, student and the stages' own.
     """
+    from tnr_dist.stages.evaluate import LABELS, scored
     from tnr_dist.stages.evaluate import evaluate as work
-    from tnr_dist.stages.evaluate import scored
 
     def show(config: Any, engine: Any) -> None:
         results = work(config, engine)
         if engine.environment.rank == 0:
-            names = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
-            print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in names.items()))
+            print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in LABELS.items()))
             print(scored(results))
 
     _stage("evaluate", config, overrides, print_config, show, stops=False)
@@ -663,7 +667,7 @@ def _fail(message: str, code: int) -> None:
             traceback.print_exc()
     # A crash is said by every rank that it meets.
     if code != 2 or first_to_say(message):
-        say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"))
+        say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"), dated=False)
     end(code)
 
 

@@ -12,6 +12,7 @@ from tnr_dist.config import Config
 from tnr_dist.data.prepare import PrepareOptions, prepare, read_manifest
 from tnr_dist.data.shards import read_index
 from tnr_dist.digests import read_sealed, write_sealed
+from tnr_dist.ends import result
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.environment import detect
 from tnr_dist.errors import InputError
@@ -211,3 +212,4 @@ def report(config: Config) -> None:
     console = console if console.is_terminal else Console(width=120)
     console.print(results_table(table, f"{split}: {count:,} impressions, {seeds}"))
     say(f"pictures and tables: {out}")
+    result(f"{out}: table and pictures, {count:,} impressions of {split}, {seeds}")

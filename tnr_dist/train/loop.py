@@ -201,7 +201,7 @@ def _train(
         contextlib.closing(checkpoints),
         contextlib.closing(throughput),
     ):
-        bar.advance(step)
+        bar.skip(step)
         while step < total:
             asked = time.monotonic()
             batch, pieces = next(batches)
@@ -227,13 +227,13 @@ def _train(
                 due = record.pop(f"train/{_DUE}") > 0
                 _check_finite(record, task.title)
                 note = status(record, world)
-                tracker.write(record)
+                tracker.write(record, more=step == total or (scorer is not None and scorer.due(step, total)))
                 throughput.restart()
             if scorer is not None and scorer.due(step, total):
                 score = scorer.score(engine)
                 engine.module.train()
                 best.offer(score, step, engine)
-                tracker.write({"step": step, "samples": int(samples), "valid/auc": score})
+                tracker.write({"step": step, "samples": int(samples), "valid/auc": score}, more=step == total)
                 throughput.restart()
             bar.advance(1, note)
             if engine.any_rank(preemption.asked()) and step < total:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -136,7 +137,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, prepared, tiny
     data[-1] ^= 1
     newest.write_bytes(bytes(data))
     train(settings)
-    assert "is not used" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is not used" in said
+    assert re.search(rf" finetune.*: {STEPS - 3} of {STEPS} steps in ", said), said  # the rate is of this start's steps
     assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(whole).items())
 
 
