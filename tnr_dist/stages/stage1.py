@@ -19,7 +19,6 @@ from tnr_dist.errors import InputError
 from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.files import atomic_path
 from tnr_dist.losses.stage1 import multi_teacher_stage1_loss, stage1_loss
-from tnr_dist.losses.stage2 import project
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import Matcher, ModelSpec, Recommender
 from tnr_dist.models.weights import DIGEST, read_safetensors, save_tensors, tensors_digest
@@ -85,13 +84,12 @@ class Stage1Module(nn.Module):
                 **student,
             )
         else:
-            weight, bias = self.projection.weight, self.projection.bias
-            slots = teacher_titles.transpose(1, 2)  # [B, 1 + N, M, D]
-            projected = project(weight, bias, slots.flatten(0, 1)).unflatten(0, slots.shape[:2])
             loss = multi_teacher_stage1_loss(
                 teacher_scores=teacher_scores,
-                projected_titles=projected,
-                projected_bodies=project(weight, bias, teacher_bodies),
+                teacher_titles=teacher_titles.transpose(1, 2),
+                teacher_bodies=teacher_bodies,
+                weight=self.projection.weight,
+                bias=self.projection.bias,
                 **student,
             )
         return {
