@@ -32,11 +32,11 @@ from tnr_dist.stages.common import (
     fresh_model,
     plm_parameters,
     recipe,
-    train_model,
     trained_model,
 )
 from tnr_dist.stages.frozen import compute_dtype
 from tnr_dist.stages.post_train import MatchingInputs, accuracy, matching_accuracy, matching_inputs, matching_loader
+from tnr_dist.stages.stage import Training
 from tnr_dist.train.runfolder import RunFolder, completed_id
 from tnr_dist.transfer import to_device
 
@@ -228,19 +228,9 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder(f"stage1-{layers}", "stage1", config, settings, inputs, {})
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Distil the post-trained teacher into a student of `student.layers` layers."""
-    make(run_folder(config, DataSet.open(config)), engine)
-
-
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage."""
-    train_model(engine, place, lambda: task_of(place.config, engine), redo)
-
-
-def task_of(config: Config, engine: Engine) -> Any:
-    """What this stage trains (a `Stage1Task`): a student of `student.layers` layers, on the post-trained teachers' vectors."""
-    data = DataSet.open(config)
+def build(run: RunFolder, data: DataSet, engine: Engine) -> Stage1Task:
+    """A student of `student.layers` layers, on the post-trained teachers' vectors."""
+    config = run.config
     source = post_train.run_folder(config, data).path
     student, _ = first_layers(config, data, config.student.init, "stage1")
     freeze(student.news_encoder, config.stage1, engine)
@@ -255,3 +245,11 @@ def task_of(config: Config, engine: Engine) -> Any:
         lambda: TeacherVectors(source, loader, config.stage1, engine, data),
         engine.device,
     )
+
+
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr stage1` makes."""
+    return [run_folder(config, data)]
+
+
+STAGES = (Training("stage1", build),)

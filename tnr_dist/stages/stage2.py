@@ -31,9 +31,9 @@ from tnr_dist.stages.common import (
     folder,
     freeze,
     recipe,
-    train_model,
     with_fresh_user_encoder,
 )
+from tnr_dist.stages.stage import RowRun, Training
 from tnr_dist.stages.stage1 import first_layers
 from tnr_dist.train.runfolder import RunFolder
 
@@ -155,19 +155,9 @@ def teacher_tables(config: Config, data: DataSet, stored: TeacherCache, engine: 
         return TeacherTables(stored, index, bar.advance)
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Distil the cached teachers into the student that stage 1 made."""
-    make(run_folder(config, DataSet.open(config)), engine)
-
-
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage."""
-    train_model(engine, place, lambda: task_of(place.config, engine), redo)
-
-
-def task_of(config: Config, engine: Engine) -> Any:
-    """What this stage trains (a `ClickTask`): the student of `student.layers` layers, on the teachers' cache."""
-    data = DataSet.open(config)
+def build(run: RunFolder, data: DataSet, engine: Engine) -> ClickTask:
+    """The student of `student.layers` layers, on the teachers' cache."""
+    config = run.config
     stored = TeacherCache(cache.run_folder(config, data).path, cache.expected(config, data))
     student, spec = start_of_student(config, data)
     student = with_fresh_user_encoder(student, spec, config.seed, "stage2")
@@ -194,3 +184,12 @@ def task_of(config: Config, engine: Engine) -> Any:
     fit_scale(config, data, config.stage2, student, loader, engine)
     title = f"stage2 ({config.student.layers} layers)"
     return ClickTask(student, module, titles, loader, config.stage2, config.seed, title, held_out)
+
+
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr stage2` makes."""
+    return [run_folder(config, data)]
+
+
+STAGES = (Training("stage2", build),)
+ROWS: dict[str, RowRun] = {"tiny-newsrec": lambda config, data, layers: run_folder(config, data)}
