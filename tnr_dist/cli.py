@@ -180,15 +180,26 @@ def _stage(
         work(config, engine)
 
 
+def _train(
+    command: str, path: Path, overrides: list[str] | None, print_config: bool, spoken: str | None = None
+) -> None:
+    """Make the runs of a stage or method; `spoken`: the command as it is typed, where that is more than its name."""
+
+    def work(config: Any, engine: Any) -> None:
+        from tnr_dist.stages.registry import run_command
+
+        run_command(command, config, engine)
+
+    _stage(spoken or command, path, overrides, print_config, work)
+
+
 @app.command("post-train", epilog=_STOPS)
 def post_train(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
     """Domain-specific post-training: match bodies with titles.
 
     Reads the sections plm, model, data and post_train, beside log and wandb as every stage.
     """
-    from tnr_dist.stages import post_train as stage
-
-    _stage("post-train", config, overrides, print_config, stage.run)
+    _train("post-train", config, overrides, print_config)
 
 
 @app.command("stage1", epilog=_STOPS)
@@ -197,9 +208,7 @@ def stage1(config: ConfigArgument, overrides: OverridesArgument = None, print_co
 
     Reads the sections plm, model, data, student and stage1; needs the run of post-train.
     """
-    from tnr_dist.stages import stage1 as stage
-
-    _stage("stage1", config, overrides, print_config, stage.run)
+    _train("stage1", config, overrides, print_config)
 
 
 @app.command("finetune", epilog=_STOPS)
@@ -208,9 +217,7 @@ def finetune(config: ConfigArgument, overrides: OverridesArgument = None, print_
 
     Reads the sections plm, model, data and finetune; needs the run of post-train, or of what finetune.init names.
     """
-    from tnr_dist.stages import finetune as stage
-
-    _stage("finetune", config, overrides, print_config, stage.run)
+    _train("finetune", config, overrides, print_config)
 
 
 @app.command("cache", epilog=_STOPS)
@@ -226,10 +233,8 @@ def cache(
 
     Reads the sections plm, model, data, finetune (which teachers) and cache; needs the runs of finetune.
     """
-    from tnr_dist.stages import cache as stage
-
     extra = [f"cache.shard_range={shard_range}"] if shard_range else []
-    _stage("cache", config, [*(overrides or []), *extra], print_config, stage.run)
+    _train("cache", config, [*(overrides or []), *extra], print_config)
 
 
 @app.command("stage2", epilog=_STOPS)
@@ -239,9 +244,7 @@ def stage2(config: ConfigArgument, overrides: OverridesArgument = None, print_co
     Reads the sections plm, model, data, student, finetune (which teachers), cache and stage2; needs the runs of stage1 and
     cache.
     """
-    from tnr_dist.stages import stage2 as stage
-
-    _stage("stage2", config, overrides, print_config, stage.run)
+    _train("stage2", config, overrides, print_config)
 
 
 class Baseline(enum.StrEnum):
@@ -264,10 +267,7 @@ def baseline(
     Reads the sections plm, model, data, student and further_pretrain, tinybert or newsbert. After further-pretrain: tnr
     finetune CONFIG finetune.init=further-pretrain.
     """
-    from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
-
-    runs = {"further-pretrain": further_pretrain.run, "tinybert": tinybert.run, "newsbert": newsbert.run}
-    _stage(f"baseline {method.value}", config, overrides, print_config, runs[method.value])
+    _train(method.value, config, overrides, print_config, f"baseline {method.value}")
 
 
 @app.command("evaluate", epilog=_SCORES)

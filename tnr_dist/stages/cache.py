@@ -64,9 +64,9 @@ def expected(config: Config, data: DataSet) -> dict[str, Any]:
     }
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Compute the cache of `cache.splits`, or the shards of `cache.shard_range` only."""
-    make(run_folder(config, DataSet.open(config)), engine)
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr cache` makes."""
+    return [run_folder(config, data)]
 
 
 def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
@@ -277,3 +277,16 @@ def teacher_columns(users: list[UserVectors], block: Block, history: int) -> tup
     vectors = [teacher.of(block, history) for teacher in users]
     logits = [block_scores(vector, teacher.news, block) for vector, teacher in zip(vectors, users, strict=True)]
     return torch.stack(vectors, 1), torch.stack(logits, 1)
+
+
+class TeacherPass:
+    """The stage of this module; see `stages.stage.Stage`."""
+
+    name = "cache"
+
+    def make(self, run: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+        """See `Stage`."""
+        make(run, engine, redo=redo)
+
+
+STAGES = (TeacherPass(),)

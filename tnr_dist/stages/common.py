@@ -87,7 +87,9 @@ _HOW_NOT_WHAT = (
 class TrainsRecommender(Task, Protocol):
     """A task whose result is a recommender."""
 
-    recommender: Recommender
+    @property
+    def recommender(self) -> Recommender:
+        """The result."""
 
 
 @dataclass(frozen=True)

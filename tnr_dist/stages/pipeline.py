@@ -24,7 +24,8 @@ from tnr_dist.files import write_json, write_text
 from tnr_dist.progress import say
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import labelled_index
-from tnr_dist.stages.rows import evaluate_run, is_evaluated, make
+from tnr_dist.stages.registry import make
+from tnr_dist.stages.rows import evaluate_run, is_evaluated
 from tnr_dist.stages.targets import each_seed, row_folder, rows_of
 from tnr_dist.train.owned import MARKS, is_run
 from tnr_dist.train.runfolder import RunFolder, at_names, in_order

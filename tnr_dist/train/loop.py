@@ -50,11 +50,25 @@ class Loader(Protocol):
 class Task(Protocol):
     """What a stage trains."""
 
-    title: str  # for the progress bar
-    module: nn.Module  # forward(batch) -> {"loss": this rank's share of the global mean, further parts likewise}
-    loader: Loader
-    train: TrainConfig
-    seed: int
+    @property
+    def title(self) -> str:
+        """For the progress bar."""
+
+    @property
+    def module(self) -> nn.Module:
+        """forward(batch) -> {"loss": this rank's share of the global mean, further parts likewise}."""
+
+    @property
+    def loader(self) -> Loader:
+        """The batches."""
+
+    @property
+    def train(self) -> TrainConfig:
+        """The settings of the training."""
+
+    @property
+    def seed(self) -> int:
+        """Of the random numbers of each step."""
 
     @property
     def prefetch(self) -> bool:

@@ -18,7 +18,7 @@ from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages import finetune
+from tnr_dist.stages.registry import run_command
 from tnr_dist.train import checkpoint, loop
 from tnr_dist.train.checkpoint import Checkpoints, sorted_steps
 from tnr_dist.train.tracking import read_metrics
@@ -40,7 +40,7 @@ def config(prepared, tiny_plm, output, *overrides):
 
 
 def train(settings):
-    finetune.run(settings, DDPEngine("cpu", 1))
+    run_command("finetune", settings, DDPEngine("cpu", 1))
 
 
 def weights(output: Path):

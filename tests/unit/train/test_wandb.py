@@ -17,6 +17,7 @@ from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.stages import finetune
+from tnr_dist.stages.registry import run_command
 from tnr_dist.tracking import client
 from tnr_dist.tracking.client import WandbRun
 from tnr_dist.train import loop
@@ -58,7 +59,7 @@ def settings(prepared, tiny_plm, tmp_path):
 
 
 def train(config):
-    finetune.run(config, DDPEngine("cpu", 1))
+    run_command("finetune", config, DDPEngine("cpu", 1))
 
 
 def folder(config):
