@@ -22,7 +22,7 @@ from tnr_dist import __version__, cli_data
 from tnr_dist.bench.common import NAMES
 from tnr_dist.ends import Output, end
 from tnr_dist.errors import InputError, Preempted, Unavailable, mendable, one_line
-from tnr_dist.progress import say
+from tnr_dist.progress import say, say_once
 from tnr_dist.redaction import without_arguments_secrets
 from tnr_dist.reproduce import STUDY_NAMES
 
@@ -137,7 +137,7 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
 
     `command`: what all ranks must be running.
     """
-    from tnr_dist.engines import core
+    from tnr_dist.engines import core, devices
     from tnr_dist.engines.base import make_engine
     from tnr_dist.engines.broken import is_broken
     from tnr_dist.kernels.dispatch import use_kernels
@@ -150,8 +150,13 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
     core.TIMEOUT_SECONDS = config.timeout
     terms = terms_of(config, command, preemption.asked)
     engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod, terms)
-    if engine.environment.rank == 0 and engine.environment.world_size > 1:
-        say(engine.environment.describe())
+    if engine.environment.rank == 0:
+        if (
+            engine.environment.launcher != "none" or "SLURM_JOB_ID" in os.environ
+        ):  # alone, an error is to be the only line
+            say_once(devices.describe(engine.environment, engine.device, config.precision))
+        for warning in devices.warnings(engine.environment, engine.device, config.ranks, os.environ):
+            say_once(warning)
     try:
         with use_kernels(config.kernels):
             yield engine
@@ -175,15 +180,26 @@ def _stage(
         work(config, engine)
 
 
+def _train(
+    command: str, path: Path, overrides: list[str] | None, print_config: bool, spoken: str | None = None
+) -> None:
+    """Make the runs of a stage or method; `spoken`: the command as it is typed, where that is more than its name."""
+
+    def work(config: Any, engine: Any) -> None:
+        from tnr_dist.stages.registry import run_command
+
+        run_command(command, config, engine)
+
+    _stage(spoken or command, path, overrides, print_config, work)
+
+
 @app.command("post-train", epilog=_STOPS)
 def post_train(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
     """Domain-specific post-training: match bodies with titles.
 
     Reads the sections plm, model, data and post_train, beside log and wandb as every stage.
     """
-    from tnr_dist.stages import post_train as stage
-
-    _stage("post-train", config, overrides, print_config, stage.run)
+    _train("post-train", config, overrides, print_config)
 
 
 @app.command("stage1", epilog=_STOPS)
@@ -192,9 +208,7 @@ def stage1(config: ConfigArgument, overrides: OverridesArgument = None, print_co
 
     Reads the sections plm, model, data, student and stage1; needs the run of post-train.
     """
-    from tnr_dist.stages import stage1 as stage
-
-    _stage("stage1", config, overrides, print_config, stage.run)
+    _train("stage1", config, overrides, print_config)
 
 
 @app.command("finetune", epilog=_STOPS)
@@ -203,9 +217,7 @@ def finetune(config: ConfigArgument, overrides: OverridesArgument = None, print_
 
     Reads the sections plm, model, data and finetune; needs the run of post-train, or of what finetune.init names.
     """
-    from tnr_dist.stages import finetune as stage
-
-    _stage("finetune", config, overrides, print_config, stage.run)
+    _train("finetune", config, overrides, print_config)
 
 
 @app.command("cache", epilog=_STOPS)
@@ -221,10 +233,8 @@ def cache(
 
     Reads the sections plm, model, data, finetune (which teachers) and cache; needs the runs of finetune.
     """
-    from tnr_dist.stages import cache as stage
-
     extra = [f"cache.shard_range={shard_range}"] if shard_range else []
-    _stage("cache", config, [*(overrides or []), *extra], print_config, stage.run)
+    _train("cache", config, [*(overrides or []), *extra], print_config)
 
 
 @app.command("stage2", epilog=_STOPS)
@@ -234,9 +244,7 @@ def stage2(config: ConfigArgument, overrides: OverridesArgument = None, print_co
     Reads the sections plm, model, data, student, finetune (which teachers), cache and stage2; needs the runs of stage1 and
     cache.
     """
-    from tnr_dist.stages import stage2 as stage
-
-    _stage("stage2", config, overrides, print_config, stage.run)
+    _train("stage2", config, overrides, print_config)
 
 
 class Baseline(enum.StrEnum):
@@ -259,10 +267,7 @@ def baseline(
     Reads the sections plm, model, data, student and further_pretrain, tinybert or newsbert. After further-pretrain: tnr
     finetune CONFIG finetune.init=further-pretrain.
     """
-    from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
-
-    runs = {"further-pretrain": further_pretrain.run, "tinybert": tinybert.run, "newsbert": newsbert.run}
-    _stage(f"baseline {method.value}", config, overrides, print_config, runs[method.value])
+    _train(method.value, config, overrides, print_config, f"baseline {method.value}")
 
 
 @app.command("evaluate", epilog=_SCORES)
@@ -273,14 +278,13 @@ def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_
     evaluate.run=RUN_FOLDER.
     Reads the sections evaluate, data, and what the student's run is known by: plm, model, student and the stages' own.
     """
+    from tnr_dist.stages.evaluate import LABELS, scored
     from tnr_dist.stages.evaluate import evaluate as work
-    from tnr_dist.stages.evaluate import scored
 
     def show(config: Any, engine: Any) -> None:
         results = work(config, engine)
         if engine.environment.rank == 0:
-            names = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
-            print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in names.items()))
+            print("  ".join(f"{name} {100 * results[key]:.2f}" for key, name in LABELS.items()))
             print(scored(results))
 
     _stage("evaluate", config, overrides, print_config, show, stops=False)
@@ -663,7 +667,7 @@ def _fail(message: str, code: int) -> None:
             traceback.print_exc()
     # A crash is said by every rank that it meets.
     if code != 2 or first_to_say(message):
-        say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"))
+        say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"), dated=False)
     end(code)
 
 

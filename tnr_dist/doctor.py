@@ -27,6 +27,7 @@ from tnr_dist.data.verify import Finding, verify_prepared
 from tnr_dist.digests import digest
 from tnr_dist.engines.base import Terms
 from tnr_dist.engines.core import on_one_machine
+from tnr_dist.engines.devices import gpu_fault
 from tnr_dist.engines.environment import Environment, detect
 from tnr_dist.engines.meeting import differences, open_store, word_of
 from tnr_dist.engines.waiting import Wait
@@ -121,6 +122,9 @@ def _uses_cuda(config: Config | None) -> bool:
 
 def _device(config: Config | None, place: Environment) -> Iterator[Finding]:
     yield Finding("ok", "launcher", place.describe())
+    if fault := gpu_fault(config.device if config else "auto"):
+        yield Finding("error", "device", fault)
+        return
     if not _uses_cuda(config):
         yield Finding("ok", "device", f"cpu, {cores()} cores, {torch.get_num_threads()} threads; backend gloo")
         return

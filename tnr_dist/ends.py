@@ -11,6 +11,16 @@ from tnr_dist.errors import mendable, one_line
 from tnr_dist.progress import say
 
 _STDOUT = "standard output"
+DONE = "tnr: done: "  # how the last line of a command that has done its work begins; Slurm's job scripts look for it
+_results: list[str] = []
+
+
+def result(text: str) -> None:
+    """What the command has made, and its main figures, in a few words: the last call's are its last line (`end`).
+
+    By one rank only. Nothing is said where nothing is made that a job's output should name.
+    """
+    _results[:] = [text]
 
 
 class Output:
@@ -42,10 +52,16 @@ class Output:
 
 
 def end(code: int) -> None:
-    """End the process with this code, or with 2 where what it has printed cannot be written; return on a sound 0."""
+    """End the process with this code, or with 2 where what it has printed cannot be written; return on a sound 0.
+
+    A sound end says the `result` first.
+    """
     fault = _unwritten(sys.stdout, 1)
+    if _results and not fault and not code:
+        say(one_line(f"{DONE}{_results[0]}"), dated=False)
+    _results.clear()
     if fault and not code:
-        say(one_line(f"tnr: {fault}"))
+        say(one_line(f"tnr: {fault}"), dated=False)
         code = 2
     _unwritten(sys.stderr, 2)
     if not code:

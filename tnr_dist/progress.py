@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from types import TracebackType
@@ -16,28 +17,45 @@ _BAR = (10, 40)  # characters, at least and at most
 _DONE, _LEFT = "bar.complete", "bar.back"
 
 
-def say(message: str) -> None:
-    """Print one line for the user on stderr: stdout is kept for results."""
+def say(message: str, *, dated: bool = True) -> None:
+    """Print one line for the user on stderr: stdout is kept for results.
+
+    In a log file, which may be read days later, the local time stands before it. `dated=False`: not before this one, because
+    programs know it by its beginning or compare it with another rank's.
+    """
+    if dated and not _on_terminal():
+        message = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {message}"
     with contextlib.suppress(OSError):  # a log on a full disk is no reason to end the work
         _stderr.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """`say`, once a process."""
+    say(message)
 
 
 class Bar:
     """A progress bar with rate and time left; without a terminal one plain line every `every` seconds.
 
-    Use as a context manager; `advance(n, note)` moves it. `enabled=False` (ranks other than 0) makes it silent.
+    Use as a context manager; `advance(n, note)` moves it, `skip(n)` over what an earlier start has done. `enabled=False`
+    (ranks other than 0) makes it silent.
     """
 
     def __init__(self, title: str, total: int, unit: str = "it", enabled: bool = True, every: float = 15.0) -> None:
         self.title, self.total, self.unit, self.enabled, self.every = title, total, unit, enabled, every
-        self.done = 0
+        self.done = self.skipped = 0
         self._note = ""
         self._rich: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Bar:
         self._start = self._last = time.monotonic()
-        if self.enabled and sys.stderr.isatty():
+        if self.enabled and _on_terminal():
             self._rich = Progress(_Line(self), console=_stderr)
             self._rich.start()
             self._task = self._rich.add_task(self.title, total=self.total)
@@ -56,9 +74,16 @@ class Bar:
             left = (self.total - self.done) / max(self.rate(), 1e-9)
             say(f"{self.title}: {self.done:,}/{self.total:,} {self._rate()}, {left:,.0f} s left {self._note}".rstrip())
 
+    def skip(self, n: int) -> None:
+        """Count `n` units as done that took this start no time: they are no part of its rate."""
+        self.done += n
+        self.skipped += n
+        if self._rich is not None and self._task is not None:
+            self._rich.reset(self._task, completed=self.done)  # with the samples that its time left is made from
+
     def rate(self) -> float:
-        """Units per second since the bar was opened."""
-        return self.done / max(time.monotonic() - self._start, 1e-9)
+        """Units per second since the bar was opened, without those skipped."""
+        return (self.done - self.skipped) / max(time.monotonic() - self._start, 1e-9)
 
     def _rate(self) -> str:
         rate = self.rate()
@@ -76,7 +101,7 @@ class Bar:
         count = f"{self.total:,}"
         count = f"{self.done:>{len(count)},}/{count}"
         time_left = f"{_clock(left)} left"
-        rate = self._rate() if self.done else ""
+        rate = self._rate() if self.done > self.skipped else ""
         room = width - len(count) - len(time_left) - _BAR[0] - 3  # for the title, then for rate and note
         title = _cut(self.title, room)
         room -= len(title)
@@ -96,7 +121,8 @@ class Bar:
         if self._rich is not None:
             self._rich.stop()
         elif self.enabled and kind is None:
-            say(f"{self.title}: {self.done:,} {self.unit} in {time.monotonic() - self._start:.1f} s")
+            count = f"{self.done - self.skipped:,}" + (f" of {self.done:,}" if self.skipped else "")
+            say(f"{self.title}: {count} {self.unit} in {time.monotonic() - self._start:.1f} s")
 
 
 class _Line(ProgressColumn):

@@ -15,7 +15,7 @@ from tnr_dist.engines.horovod_start import load_horovod
 from tnr_dist.errors import InputError
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.rows import make
+from tnr_dist.stages.registry import make
 from tnr_dist.stages.targets import row_folder
 from tnr_dist.train.runfolder import in_order
 from tnr_dist.train.tracking import read_metrics

@@ -24,7 +24,7 @@ from tnr_dist.engines.base import make_engine
 from tnr_dist.engines.horovod_start import load_horovod
 from tnr_dist.errors import InputError
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages import finetune
+from tnr_dist.stages.registry import run_command
 from tnr_dist.train.checkpoint import Checkpoints
 from tnr_dist.train.tracking import read_metrics
 
@@ -332,7 +332,7 @@ def test_under_launchers(launcher, name, tmp_path):
 def _stage(config, engine, stage):
     config.engine, config.deepspeed.zero_stage = engine, stage
     made = make_engine(config.engine, "cpu", 1, config.deepspeed, config.horovod)
-    finetune.run(config, made)
+    run_command("finetune", config, made)
     made.close()
 
 

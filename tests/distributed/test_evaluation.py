@@ -8,7 +8,8 @@ import pytest
 from tests.ranks import on_ranks
 from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.stages import evaluate, finetune
+from tnr_dist.stages import evaluate
+from tnr_dist.stages.registry import run_command
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def trained(prepared, tiny_plm, tmp_path_factory):
         "finetune.layers=2", "finetune.batch_size=48", "finetune.max_steps=3", "finetune.lr=1e-3",
         f"evaluate.run={output / 'finetune-2'}",
     ])  # fmt: skip
-    finetune.run(config, DDPEngine("cpu", 1))
+    run_command("finetune", config, DDPEngine("cpu", 1))
     return config
 
 

@@ -21,7 +21,7 @@ from tnr_dist.data.prepare import PrepareOptions, prepare
 from tnr_dist.data.synth import synthesize
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.files import read_json
-from tnr_dist.stages import cache, finetune, post_train, stage1
+from tnr_dist.stages.registry import run_command
 from tnr_dist.train.tracking import read_metrics
 
 LIMIT = 150.0  # seconds that a whole run may take on a busy machine; it takes about 10
@@ -126,8 +126,8 @@ class World:
         options = PrepareOptions(str(raw), str(raw / "corpus.tsv"), str(plm), 24, 40, block_size=64)
         prepare(options, folder / "data", processes=1)
         config, engine = load_config(folder / "config.yaml"), DDPEngine("cpu", 1)
-        for stage in (post_train, finetune, cache, stage1):
-            stage.run(config, engine)
+        for command in ("post-train", "finetune", "cache", "stage1"):
+            run_command(command, config, engine)
         (folder / "ready").touch()
         return folder
 

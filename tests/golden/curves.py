@@ -101,7 +101,7 @@ def _train(overrides: list[str]) -> None:
     from tnr_dist.config_file import load_config
     from tnr_dist.engines.base import make_engine
     from tnr_dist.stages.common import DataSet
-    from tnr_dist.stages.rows import make
+    from tnr_dist.stages.registry import make
     from tnr_dist.stages.targets import row_folder, rows_of
     from tnr_dist.train.runfolder import in_order
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tnr_dist.errors import InputError
 from tnr_dist.kernels import dispatch
-from tnr_dist.kernels.distillation import distillation, distillation_reference
+from tnr_dist.losses.stage2 import distillation
 
 
 def sample(
@@ -61,7 +61,7 @@ def test_equals_the_losses_in_float64(
 ) -> None:
     inputs = sample(device, batch, teachers, candidates, masked=masked)
     got = everything(distillation, inputs, torch.float32, kernels="triton")
-    close(got, everything(distillation_reference, inputs, torch.float64), 3e-6)
+    close(got, everything(distillation, inputs, torch.float64, kernels="torch"), 3e-6)
 
 
 def test_a_free_omega_may_be_negative(device: torch.device) -> None:
@@ -69,7 +69,7 @@ def test_a_free_omega_may_be_negative(device: torch.device) -> None:
     inputs = sample(device, 37, 4, 5, scale=8.0)
     inputs["omega"] = inputs["omega"] - 3.1
     got = everything(distillation, inputs, torch.float32, kernels="triton")
-    close(got, everything(distillation_reference, inputs, torch.float64), 5e-6)
+    close(got, everything(distillation, inputs, torch.float64, kernels="torch"), 5e-6)
 
 
 def test_bfloat16(device: torch.device) -> None:
@@ -79,7 +79,7 @@ def test_bfloat16(device: torch.device) -> None:
         for k, v in inputs.items()
     }
     got = everything(distillation, inputs, torch.bfloat16, kernels="triton")
-    wanted = everything(distillation_reference, inputs, torch.float64)
+    wanted = everything(distillation, inputs, torch.float64, kernels="torch")
     assert got[3].dtype == torch.bfloat16
     for a, b, tolerance in zip(got, wanted, (1e-5, 1e-5, 1e-5, 2**-7, 1e-5), strict=True):
         torch.testing.assert_close(a.double(), b.double(), rtol=tolerance, atol=tolerance)
@@ -90,7 +90,7 @@ def test_extreme_logits_and_infinities_in_empty_slots(device: torch.device) -> N
     inputs["teacher_logits"].masked_fill_(~inputs["candidate_mask"].unsqueeze(1), torch.inf)
     inputs["student_scores"].masked_fill_(~inputs["candidate_mask"], -torch.inf)
     got = everything(distillation, inputs, torch.float32, kernels="triton")
-    wanted = everything(distillation_reference, inputs, torch.float32)
+    wanted = everything(distillation, inputs, torch.float32, kernels="torch")
     assert all(x.isfinite().all() for x in got)
     close(got, wanted, 1e-5)
 
@@ -99,7 +99,7 @@ def test_strided_logits_and_a_fixed_omega(device: torch.device) -> None:
     inputs = sample(device, 7, 4, 5)
     inputs["teacher_logits"] = inputs["teacher_logits"].transpose(1, 2).contiguous().transpose(1, 2)  # as cached
     got = distillation(**inputs | {"omega": 0.8}, kernels="triton")
-    wanted = distillation_reference(**inputs | {"omega": 0.8})
+    wanted = distillation(**inputs | {"omega": 0.8}, kernels="torch")
     torch.testing.assert_close(got, wanted)
 
 

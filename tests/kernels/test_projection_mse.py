@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from tnr_dist.kernels.projection_mse import projection_mse, projection_mse_reference
-from tnr_dist.losses.stage2 import news_coefficients, news_embedding_loss, project, user_embedding_loss
+from tnr_dist.losses.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
+from tnr_dist.losses.stage2 import news_coefficients
 
 NAMES = ("loss", "weight", "bias", "student", "coefficients")
 
@@ -93,11 +94,13 @@ def test_equals_the_embedding_losses(device: torch.device) -> None:
     )
     inputs["coefficients"] = news_coefficients(teacher_weights, slots, slot_mask, weights, 6.0, 21, 32)
     projected = project(inputs["weight"], inputs["bias"], inputs["teachers"])
-    wanted = news_embedding_loss(projected, inputs["student"], teacher_weights, slots, slot_mask, weights, 6.0)
+    wanted = news_embedding_loss_per_slot(
+        projected[slots], inputs["student"][slots], teacher_weights, slot_mask, weights, 6.0
+    )
     torch.testing.assert_close(projection_mse(**inputs, kernels="triton"), wanted)
     users = {**inputs, "teachers": inputs["teachers"][:6], "student": inputs["student"][:6]}
     users["coefficients"] = teacher_weights * weights.unsqueeze(1) / (32 * 6.0)
-    wanted = user_embedding_loss(projected[:6], users["student"], teacher_weights, weights, 6.0)
+    wanted = user_embedding_loss_of_projected(projected[:6], users["student"], teacher_weights, weights, 6.0)
     torch.testing.assert_close(projection_mse(**users, kernels="triton"), wanted)
 
 

@@ -1,11 +1,13 @@
 import io
+import re
+import time
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from tnr_dist import progress
-from tnr_dist.progress import Bar
+from tnr_dist.progress import Bar, say
 from tnr_dist.train.throughput import status
 
 
@@ -14,8 +16,49 @@ def test_plain_lines_without_a_terminal(capsys):
         bar.advance(1, "note")
         bar.advance(3)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("count: 1/4 ") and "things/s" in lines[0] and lines[0].endswith("note")
-    assert lines[-1].startswith("count: 4 things in ")
+    assert " count: 1/4 " in lines[0] and "things/s" in lines[0] and lines[0].endswith("note")
+    assert " count: 4 things in " in lines[-1]
+
+
+def test_lines_of_a_log_say_when(capsys, monkeypatch):
+    say("begun")
+    say("tnr: ended", dated=False)
+    first, second = capsys.readouterr().err.splitlines()
+    when, _, text = first.partition(" ")
+    assert text == "begun" and second == "tnr: ended"
+    assert abs(time.mktime(time.strptime(when, "%Y-%m-%dT%H:%M:%S")) - time.time()) < 60
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    say("begun")
+    assert capsys.readouterr().err == "begun\n"
+
+
+def test_what_an_earlier_start_has_done_is_no_part_of_the_rate(capsys):
+    with Bar("train", 60, "steps", every=0) as bar:
+        bar.skip(36)
+        bar._start -= 60
+        assert bar.line(200, 90.0).plain.endswith("36/60 1:30 left")  # no rate yet
+        bar.advance(24)
+        assert bar.rate() == pytest.approx(24 / 60, rel=0.05) and bar.done == 60
+        assert "steps/s" in bar.line(200, 0.0).plain
+    with Bar("train", 60, "steps", every=0) as bar:
+        bar.skip(36)
+        bar._start -= 60
+        bar.advance(12)
+    lines = capsys.readouterr().err.splitlines()
+    left = re.search(r"train: 48/60 0.20 steps/s, (\d+) s left", lines[2])
+    assert left and 55 <= int(left[1]) <= 65, lines[2]
+    assert re.search(r"train: 12 of 48 steps in \d+.\d s$", lines[3])
+
+
+def test_on_a_terminal_too(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(progress, "_stderr", Console(file=out, force_terminal=True, width=100))
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with Bar("train", 60, "steps") as bar:
+        bar.skip(36)
+        assert bar._rich.tasks[0].time_remaining is None  # not known before a step of this start
+        bar.advance(1)
+        assert bar._rich.tasks[0].completed == 37
 
 
 def test_the_last_note_stays(capsys):

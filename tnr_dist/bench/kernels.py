@@ -20,12 +20,12 @@ from torch import Tensor
 from tnr_dist.errors import InputError
 from tnr_dist.kernels.additive_pooling import additive_pooling, additive_pooling_padded
 from tnr_dist.kernels.dispatch import Choice
-from tnr_dist.kernels.distillation import distillation
 from tnr_dist.kernels.gather_cast import gather_cast
 from tnr_dist.kernels.linear import linear, linear_gelu
 from tnr_dist.kernels.projection_mse import projection_mse
 from tnr_dist.kernels.ragged_attention import planned_attention
 from tnr_dist.kernels.residual_norm import residual_norm
+from tnr_dist.losses.stage2 import distillation
 from tnr_dist.models.attention import Plan, bucket_attention
 from tnr_dist.progress import say
 

@@ -30,12 +30,8 @@ from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.losses.click import click_loss
-from tnr_dist.losses.stage2 import (
-    distillation_loss,
-    news_embedding_loss_per_slot,
-    project,
-    user_embedding_loss,
-)
+from tnr_dist.losses.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
+from tnr_dist.losses.stage2 import distillation_loss
 from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
@@ -104,7 +100,9 @@ class PerSlot(nn.Module):
         return (
             distillation_loss(logits, w, scores, self.settings.temperature, weights, count)
             + news_embedding_loss_per_slot(projected, news, w, slots, weights, count)
-            + user_embedding_loss(self._project(self.user_projection, teacher_users), users, w, weights, count)
+            + user_embedding_loss_of_projected(
+                self._project(self.user_projection, teacher_users), users, w, weights, count
+            )
             + self.settings.beta2 * click_loss(scores, weights, count)
         )
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tnr_dist.engines.allocator import keep_freed_memory
 from tnr_dist.engines.base import OptimizerFactory, Terms, choose_precision
 from tnr_dist.engines.collectives import GatherRows
+from tnr_dist.engines.devices import choose_device
 from tnr_dist.engines.environment import Environment, detect
-from tnr_dist.errors import InputError
 from tnr_dist.hardware import cores
 
 TIMEOUT_SECONDS = 600.0  # of every wait for another rank
@@ -166,18 +166,6 @@ class EngineCore:
     def _clip_gradients(self) -> Tensor:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         return torch.nn.utils.clip_grad_norm_(parameters, self._clip or float("inf"))
-
-
-def choose_device(device: str, env: Environment) -> torch.device:
-    """`device=` for this rank. Raises InputError when there are more local ranks than GPUs."""
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if env.local_rank >= torch.cuda.device_count():
-        raise InputError(
-            f"rank {env.rank}: local rank {env.local_rank} has no GPU ({torch.cuda.device_count()} visible); "
-            "start one rank a GPU, or set device=cpu"
-        )
-    return torch.device("cuda", env.local_rank)
 
 
 def on_one_machine(env: Environment) -> bool:

@@ -7,26 +7,18 @@ gradients to the student's scores and to omega: everything is recomputed from th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
+from tnr_dist.kernels.dispatch import Kernel, power_of_two
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 
-class Distillation(NamedTuple):
-    """`distill` and `target`: scalars, this rank's share of the global means; `teacher_weights`: [B, M] float32."""
-
-    distill: Tensor
-    target: Tensor
-    teacher_weights: Tensor
-
-
-def distillation_reference(
+def fused_distillation(
     teacher_logits: Tensor,
     omega: Tensor | float,
     student_scores: Tensor,
@@ -34,65 +26,18 @@ def distillation_reference(
     count: float,
     candidate_mask: Tensor | None = None,
     temperature: float = 1.0,
-) -> Distillation:
-    """`distillation` by the functions of `tnr_dist.losses`, one per equation."""
-    # Here, not above: losses stand above kernels, and may themselves be computed by this module's kernel.
-    from tnr_dist.losses.click import click_loss
-    from tnr_dist.losses.stage2 import distillation_loss
-    from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
-
-    teacher_logits = teacher_logits.detach()
-    teacher = teacher_weights(teacher_cross_entropy(teacher_logits, candidate_mask), omega)
-    distill = distillation_loss(teacher_logits, teacher, student_scores, temperature, weights, count, candidate_mask)
-    return Distillation(distill, click_loss(student_scores, weights, count, candidate_mask), teacher)
-
-
-def distillation(
-    teacher_logits: Tensor,
-    omega: Tensor | float,
-    student_scores: Tensor,
-    weights: Tensor,
-    count: float,
-    candidate_mask: Tensor | None = None,
-    temperature: float = 1.0,
-    kernels: Choice | None = None,
-) -> Distillation:
-    """Distillation loss, target loss and teachers' weights of the second stage.
-
-    w_i       = softmax_i(-omega * CE(y_hat^(ti), y))
-    L_distill = T2^2 * CE(sum_i w_i y_hat^(ti) / T2, y_hat^(s) / T2)
-    L_target  = CE(y_hat^(s), y)
-
-    Args:
-        teacher_logits: [B, M, C] scores of the candidates by each teacher, the click at index 0; any strides. They are
-            constants: no gradient flows to them.
-        omega: factor of the cross-entropies, a number or a tensor of shape (1,); its gradient comes from the distillation
-            loss and, through `teacher_weights`, from whatever is computed with them.
-        student_scores: [B, C].
-        weights: [B] weight of each sample, 0 for a slot without one; a constant.
-        count: samples in the global batch.
-        candidate_mask: [B, C] bool, True for a candidate that exists; None if all do.
-        temperature: T2 > 0.
-        kernels: the form that runs; None: as `dispatch.use_kernels` says.
+) -> tuple[Tensor, Tensor]:
+    """The Triton form of `losses.stage2.distillation`, which says what the arguments are.
 
     Returns:
-        Both losses and the weights.
-
-    Raises:
-        InputError: if that is 'triton' and Triton cannot run on these tensors.
-
-    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equations of w_i, L_distill^(2) and L^(2).
+        Losses [2] (distillation and target, this rank's share of the global means) and teachers' weights [B, M], float32.
     """
-    if not use_triton(kernels, student_scores, "distillation"):
-        return distillation_reference(
-            teacher_logits, omega, student_scores, weights, count, candidate_mask, temperature
-        )
     if not isinstance(omega, Tensor):
         omega = torch.full((1,), omega, dtype=torch.float32, device=student_scores.device)
-    losses, teacher = _forward(
+    losses: tuple[Tensor, Tensor] = _forward(
         teacher_logits.detach(), omega, student_scores, weights.detach(), candidate_mask, 1.0 / count, temperature
     )
-    return Distillation(losses[0], losses[1], teacher)
+    return losses
 
 
 @Kernel

@@ -42,9 +42,6 @@ def projection_mse(
 ) -> Tensor:
     """sum_i sum_n c_i(n) * |h_i(n) W_i + b_i - s(n)|^2.
 
-    With the coefficients of `losses.stage2.news_coefficients` over distinct news this is the embedding loss of the news
-    vectors; with U = B users and c_i(b) = w_{b,i} * weights_b / (D' * count) that of the user vectors.
-
     Args:
         teachers: [U, M, D] the teachers' vectors of news or users, bfloat16 or float32; a table [M, U, D] as
             `table.transpose(0, 1)`, a view. They are constants: no gradient flows to them.

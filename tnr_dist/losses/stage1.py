@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from tnr_dist.losses import stage2
 from tnr_dist.losses.matching import matching_loss
 from tnr_dist.losses.reduction import full_precision, mean_over_batch, soft_cross_entropy
+from tnr_dist.losses.stage2 import Imitation
 from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 
 
@@ -125,10 +127,12 @@ def multi_teacher_stage1_loss(
     *,
     teacher_scores: Tensor,
     student_scores: Tensor,
-    projected_titles: Tensor,
+    teacher_titles: Tensor,
     student_titles: Tensor,
-    projected_bodies: Tensor,
+    teacher_bodies: Tensor,
     student_bodies: Tensor,
+    weight: Tensor,
+    bias: Tensor,
     weights: Tensor,
     count: float,
     beta1: float = 1.0,
@@ -143,10 +147,12 @@ def multi_teacher_stage1_loss(
     Args:
         teacher_scores: [B, M, N+1] of the teachers' own vectors, the body's own title at index 0.
         student_scores: [B, N+1].
-        projected_titles: [B, N+1, M, D] W_i h_t^(ti) + b_i.
-        student_titles: [B, N+1, D].
-        projected_bodies: [B, M, D] W_i h_b^(ti) + b_i.
-        student_bodies: [B, D].
+        teacher_titles: [B, N+1, M, D].
+        student_titles: [B, N+1, D'].
+        teacher_bodies: [B, M, D].
+        student_bodies: [B, D'].
+        weight: [M, D, D'] the projections, applied as h W + b.
+        bias: [M, D'].
         weights: [B] weight of each sample, 0 for a slot without one.
         count: samples in the global batch.
         beta1: weight of the target loss.
@@ -161,8 +167,10 @@ def multi_teacher_stage1_loss(
     """
     teacher = teacher_weights(teacher_cross_entropy(teacher_scores), 1.0)
     distill = stage2.distillation_loss(teacher_scores, teacher, student_scores, temperature, weights, count)
-    every = weights.new_ones(student_scores.shape).bool()
-    titles = stage2.news_embedding_loss_per_slot(projected_titles, student_titles, teacher, every, weights, count)
-    bodies = stage2.user_embedding_loss(projected_bodies, student_bodies, teacher, weights, count)
+    slots = torch.arange(student_scores.numel(), device=weights.device).view(student_scores.shape)
+    of_titles = Imitation(teacher_titles.flatten(0, 1), weight, bias, student_titles.flatten(0, 1))
+    titles = stage2.news_embedding_loss(of_titles, teacher, slots, torch.ones_like(slots).bool(), weights, count)
+    of_bodies = Imitation(teacher_bodies, weight, bias, student_bodies)
+    bodies = stage2.user_embedding_loss(of_bodies, teacher, weights, count)
     target = matching_loss(student_scores, weights, count)
     return Stage1Loss(distill + titles + bodies + beta1 * target, distill, titles + bodies, target)

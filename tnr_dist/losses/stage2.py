@@ -2,9 +2,10 @@
 
 L^(2) = L_distill^(2) + L_emb^(2) + beta2 * CE(y_hat_c^(s), y_c),  L_emb^(2) = sum_i w_i * (L_news_i^(2) + L_user_i^(2))
 
-The weights w_i are not detached anywhere: the paper calls omega learnable, and it can learn only through them, from the
-distillation loss and from the embedding loss alike. Pass detached weights for another choice. The teachers are frozen,
-so their logits and vectors come without a graph.
+`stage2_loss` is what trains. On a GPU two of its parts have a fused form (`tnr_dist.kernels`), which must equal the plain
+one here. The weights w_i are not detached anywhere: the paper calls omega learnable, and it can learn only through them,
+from the distillation loss and from the embedding loss alike. The teachers are frozen, so their logits and vectors come
+without a graph.
 """
 
 from __future__ import annotations
@@ -14,10 +15,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tnr_dist.kernels.dispatch import Choice, use_triton
+from tnr_dist.kernels.distillation import fused_distillation
+from tnr_dist.kernels.projection_mse import projection_mse
 from tnr_dist.losses.click import click_loss
 from tnr_dist.losses.reduction import full_precision, mean_over_batch, soft_cross_entropy
 from tnr_dist.losses.weighting import teacher_cross_entropy
 from tnr_dist.losses.weighting import teacher_weights as weigh_teachers
+
+
+class Distillation(NamedTuple):
+    """`distill` and `target`: scalars, this rank's share of the global means; `teacher_weights`: [B, M] float32."""
+
+    distill: Tensor
+    target: Tensor
+    teacher_weights: Tensor
+
+
+class Imitation(NamedTuple):
+    """Vectors of the student and the teachers' vectors that they imitate, for U news or users.
+
+    `teachers`: [U, M, D], constants, bfloat16 or float32. `weight` [M, D, D'] and `bias` [M, D']: the projections, applied
+    as h W + b (the transpose of the paper's W, and of `nn.Linear`'s). `student`: [U, D'].
+    """
+
+    teachers: Tensor
+    weight: Tensor
+    bias: Tensor
+    student: Tensor
 
 
 class Stage2Loss(NamedTuple):
@@ -35,6 +60,53 @@ class Stage2Loss(NamedTuple):
     target: Tensor
     teacher_weights: Tensor
     teacher_entropy: Tensor
+
+
+def distillation(
+    teacher_logits: Tensor,
+    omega: Tensor | float,
+    student_scores: Tensor,
+    weights: Tensor,
+    count: float,
+    candidate_mask: Tensor | None = None,
+    temperature: float = 1.0,
+    kernels: Choice | None = None,
+) -> Distillation:
+    """Distillation loss, target loss and teachers' weights of the second stage, from one reading of the logits.
+
+    w_i       = softmax_i(-omega * CE(y_hat^(ti), y))
+    L_distill = T2^2 * CE(sum_i w_i y_hat^(ti) / T2, y_hat^(s) / T2)
+    L_target  = CE(y_hat^(s), y)
+
+    Args:
+        teacher_logits: [B, M, C] scores of the candidates by each teacher, the click at index 0; any strides. They are
+            constants: no gradient flows to them.
+        omega: factor of the cross-entropies, a number or a tensor of shape (1,); its gradient comes from the distillation
+            loss and, through `teacher_weights`, from whatever is computed with them.
+        student_scores: [B, C].
+        weights: [B] weight of each sample, 0 for a slot without one; a constant.
+        count: samples in the global batch.
+        candidate_mask: [B, C] bool, True for a candidate that exists; None if all do.
+        temperature: T2 > 0.
+        kernels: the form that runs; None: as `dispatch.use_kernels` says.
+
+    Returns:
+        Both losses and the weights.
+
+    Raises:
+        InputError: if that is 'triton' and Triton cannot run on these tensors.
+
+    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equations of w_i, L_distill^(2) and L^(2).
+    """
+    if use_triton(kernels, student_scores, "distillation"):
+        losses, teacher = fused_distillation(
+            teacher_logits, omega, student_scores, weights, count, candidate_mask, temperature
+        )
+        return Distillation(losses[0], losses[1], teacher)
+    teacher_logits = teacher_logits.detach()
+    teacher = weigh_teachers(teacher_cross_entropy(teacher_logits, candidate_mask), omega)
+    distill = distillation_loss(teacher_logits, teacher, student_scores, temperature, weights, count, candidate_mask)
+    return Distillation(distill, click_loss(student_scores, weights, count, candidate_mask), teacher)
 
 
 def distillation_loss(
@@ -73,77 +145,6 @@ def distillation_loss(
     return temperature**2 * mean_over_batch(per_sample, weights, count)
 
 
-def project(weight: Tensor, bias: Tensor, vectors: Tensor) -> Tensor:
-    """Each teacher's vectors in the student's space: W^(ti) h^(ti) + b^(ti).
-
-    Args:
-        weight: [M, D, D'], so that the product is h W (the transpose of the paper's W, and of `nn.Linear`'s).
-        bias: [M, D'].
-        vectors: [U, M, D] of news, or [B, M, D] of users; pass a table [M, U, D] as `table.transpose(0, 1)`, a view.
-
-    Returns:
-        [U, M, D'], in the dtype of the arguments (or of autocast).
-
-    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", inside the equations of L_news_i^(2) and L_user_i^(2).
-    """
-    return torch.einsum("umd,mde->ume", vectors, weight) + bias
-
-
-def user_embedding_loss(
-    projected: Tensor, student_users: Tensor, teacher_weights: Tensor, weights: Tensor, count: float
-) -> Tensor:
-    """Embedding loss of the user vectors.
-
-    sum_i w_i * L_user_i^(2),  L_user_i^(2) = MSE(W_user^(ti) u^(ti) + b_user^(ti), u^(s)), the mean over D.
-
-    Args:
-        projected: [B, M, D] the teachers' user vectors, projected (`project`).
-        student_users: [B, D].
-        teacher_weights: [B, M] weight of each teacher on each sample.
-        weights: [B] weight of each sample, 0 for a slot without one.
-        count: samples in the global batch.
-
-    Returns:
-        A scalar: this rank's share of the global mean.
-
-    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equations of L_user_i^(2) and L_emb^(2).
-    """
-    difference = full_precision(projected) - full_precision(student_users).unsqueeze(1)
-    return mean_over_batch((teacher_weights * difference.square().mean(dim=-1)).sum(dim=1), weights, count)
-
-
-def news_embedding_loss_per_slot(
-    projected: Tensor,
-    student_news: Tensor,
-    teacher_weights: Tensor,
-    slot_mask: Tensor,
-    weights: Tensor,
-    count: float,
-) -> Tensor:
-    """Embedding loss of the news vectors, in the paper's form: a term for each slot of each sample.
-
-    sum_i w_i * L_news_i^(2),  L_news_i^(2) = MSE(W_news^(ti) h_news^(ti) + b_news^(ti), h_news^(s)), the mean over the
-    sample's clicked and candidate news (empty slots left out) and over D.
-
-    Args:
-        projected: [B, S, M, D] the teachers' vectors of the S slots (history and candidates), projected.
-        student_news: [B, S, D].
-        teacher_weights: [B, M] weight of each teacher on each sample.
-        slot_mask: [B, S] bool, True for a slot that holds a news.
-        weights: [B] weight of each sample, 0 for a slot without one.
-        count: samples in the global batch.
-
-    Returns:
-        A scalar: this rank's share of the global mean. Equal to `news_embedding_loss`, which is the one to train with.
-
-    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equations of L_news_i^(2) and L_emb^(2).
-    """
-    squares = (full_precision(projected) - full_precision(student_news).unsqueeze(2)).square().mean(dim=-1)
-    valid = slot_mask.sum(dim=1).clamp(min=1)
-    per_teacher = squares.masked_fill(~slot_mask.unsqueeze(-1), 0.0).sum(dim=1) / valid.unsqueeze(1)
-    return mean_over_batch((teacher_weights * per_teacher).sum(dim=1), weights, count)
-
-
 def news_coefficients(
     teacher_weights: Tensor,
     slots: Tensor,
@@ -180,24 +181,19 @@ def news_coefficients(
 
 
 def news_embedding_loss(
-    projected: Tensor,
-    student_news: Tensor,
-    teacher_weights: Tensor,
-    slots: Tensor,
-    slot_mask: Tensor,
-    weights: Tensor,
-    count: float,
+    news: Imitation, teacher_weights: Tensor, slots: Tensor, slot_mask: Tensor, weights: Tensor, count: float
 ) -> Tensor:
     """Embedding loss of the news vectors, computed once per distinct news.
 
-    sum_i w_i * L_news_i^(2) over the batch = sum_i sum_n c_i(n) * |W_i h_i(n) + b_i - h_s(n)|^2
+    sum_i w_i * L_news_i^(2) over the batch = sum_i sum_n c_i(n) * |W_i h_i(n) + b_i - h_s(n)|^2,
+    L_news_i^(2) = MSE(W_news^(ti) h_news^(ti) + b_news^(ti), h_news^(s)), the mean over the sample's clicked and candidate
+    news (empty slots left out) and over D'.
 
-    Algebraically equal to `news_embedding_loss_per_slot`, without its B * S * M vectors. Gradients flow to the
-    projections, to the student's vectors and through c_i(n) to the teachers' weights.
+    The paper's form has a term for each slot of each sample (`losses.per_slot`); this one makes none of its B * S * M
+    vectors. Gradients flow to the projections, to the student's vectors and through c_i(n) to the teachers' weights.
 
     Args:
-        projected: [U, M, D] the teachers' vectors of the distinct news, projected (`project`).
-        student_news: [U, D].
+        news: the U distinct news of the batch.
         teacher_weights: [B, M] weight of each teacher on each sample.
         slots: [B, S] int64, row of each slot's news among the U distinct ones; any value where `slot_mask` is False.
         slot_mask: [B, S] bool, True for a slot (history or candidate) that holds a news.
@@ -209,10 +205,28 @@ def news_embedding_loss(
 
     Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", L_news_i^(2) and L_emb^(2), regrouped by news.
     """
-    distinct, dimension = student_news.shape
-    coefficients = news_coefficients(teacher_weights, slots, slot_mask, weights, count, distinct, dimension)
-    squares = (full_precision(projected) - full_precision(student_news).unsqueeze(1)).square().sum(dim=-1)
-    return (coefficients * squares).sum()
+    share = news_coefficients(teacher_weights, slots, slot_mask, weights, count, *news.student.shape)
+    return projection_mse(*news, share)
+
+
+def user_embedding_loss(users: Imitation, teacher_weights: Tensor, weights: Tensor, count: float) -> Tensor:
+    """Embedding loss of the user vectors.
+
+    sum_i w_i * L_user_i^(2),  L_user_i^(2) = MSE(W_user^(ti) u^(ti) + b_user^(ti), u^(s)), the mean over D'.
+
+    Args:
+        users: the B users of the batch.
+        teacher_weights: [B, M] weight of each teacher on each sample.
+        weights: [B] weight of each sample, 0 for a slot without one.
+        count: samples in the global batch.
+
+    Returns:
+        A scalar: this rank's share of the global mean.
+
+    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equations of L_user_i^(2) and L_emb^(2).
+    """
+    share = teacher_weights * (weights / (users.student.shape[1] * count)).unsqueeze(1)
+    return projection_mse(*users, share)
 
 
 def stage2_loss(
@@ -223,17 +237,13 @@ def stage2_loss(
     weights: Tensor,
     count: float,
     candidate_mask: Tensor | None = None,
-    projected_news: Tensor | None = None,
-    student_news: Tensor | None = None,
+    news: Imitation | None = None,
     slots: Tensor | None = None,
     slot_mask: Tensor | None = None,
-    projected_users: Tensor | None = None,
-    student_users: Tensor | None = None,
+    users: Imitation | None = None,
     beta2: float = 0.1,
     temperature: float = 1.0,
     use_distill: bool = True,
-    use_news: bool = True,
-    use_user: bool = True,
     use_target: bool = True,
 ) -> Stage2Loss:
     """Overall loss of the second stage; the switches make the ablations of Fig. 10.
@@ -247,48 +257,39 @@ def stage2_loss(
         weights: [B] weight of each sample, 0 for a slot without one.
         count: samples in the global batch.
         candidate_mask: [B, C] bool, True for a candidate that exists; None if all do.
-        projected_news: [U, M, D] the teachers' vectors of the distinct news, projected. The four arguments from here to
-            `slot_mask` are needed with `use_news`.
-        student_news: [U, D].
-        slots: [B, S] int64, row of each slot's news (history and candidates) among the U distinct ones.
-        slot_mask: [B, S] bool, True for a slot that holds a news.
-        projected_users: [B, M, D] the teachers' user vectors, projected; needed with `use_user`, as is the next.
-        student_users: [B, D].
+        news: the U distinct news of the batch; None leaves the embedding loss of the news vectors out.
+        slots: [B, S] int64, row of each slot's news (history and candidates) among the U distinct ones; needed with `news`.
+        slot_mask: [B, S] bool, True for a slot that holds a news; needed with `news`.
+        users: the B users of the batch; None leaves the embedding loss of the user vectors out.
         beta2: weight of the target loss.
         temperature: T2 > 0.
         use_distill: include L_distill^(2).
-        use_news: include the embedding loss of the news vectors.
-        use_user: include the embedding loss of the user vectors.
         use_target: include the target loss.
 
     Returns:
         The total, its parts and the teachers' weights; each is this rank's share of the global mean.
 
     Raises:
-        TypeError: if a part is on and an argument it needs is missing.
+        TypeError: for `news` without `slots` and `slot_mask`.
 
     Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", the equation of L^(2).
     """
-    teacher = weigh_teachers(teacher_cross_entropy(teacher_logits, candidate_mask), omega)
+    parts = distillation(teacher_logits, omega, student_scores, weights, count, candidate_mask, temperature)
+    teacher = parts.teacher_weights
     # The sum of no terms of the student's scores: a part that is off is a 0 of the right device, dtype and graph.
-    distill = emb_news = emb_user = target = full_precision(student_scores)[:0].sum()
-    if use_distill:
-        distill = distillation_loss(
-            teacher_logits, teacher, student_scores, temperature, weights, count, candidate_mask
-        )
-    if use_news:
-        if projected_news is None or student_news is None or slots is None or slot_mask is None:
-            raise TypeError("stage2_loss: use_news needs projected_news, student_news, slots and slot_mask")
-        emb_news = news_embedding_loss(projected_news, student_news, teacher, slots, slot_mask, weights, count)
-    if use_user:
-        if projected_users is None or student_users is None:
-            raise TypeError("stage2_loss: use_user needs projected_users and student_users")
-        emb_user = user_embedding_loss(projected_users, student_users, teacher, weights, count)
-    if use_target:
-        target = click_loss(student_scores, weights, count, candidate_mask)
+    nothing = full_precision(student_scores)[:0].sum()
+    distill = parts.distill if use_distill else nothing
+    target = parts.target if use_target else nothing
+    emb_news = emb_user = nothing
+    if news is not None:
+        if slots is None or slot_mask is None:
+            raise TypeError("stage2_loss: news needs slots and slot_mask")
+        emb_news = news_embedding_loss(news, teacher, slots, slot_mask, weights, count)
+    if users is not None:
+        emb_user = user_embedding_loss(users, teacher, weights, count)
     with torch.no_grad():
-        mean_weights = (teacher * weights.to(teacher.dtype).unsqueeze(1)).sum(dim=0) / count
-        entropy = mean_over_batch(torch.special.entr(teacher).sum(dim=1), weights, count)
+        mean_weights = (teacher * weights.unsqueeze(1)).sum(0) / count
+        entropy = (torch.special.entr(teacher).sum(1) * weights).sum() / count
     return Stage2Loss(
         distill + emb_news + emb_user + beta2 * target, distill, emb_news, emb_user, target, mean_weights, entropy
     )

@@ -9,7 +9,7 @@ from tnr_dist.config import ProjectionInit
 
 
 class Projection(nn.Module):
-    """W^(ti), b^(ti) of all M teachers: weight [M, D, D] (applied as h W, see `losses.stage2.project`), bias [M, D].
+    """W^(ti), b^(ti) of all M teachers: weight [M, D, D] (applied as h W + b), bias [M, D].
 
     The paper does not say how they start: as the identity; `random` as `nn.Linear` draws them; `xavier` as the
     authors' releases do (Glorot and Bengio 2010, and no bias).

@@ -10,7 +10,8 @@ from tnr_dist.config import Config
 from tnr_dist.engines.base import Engine
 from tnr_dist.reproduce.studies import Study
 from tnr_dist.stages.common import DataSet
-from tnr_dist.stages.rows import evaluate_run, is_evaluated, make
+from tnr_dist.stages.registry import make
+from tnr_dist.stages.rows import evaluate_run, is_evaluated
 from tnr_dist.stages.targets import each_seed, row_folder
 from tnr_dist.train.runfolder import RunFolder, in_order
 

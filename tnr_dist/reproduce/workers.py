@@ -62,7 +62,7 @@ def run_works(works: Sequence[Work], config: Config, jobs: int, logs: Path, titl
     logs.mkdir(parents=True, exist_ok=True)
     try:
         with preemption.listening(), Bar(title, len(works), "runs") as bar:
-            bar.advance(len(finished))
+            bar.skip(len(finished))
             while waiting or any(worker.work for worker in workers):
                 _leave_out(waiting, outcome, bar)
                 ready = [work for work in waiting.values() if finished.issuperset(work.needs)]

@@ -17,6 +17,7 @@ from tnr_dist.cache.teachers import FORMAT_VERSION, from_stored, to_stored
 from tnr_dist.config import Config
 from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_shard
 from tnr_dist.digests import digest, read_sealed, write_sealed
+from tnr_dist.ends import result
 from tnr_dist.engines.base import Engine, choose_precision
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
@@ -63,9 +64,9 @@ def expected(config: Config, data: DataSet) -> dict[str, Any]:
     }
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Compute the cache of `cache.splits`, or the shards of `cache.shard_range` only."""
-    make(run_folder(config, DataSet.open(config)), engine)
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr cache` makes."""
+    return [run_folder(config, data)]
 
 
 def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
@@ -101,8 +102,13 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
                     left = True
                     break
                 source = data.folder / split / info.name
-                write_side_shard(teachers, facts["sha256"], config, source, info, place.path / split / info.name)
-                bar.advance(min(info.impressions * world, impressions - bar.done))
+                out = place.path / split / info.name
+                made = write_side_shard(teachers, facts["sha256"], config, source, info, out)
+                count = min(info.impressions * world, impressions - bar.done)
+                if made:
+                    bar.advance(count)
+                else:
+                    bar.skip(count)
         # Together: a rank that has made all of its shards would else find the others gone, which is no 75.
         if engine.all_reduce(torch.tensor([float(left)], device=engine.device)).item():
             raise Preempted("cache: told to stop; run it again to go on with the next shard")
@@ -142,6 +148,9 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
             users.append(mark["users"])
     if missing:
         say(f"{place.path}: {missing:,} side shards are still to be made (by other shard ranges)")
+        result(
+            f"{place.path}: this share is made, {missing:,} side shards are still to be made (by other shard ranges)"
+        )
         return
     write_json(
         place.path / "cache.json",
@@ -162,6 +171,8 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
     )
     place.finish(seconds=round(seconds, 2))  # of the process that came last; others may have worked beside it
     log_work(place)
+    made = sum(len(shards) for shards in splits.values())
+    result(f"{place.path}: {config.finetune.teachers} teachers, {made:,} side shards in {seconds:,.0f} s")
 
 
 def _teacher(config: Config, data: DataSet, number: int, engine: Engine) -> Recommender:
@@ -213,8 +224,8 @@ def _news_vectors(
 
 def write_side_shard(
     teachers: list[UserVectors], news_sha256: str, config: Config, source: Path, info: ShardInfo, out: Path
-) -> None:
-    """Write one side shard and, after it, its mark; a shard whose mark is there is left as it is.
+) -> bool:
+    """Write one side shard and, after it, its mark; a shard whose mark is there is left as it is, and False returned.
 
     Both are renamed into place whole, so two processes on one shard only do the work twice.
     """
@@ -223,7 +234,7 @@ def write_side_shard(
         mark = read_sealed(done)
         # Earlier versions did not measure what rounding does to user vectors.
         if out.stat().st_size == mark["bytes"] and "users" in mark:
-            return
+            return False
     members: list[tuple[str, np.ndarray]] = []
     rounding = {"max_error": 0.0, "squared_error": 0.0, "squared": 0.0}
     for key, block in read_shard(source, info).items():
@@ -244,6 +255,7 @@ def write_side_shard(
     mark = {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed), "news": news_sha256, "users": rounding}
     write_sealed(done, mark)
     mark_progress()
+    return True
 
 
 def _check_finite(values: Tensor, dim: int, what: str) -> None:
@@ -265,3 +277,16 @@ def teacher_columns(users: list[UserVectors], block: Block, history: int) -> tup
     vectors = [teacher.of(block, history) for teacher in users]
     logits = [block_scores(vector, teacher.news, block) for vector, teacher in zip(vectors, users, strict=True)]
     return torch.stack(vectors, 1), torch.stack(logits, 1)
+
+
+class TeacherPass:
+    """The stage of this module; see `stages.stage.Stage`."""
+
+    name = "cache"
+
+    def make(self, run: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+        """See `Stage`."""
+        make(run, engine, redo=redo)
+
+
+STAGES = (TeacherPass(),)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import psutil
 import torch
 from torch import nn
@@ -28,6 +29,7 @@ from tnr_dist.data.shards import read_index
 from tnr_dist.data.source import ShardSource
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.digests import plm_digest
+from tnr_dist.ends import result
 from tnr_dist.engines.base import Engine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.lock import held
@@ -46,6 +48,7 @@ from tnr_dist.progress import say
 from tnr_dist.stages.start_scale import fit_start_scale
 from tnr_dist.streams import drawn_from, stream_seed
 from tnr_dist.train import preemption
+from tnr_dist.train.checkpoint import Room
 from tnr_dist.train.finished import check_file, warn_once
 from tnr_dist.train.loop import Task, train
 from tnr_dist.train.runfolder import RunFolder, completed_id
@@ -84,7 +87,9 @@ _HOW_NOT_WHAT = (
 class TrainsRecommender(Task, Protocol):
     """A task whose result is a recommender."""
 
-    recommender: Recommender
+    @property
+    def recommender(self) -> Recommender:
+        """The result."""
 
 
 @dataclass(frozen=True)
@@ -310,13 +315,19 @@ def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.Exit
         run.check_files()
         if rank == 0:
             say(f"{run.path}: complete, skipped")
+            result(f"{run.path}: was complete")
         return False
+    fault = ""
     if rank == 0:
-        run.check(redo=redo)
-        if state == "stale":
-            say(f"{run.path}: replaced once the new one is complete ({why} changed)")
-    elif state == "stale" and not redo:
-        raise InputError(f"{run.path}: holds a finished run made otherwise ({why})")
+        try:
+            run.check(redo=redo)
+        except InputError as error:
+            fault = str(error)
+    # Raised by all in the same words: else the others would say in their own what they think of it, or miss rank 0.
+    if fault := engine.gather(np.frombuffer(fault.encode(), np.uint8))[0].tobytes().decode():
+        raise InputError(fault)
+    if rank == 0 and state == "stale":
+        say(f"{run.path}: replaced once the new one is complete ({why} changed)")
     return True
 
 
@@ -359,12 +370,11 @@ def train_model(
         with Tracker(run, engine) as tracker:
             facts = train(engine, task, run, config, tracker, _keeper(engine, run, task, keep_models, keep_every))
             if engine.environment.rank == 0:
-                recommender = task.recommender
-                save_recommender(
-                    recommender, model_spec(config, recommender.news_encoder.encoder), run.path / "model.safetensors"
-                )
-                run.finish(**facts)
+                room = Room(run.path / "checkpoints", config.log.keep_every)
+                room.write(lambda: _save_model(run, task, run.path / "model.safetensors"))
+                room.write(lambda: run.finish(**facts))
                 tracker.finished()
+                result(f"{run.path}: {_figures(facts, tracker.last)}")
         engine.barrier()
 
 
@@ -384,10 +394,26 @@ def _keeper(
             return
         with engine.whole():
             if engine.environment.rank == 0:
-                spec = model_spec(run.config, task.recommender.news_encoder.encoder)
-                save_recommender(task.recommender, spec, kept_model(run.path, before_end))
+                path = kept_model(run.path, before_end)
+                Room(run.path / "checkpoints", run.config.log.keep_every).write(lambda: _save_model(run, task, path))
 
     return after_step
+
+
+def _figures(facts: dict[str, Any], last: dict[str, Any]) -> str:
+    """A training's main figures in a few words, from its facts and the last value of everything it has logged."""
+    steps = facts["steps"]
+    parts = [f"{steps:,} step{'s' * (steps != 1)} in {facts['seconds']:,.0f} s"]
+    if "train/loss" in last:
+        parts.append(f"loss {last['train/loss']:.4f}")
+    if "best_step" in facts:
+        parts.append(f"AUC {facts['valid_auc']:.4f} on what train keeps apart, best at step {facts['best_step']:,}")
+    parts += [f"{key} {value:.4f}" for key, value in facts.items() if key.startswith("eval/")]
+    return ", ".join(parts)
+
+
+def _save_model(run: RunFolder, task: TrainsRecommender, path: Path) -> None:
+    save_recommender(task.recommender, model_spec(run.config, task.recommender.news_encoder.encoder), path)
 
 
 def model_spec(config: Config, encoder: Encoder) -> ModelSpec:

@@ -14,6 +14,7 @@ from tnr_dist.data.parquet import read_table
 from tnr_dist.data.shards import SplitIndex, read_index
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.digests import describe, fault, write_sealed
+from tnr_dist.ends import result
 from tnr_dist.engines.base import Engine, choose_precision
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
@@ -77,6 +78,9 @@ def result_key(config: Config, data_id: str, run_id: str) -> dict[str, Any]:
     }
 
 
+LABELS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
+
+
 def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     """Score `evaluate.split` with the model of `evaluate.run`; writes and returns RUN/results.json.
 
@@ -93,6 +97,7 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
             check_run(run)
             if engine.environment.rank == 0:
                 say(f"{results}: complete, skipped")
+                result(_in_words(results, before))
             return before
         if engine.environment.rank == 0:
             say(f"{results}: of another model, data or settings; replaced")
@@ -144,7 +149,15 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
         out["files"] = describe(run, [IMPRESSIONS, METRICS])
         write_sealed(results, out)
     engine.barrier()
-    return read_results(results)
+    written = read_results(results)
+    if engine.environment.rank == 0:
+        result(_in_words(results, written))
+    return written
+
+
+def _in_words(path: Path, results: dict[str, Any]) -> str:
+    figures = ", ".join(f"{label} {100 * results[key]:.2f}" for key, label in LABELS.items())
+    return f"{path}: {figures}; {scored(results)}"
 
 
 def scored(results: dict[str, Any]) -> str:
@@ -224,9 +237,10 @@ def predict(config: Config, engine: Engine) -> Path:
         write_prediction(out, scored.impression_id, scored.scores, scored.offsets)
         counts = scored.offsets[1:] - scored.offsets[:-1]
         facts = check_prediction(out, [(scored.impression_id, counts)])
-        say(
-            f"{out}: {facts['impressions']:,} impressions of {split}, {choose_precision(config.precision, engine.device)}, checked"
-        )
+        precision = choose_precision(config.precision, engine.device)
+        said = f"{out}: {facts['impressions']:,} impressions of {split}, {precision}, checked"
+        say(said)
+        result(said)
     engine.barrier()
     return out
 

@@ -29,9 +29,9 @@ from tnr_dist.stages.common import (
     freeze,
     fresh_model,
     recipe,
-    train_model,
     with_fresh_user_encoder,
 )
+from tnr_dist.stages.stage import RowRun, Training
 from tnr_dist.train.runfolder import RunFolder
 
 _TEACHER_SEED = 1000  # teacher i of seed s draws from seed 1000 * (i + 1) + s: other numbers than any stage's own
@@ -102,14 +102,8 @@ def student_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder(name, "finetune", told, _settings(config), inputs, {"student": config.student.layers})
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Train the M teachers (or the one that `finetune.teacher` names), or what `finetune.init` says instead."""
-    for place in run_folders(config, DataSet.open(config)):
-        make(place, engine)
-
-
-def run_folders(config: Config, data: DataSet) -> list[RunFolder]:
-    """What `run` makes. Raises InputError for a teacher that there is not."""
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr finetune` makes: the M teachers, the one that `finetune.teacher` names, or what `finetune.init` says."""
     if config.finetune.init == "plm":
         return [plain_folder(config, data, config.finetune.layers)]
     if config.finetune.init == "further-pretrain":
@@ -124,36 +118,31 @@ def run_folders(config: Config, data: DataSet) -> list[RunFolder]:
     return [teacher_folder(config, data, teacher) for teacher in chosen]
 
 
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage: a post-trained PLM finetuned with a teacher's seed, the plain one, or a student."""
-    config = place.config
-    teacher = place.extra.get("teacher")
+def build(run: RunFolder, data: DataSet, engine: Engine) -> ClickTask:
+    """A post-trained PLM with a teacher's seed, the plain or the further pre-trained one, or a student of stage 1."""
+    config = run.config
+    teacher = run.extra.get("teacher")
     seed = config.seed if teacher is None else _TEACHER_SEED * (teacher + 1) + config.seed
-
-    def task() -> Any:
-        data = DataSet.open(config)
-        if "layers" in place.extra:
-            model, spec = fresh_model(config, data, place.extra["layers"], seed, place.stage)
-            title = f"finetune ({spec.encoder.layers} layers)"
-        elif "further" in place.extra:
-            source = further_pretrain.run_folder(config, data, place.extra["further"])
-            model, spec = continued_model(config, source.path, source.stage)
-            title = f"further-finetune ({spec.encoder.layers} layers)"
-        elif "student" in place.extra:
-            model, spec = continued_model(config, stage1.run_folder(config, data).path, "stage1")
-            model = with_fresh_user_encoder(model, spec, seed, place.stage)
-            title = f"stage1, then finetune ({spec.encoder.layers} layers)"
-        else:
-            source, before_end = post_train.run_folder(config, data), place.extra.get("before_end", 0)
-            model, spec = continued_model(config, source.path, "post-train", before_end)
-            model = with_fresh_user_encoder(model, spec, seed, place.stage)
-            title = f"teacher {teacher}"
-        return _task(config, data, engine, model, seed, title)
-
-    train_model(engine, place, task, redo)
+    if "layers" in run.extra:
+        model, spec = fresh_model(config, data, run.extra["layers"], seed, run.stage)
+        title = f"finetune ({spec.encoder.layers} layers)"
+    elif "further" in run.extra:
+        source = further_pretrain.run_folder(config, data, run.extra["further"])
+        model, spec = continued_model(config, source.path, source.stage)
+        title = f"further-finetune ({spec.encoder.layers} layers)"
+    elif "student" in run.extra:
+        model, spec = continued_model(config, stage1.run_folder(config, data).path, "stage1")
+        model = with_fresh_user_encoder(model, spec, seed, run.stage)
+        title = f"stage1, then finetune ({spec.encoder.layers} layers)"
+    else:
+        source, before_end = post_train.run_folder(config, data), run.extra.get("before_end", 0)
+        model, spec = continued_model(config, source.path, "post-train", before_end)
+        model = with_fresh_user_encoder(model, spec, seed, run.stage)
+        title = f"teacher {teacher}"
+    return _task(config, data, engine, model, seed, title)
 
 
-def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, seed: int, title: str) -> Any:
+def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, seed: int, title: str) -> ClickTask:
     freeze(model.news_encoder, config.finetune, engine)
     loader, held_out = click_loader(config, data, config.finetune, seed, engine)
     fit_scale(config, data, config.finetune, model, loader, engine)
@@ -166,3 +155,12 @@ def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, see
         folder(config, "frozen"),
     )
     return ClickTask(model, ClickModule(model, titles), titles, loader, config.finetune, seed, title, held_out)
+
+
+STAGES = (Training("finetune", build),)
+ROWS: dict[str, RowRun] = {
+    "teacher": lambda config, data, layers: teacher_folder(config, data, 0),
+    "finetune": plain_folder,
+    "further-pretrain": further_folder,
+    "stage1": lambda config, data, layers: student_folder(config, data),
+}

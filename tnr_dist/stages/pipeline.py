@@ -12,6 +12,7 @@ from tnr_dist.config import Config
 from tnr_dist.data.prepare import PrepareOptions, prepare, read_manifest
 from tnr_dist.data.shards import read_index
 from tnr_dist.digests import read_sealed, write_sealed
+from tnr_dist.ends import result
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.environment import detect
 from tnr_dist.errors import InputError
@@ -23,7 +24,8 @@ from tnr_dist.files import read_json, write_json, write_text
 from tnr_dist.progress import say
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import labelled_index
-from tnr_dist.stages.rows import evaluate_run, is_evaluated, make
+from tnr_dist.stages.registry import make
+from tnr_dist.stages.rows import evaluate_run, is_evaluated
 from tnr_dist.stages.targets import each_seed, row_folder, rows_of
 from tnr_dist.train.owned import MARKS, is_run
 from tnr_dist.train.runfolder import RunFolder, at_names, in_order
@@ -231,3 +233,4 @@ def report(config: Config) -> None:
     console = console if console.is_terminal else Console(width=120)
     console.print(results_table(table, f"{split}: {count:,} impressions, {seeds}"))
     say(f"pictures and tables: {out}")
+    result(f"{out}: table and pictures, {count:,} impressions of {split}, {seeds}")

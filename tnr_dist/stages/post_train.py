@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +22,8 @@ from tnr_dist.stages.common import (
     fresh_model,
     plm_parameters,
     recipe,
-    train_model,
 )
+from tnr_dist.stages.stage import Training
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.transfer import to_device
 
@@ -146,21 +145,23 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder("post-train", "post-train", config, settings, {"data": data.id}, {})
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Post-train the whole PLM."""
-    make(run_folder(config, DataSet.open(config)), engine)
+def build(run: RunFolder, data: DataSet, engine: Engine) -> PostTrainTask:
+    """The whole PLM, which learns to match."""
+    config = run.config
+    model, _ = fresh_model(config, data, 0, config.seed, run.stage)
+    freeze(model.news_encoder, config.post_train, engine)
+    loader = matching_loader(config, data, config.post_train, engine)
+    module = MatchingModule(Matcher(model.news_encoder))
+    return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)
 
 
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage."""
-    config = place.config
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr post-train` makes."""
+    return [run_folder(config, data)]
 
-    def task() -> Any:
-        data = DataSet.open(config)
-        model, _ = fresh_model(config, data, 0, config.seed, place.stage)
-        freeze(model.news_encoder, config.post_train, engine)
-        loader = matching_loader(config, data, config.post_train, engine)
-        module = MatchingModule(Matcher(model.news_encoder))
-        return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)
 
-    train_model(engine, place, task, redo, config.post_train.keep_models, config.post_train.keep_models_every)
+def _keep(config: Config) -> tuple[int, int]:
+    return config.post_train.keep_models, config.post_train.keep_models_every
+
+
+STAGES = (Training("post-train", build, _keep),)

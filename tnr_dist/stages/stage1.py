@@ -19,7 +19,6 @@ from tnr_dist.errors import InputError
 from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.files import atomic_path
 from tnr_dist.losses.stage1 import multi_teacher_stage1_loss, stage1_loss
-from tnr_dist.losses.stage2 import project
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import Matcher, ModelSpec, Recommender
 from tnr_dist.models.weights import DIGEST, read_safetensors, save_tensors, tensors_digest
@@ -33,11 +32,11 @@ from tnr_dist.stages.common import (
     fresh_model,
     plm_parameters,
     recipe,
-    train_model,
     trained_model,
 )
 from tnr_dist.stages.frozen import compute_dtype
 from tnr_dist.stages.post_train import MatchingInputs, accuracy, matching_accuracy, matching_inputs, matching_loader
+from tnr_dist.stages.stage import Training
 from tnr_dist.train.runfolder import RunFolder, completed_id
 from tnr_dist.transfer import to_device
 
@@ -85,13 +84,12 @@ class Stage1Module(nn.Module):
                 **student,
             )
         else:
-            weight, bias = self.projection.weight, self.projection.bias
-            slots = teacher_titles.transpose(1, 2)  # [B, 1 + N, M, D]
-            projected = project(weight, bias, slots.flatten(0, 1)).unflatten(0, slots.shape[:2])
             loss = multi_teacher_stage1_loss(
                 teacher_scores=teacher_scores,
-                projected_titles=projected,
-                projected_bodies=project(weight, bias, teacher_bodies),
+                teacher_titles=teacher_titles.transpose(1, 2),
+                teacher_bodies=teacher_bodies,
+                weight=self.projection.weight,
+                bias=self.projection.bias,
                 **student,
             )
         return {
@@ -230,19 +228,9 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder(f"stage1-{layers}", "stage1", config, settings, inputs, {})
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Distil the post-trained teacher into a student of `student.layers` layers."""
-    make(run_folder(config, DataSet.open(config)), engine)
-
-
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage."""
-    train_model(engine, place, lambda: task_of(place.config, engine), redo)
-
-
-def task_of(config: Config, engine: Engine) -> Any:
-    """What this stage trains (a `Stage1Task`): a student of `student.layers` layers, on the post-trained teachers' vectors."""
-    data = DataSet.open(config)
+def build(run: RunFolder, data: DataSet, engine: Engine) -> Stage1Task:
+    """A student of `student.layers` layers, on the post-trained teachers' vectors."""
+    config = run.config
     source = post_train.run_folder(config, data).path
     student, _ = first_layers(config, data, config.student.init, "stage1")
     freeze(student.news_encoder, config.stage1, engine)
@@ -257,3 +245,11 @@ def task_of(config: Config, engine: Engine) -> Any:
         lambda: TeacherVectors(source, loader, config.stage1, engine, data),
         engine.device,
     )
+
+
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr stage1` makes."""
+    return [run_folder(config, data)]
+
+
+STAGES = (Training("stage1", build),)

@@ -13,10 +13,8 @@ from tnr_dist.config import Config, Stage2Config
 from tnr_dist.data.shards import read_index
 from tnr_dist.engines.base import Engine
 from tnr_dist.kernels.dispatch import product_dtype
-from tnr_dist.kernels.distillation import distillation
 from tnr_dist.kernels.gather_cast import gather_cast
-from tnr_dist.kernels.projection_mse import projection_mse
-from tnr_dist.losses.stage2 import news_coefficients
+from tnr_dist.losses.stage2 import Imitation, stage2_loss
 from tnr_dist.losses.weighting import Omega
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import ModelSpec, Recommender
@@ -33,9 +31,9 @@ from tnr_dist.stages.common import (
     folder,
     freeze,
     recipe,
-    train_model,
     with_fresh_user_encoder,
 )
+from tnr_dist.stages.stage import RowRun, Training
 from tnr_dist.stages.stage1 import first_layers
 from tnr_dist.train.runfolder import RunFolder
 
@@ -84,48 +82,45 @@ class Stage2Module(nn.Module):
         return users[columns["teacher_user_rows"]], logits[columns["teacher_logit_rows"]]
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
-        """This rank's share of the loss, its parts, and what the teachers' weights do.
-
-        L^(2) = L_distill + sum_i w_i (L_news_i + L_user_i) + beta2 * CE; `losses.stage2.stage2_loss` is the same in plain
-        torch, and the tests hold the two equal.
-        """
-        settings, weights, count = self.settings, inputs.weights, inputs.count
+        """This rank's share of the loss and its parts (`stage2_loss`), and what the teachers' weights do."""
+        settings = self.settings
         news = self.titles.encode(self.student.news_encoder, inputs)
         users = self.student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
         scores = self.student.score(users, F.embedding(inputs.candidates, news))
+        teacher_users, teacher_logits = self._teachers(inputs.columns)
         omega = self.omega()
-        teacher_users, logits = self._teachers(inputs.columns)
-        logits = logits.transpose(1, 2)
-        mask = inputs.candidate_mask
-        parts = distillation(logits, omega, scores, weights, count, mask, settings.temperature)
-        teacher = parts.teacher_weights
-        nothing = scores.float()[:0].sum()  # a part that is off: 0 of the right device, dtype and graph
-        emb_news = emb_user = nothing
+        imitated_news = imitated_users = None
         if self.news_projection is not None and self.user_projection is not None:
-            slots = torch.cat([inputs.history, inputs.candidates], 1)
-            slot_mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
-            share = news_coefficients(teacher, slots, slot_mask, weights, count, *news.shape)
-            project = self.news_projection
-            table = self._tables[0]
-            teacher_news = gather_cast(table, inputs.news, product_dtype(table, project.weight))
-            emb_news = projection_mse(teacher_news, project.weight, project.bias, news, share)
-            share = teacher * (weights / (users.shape[1] * count)).unsqueeze(1)
-            project = self.user_projection
-            emb_user = projection_mse(teacher_users, project.weight, project.bias, users, share)
-        distill = parts.distill if settings.use_distill else nothing
-        target = parts.target if settings.use_target else nothing
-        with torch.no_grad():
-            mean_weights = (teacher * weights.unsqueeze(1)).sum(0) / count
-            entropy = (torch.special.entr(teacher).sum(1) * weights).sum() / count
+            to_news, to_users, table = self.news_projection, self.user_projection, self._tables[0]
+            teacher_news = gather_cast(table, inputs.news, product_dtype(table, to_news.weight))
+            imitated_news = Imitation(teacher_news, to_news.weight, to_news.bias, news)
+            imitated_users = Imitation(teacher_users, to_users.weight, to_users.bias, users)
+        loss = stage2_loss(
+            teacher_logits=teacher_logits.transpose(1, 2),
+            omega=omega,
+            student_scores=scores,
+            weights=inputs.weights,
+            count=inputs.count,
+            candidate_mask=inputs.candidate_mask,
+            news=imitated_news,
+            slots=torch.cat([inputs.history, inputs.candidates], 1),
+            slot_mask=torch.cat([inputs.history_mask, inputs.candidate_mask], 1),
+            users=imitated_users,
+            beta2=settings.beta2,
+            temperature=settings.temperature,
+            use_distill=settings.use_distill,
+            use_target=settings.use_target,
+        )
         return {
-            "loss": distill + emb_news + emb_user + settings.beta2 * target,
-            "loss_distill": distill,
-            "loss_emb_news": emb_news,
-            "loss_emb_user": emb_user,
-            "loss_target": target,
-            "omega": omega.detach() * (weights.sum() / count),  # so that summing over ranks gives omega itself
-            "teacher_weight": mean_weights,
-            "teacher_entropy": entropy,
+            "loss": loss.total,
+            "loss_distill": loss.distill,
+            "loss_emb_news": loss.emb_news,
+            "loss_emb_user": loss.emb_user,
+            "loss_target": loss.target,
+            # Multiplied, so that summing over ranks gives omega itself.
+            "omega": omega.detach() * (inputs.weights.sum() / inputs.count),
+            "teacher_weight": loss.teacher_weights,
+            "teacher_entropy": loss.teacher_entropy,
         }
 
 
@@ -160,19 +155,9 @@ def teacher_tables(config: Config, data: DataSet, stored: TeacherCache, engine: 
         return TeacherTables(stored, index, bar.advance)
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Distil the cached teachers into the student that stage 1 made."""
-    make(run_folder(config, DataSet.open(config)), engine)
-
-
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage."""
-    train_model(engine, place, lambda: task_of(place.config, engine), redo)
-
-
-def task_of(config: Config, engine: Engine) -> Any:
-    """What this stage trains (a `ClickTask`): the student of `student.layers` layers, on the teachers' cache."""
-    data = DataSet.open(config)
+def build(run: RunFolder, data: DataSet, engine: Engine) -> ClickTask:
+    """The student of `student.layers` layers, on the teachers' cache."""
+    config = run.config
     stored = TeacherCache(cache.run_folder(config, data).path, cache.expected(config, data))
     student, spec = start_of_student(config, data)
     student = with_fresh_user_encoder(student, spec, config.seed, "stage2")
@@ -199,3 +184,12 @@ def task_of(config: Config, engine: Engine) -> Any:
     fit_scale(config, data, config.stage2, student, loader, engine)
     title = f"stage2 ({config.student.layers} layers)"
     return ClickTask(student, module, titles, loader, config.stage2, config.seed, title, held_out)
+
+
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr stage2` makes."""
+    return [run_folder(config, data)]
+
+
+STAGES = (Training("stage2", build),)
+ROWS: dict[str, RowRun] = {"tiny-newsrec": lambda config, data, layers: run_folder(config, data)}

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from tnr_dist.config import Config, RowConfig
 from tnr_dist.config_file import with_overrides
-from tnr_dist.stages import finetune, stage2
-from tnr_dist.stages.baselines import newsbert, tinybert
 from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.registry import ROWS
 from tnr_dist.train.runfolder import RunFolder
 
 
@@ -39,19 +38,4 @@ def row_config(config: Config, row: RowConfig) -> Config:
 
 def row_folder(config: Config, data: DataSet, row: RowConfig) -> RunFolder:
     """The run whose model stands in a row of the table."""
-    one = row_config(config, row)
-    if row.method == "teacher":
-        return finetune.teacher_folder(one, data, 0)
-    if row.method == "finetune":
-        return finetune.plain_folder(one, data, row.layers)
-    if row.method == "further-pretrain":
-        return finetune.further_folder(one, data, row.layers)
-    if row.method == "stage1":
-        return finetune.student_folder(one, data)
-    if row.method == "tiny-newsrec":
-        return stage2.run_folder(one, data)
-    if row.method == "tinybert":
-        return tinybert.run_folder(one, data)
-    if row.method == "newsbert":
-        return newsbert.run_folder(one, data)
-    raise AssertionError(row.method)
+    return ROWS[row.method](row_config(config, row), data, row.layers)

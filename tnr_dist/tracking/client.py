@@ -8,7 +8,6 @@ started again, and the evaluation that comes later, go on with the same run.
 from __future__ import annotations
 
 import contextlib
-import functools
 import netrc
 import os
 import re
@@ -24,7 +23,7 @@ from urllib.parse import urlsplit
 from tnr_dist.config import Config, WandbConfig, to_dict
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.files import write_text
-from tnr_dist.progress import say
+from tnr_dist.progress import say, say_once
 from tnr_dist.redaction import without_secrets
 from tnr_dist.tracking.tables import Table
 
@@ -115,11 +114,6 @@ def _arguments_without_secrets() -> Iterator[None]:
         sys.argv = before
 
 
-@functools.cache
-def _say_once(message: str) -> None:
-    say(message)
-
-
 class WandbRun:
     """One process's handle on a run; without wandb, or with mode `disabled`, nothing happens.
 
@@ -176,7 +170,7 @@ class WandbRun:
             out = cls._init("offline", arguments)
         out.safely(lambda: _define(out._run))
         if out.active and out.mode == "offline":
-            _say_once("wandb: runs are kept offline in RUN/wandb; `wandb sync RUN/wandb/offline-run-*` sends one")
+            say_once("wandb: runs are kept offline in RUN/wandb; `wandb sync RUN/wandb/offline-run-*` sends one")
         elif out.active:
             say(f"wandb: {out._run.url}")
         return out
@@ -186,7 +180,7 @@ class WandbRun:
         """WANDB_RUN_ID, unless it is another run folder's: the stages of one `tnr run` are runs of their own."""
         given = os.environ.get("WANDB_RUN_ID", "")
         if given and (cls.first not in (None, path.absolute()) or given in _ids_beside(path)):
-            _say_once(f"wandb: WANDB_RUN_ID={given} is one run folder's; the others get ids of their own")
+            say_once(f"wandb: WANDB_RUN_ID={given} is one run folder's; the others get ids of their own")
             return ""
         return given
 
@@ -214,7 +208,7 @@ class WandbRun:
             # Not only ImportError: a client that does not fit its protobuf fails with TypeError, and an old one has other
             # settings.
             wrong = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {_one_line(error)}"
-            _say_once(f"wandb: not logged to ({wrong}); metrics are in metrics.jsonl. `pip install -U wandb` adds it")
+            say_once(f"wandb: not logged to ({wrong}); metrics are in metrics.jsonl. `pip install -U wandb` adds it")
             return cls(None, "absent")
         try:
             with _arguments_without_secrets():
@@ -243,7 +237,8 @@ class WandbRun:
     def safely(self, work: Callable[[], T]) -> T | None:
         """Do what touches the run; an error ends the logging with a message.
 
-        A stop request goes to all processes of a job, and the client's own ends at once: it is started again.
+        A stop request goes to all processes of a job, and the client's own ends at once, whatever session or signal mask it
+        has (it asks for TERM itself): it is started again, and gets what it may not have written.
         """
         if self._run is None:
             return None
@@ -265,10 +260,13 @@ class WandbRun:
                 _leave()
             return None
 
-    def log(self, record: dict[str, Any], step: int, tables: dict[str, Table] | None = None) -> None:
+    def log(
+        self, record: dict[str, Any], step: int, tables: dict[str, Table] | None = None, *, commit: bool = False
+    ) -> None:
         """Log a record and tables at a step that never falls: the server leaves out one that it has seen pass by.
 
-        So a record that is made a second time, after a crash, is not shown twice.
+        So a record that is made a second time, after a crash, is not shown twice. `commit`: nothing more comes at this step,
+        so that the client need not hold the record back until the next one, and lose it if it ends before.
         """
         if not self.active:
             return
@@ -278,12 +276,22 @@ class WandbRun:
 
             shown = {key: wandb.Table(columns=list(one.columns), data=one.rows) for key, one in (tables or {}).items()}
             # A shared run has no say in its steps: several processes write it.
-            self._run.log({**record, **shown}, step=None if self.mode == "shared" else step)
+            if self.mode == "shared":
+                self._run.log({**record, **shown})
+            else:
+                self._run.log({**record, **shown}, step=step, commit=commit)
 
         self.safely(work)
-        while self._recent and self._recent[0][0] < time.monotonic() - _UNWRITTEN:
-            self._recent.popleft()
         self._recent.append((time.monotonic(), record, step))
+        self._forget_written()
+
+    def _forget_written(self) -> None:
+        """The client may hold a step's records back until one of a later step comes, and writes them moments after it."""
+        while self._recent:
+            later = next((when for when, _, step in self._recent if step > self._recent[0][2]), None)
+            if later is None or later > time.monotonic() - _UNWRITTEN:
+                return
+            self._recent.popleft()
 
     def artifact(self, make: Callable[[Any], Any]) -> None:
         """Log what `make(wandb)` gives as made by this run."""

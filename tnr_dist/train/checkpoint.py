@@ -6,17 +6,22 @@
     checkpoints/STEP/state.json             epoch, step, loader fingerprint, optimiser numbers, digests of the above
 
 Random numbers need no state: every step seeds its own from (seed, step, rank).
+
+On a full disk older checkpoints make room for a newer one, and for the model in the end (`Room`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +35,47 @@ from tnr_dist.errors import InputError
 from tnr_dist.files import atomic_path, file_hash, json_text, read_json, read_text, write_json
 from tnr_dist.progress import say
 from tnr_dist.restarts import mark_progress
+
+T = TypeVar("T")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_removing = threading.Lock()  # the loop's records and the thread that writes checkpoints may both find the disk full
+
+
+class Room:
+    """What a run's rolling checkpoints hold of a disk that is full.
+
+    Args:
+        folder: `checkpoints/` of the run.
+        keep_every: checkpoints at multiples of so many steps stay for good; 0: none.
+    """
+
+    def __init__(self, folder: Path, keep_every: int) -> None:
+        self.folder, self.keep_every = folder, keep_every
+
+    def write(self, work: Callable[[], T]) -> T:
+        """`work()`, which writes; where it finds the disk full the oldest checkpoint goes and it is done again.
+
+        The newest sound one stays whatever comes: the run goes on from it if there is no room without it. Raises what
+        `work` raises.
+        """
+        while True:
+            try:
+                return work()
+            except OSError as error:
+                if error.errno not in _FULL or not self._free():
+                    raise
+
+    def _free(self) -> bool:
+        lease.check(self.folder)  # what another process has made there by now is not this one's to remove
+        with _removing:
+            steps = sorted_steps(self.folder)
+            newest = next((step for step in reversed(steps) if _is_sound(self.folder, step)), None)
+            rolling = [one for one in steps if one != newest and not (self.keep_every and one % self.keep_every == 0)]
+            if not rolling:
+                return False
+            say(f"{self.folder / str(rolling[0])}: removed, the disk is full")
+            shutil.rmtree(self.folder / str(rolling[0]))
+            return True
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -61,6 +107,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, engine: Engine, keep: int, keep_every: int = 0) -> None:
         self.folder, self.engine, self.keep, self.keep_every = folder, engine, keep, keep_every
+        self._room = Room(folder, keep_every)
         self._frozen = frozen_digest(engine.module)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
@@ -85,9 +132,8 @@ class Checkpoints:
         tensors, description = _describe(optimizer, _parameter_names(self.engine))
         fields = {**state, "step": step, "frozen": self._frozen, "optimizer": description}
         self._step = step
-        self._writing = self._writer.submit(
-            self._write, step, {"model": model, "optimizer": tensors, **(extra or {})}, fields
-        )
+        files = {"model": model, "optimizer": tensors, **(extra or {})}
+        self._writing = self._writer.submit(self._room.write, lambda: self._write(step, files, fields))
 
     def wait(self, *, must: bool = False) -> None:
         """Until the last save is on disk; `must`: raise what went wrong with it."""
@@ -98,8 +144,11 @@ class Checkpoints:
             writing.result()
         except (OSError, SafetensorError) as error:
             if must:
+                kept = sorted_steps(self.folder)
+                on = f"goes on from step {kept[-1]:,}" if kept else "begins again"
                 raise InputError(
-                    f"{self.folder / str(self._step)}: the checkpoint cannot be written ({error})"
+                    f"{self.folder / str(self._step)}: the checkpoint cannot be written ({error}); make room and run it "
+                    f"again: it {on}"
                 ) from None
             say(f"checkpoint at step {self._step:,} was not written ({error}); going on without it")
 
@@ -124,12 +173,13 @@ class Checkpoints:
             # A folder of this step can only be one that was found damaged when the run resumed.
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
         mark_progress()
-        steps = sorted_steps(self.folder)
-        # So can those of later steps. Counted among the rolling ones they would push out this one.
-        later = [other for other in steps if other > step]
-        rolling = [old for old in steps if old <= step and not (self.keep_every and old % self.keep_every == 0)]
-        for old in [*later, *rolling[: -self.keep]]:
-            shutil.rmtree(self.folder / str(old))
+        with _removing:
+            steps = sorted_steps(self.folder)
+            # So can those of later steps. Counted among the rolling ones they would push out this one.
+            later = [other for other in steps if other > step]
+            rolling = [old for old in steps if old <= step and not (self.keep_every and old % self.keep_every == 0)]
+            for old in [*later, *rolling[: -self.keep]]:
+                shutil.rmtree(self.folder / str(old))
 
     def load_newest(self, fingerprint: str) -> dict[str, Any] | None:
         """Restore module and optimiser from the newest sound checkpoint; returns its state, or None when there is none.
@@ -172,22 +222,39 @@ class Checkpoints:
         for step in reversed(sorted_steps(self.folder)):
             path = self.folder / str(step)
             try:
-                state = read_json(path / "state.json")
-                # The text itself, too: another last digit of a long number may be the same number.
-                as_written = read_text(path / "state.json") == json_text(state)
-                if not isinstance(state, dict) or not as_written or state.pop("self", "") != _json_digest(state):
-                    raise InputError(f"{path / 'state.json'}: damaged (digest differs)")
-                for name, digest in state["sha256"].items():
-                    if file_hash(path / f"{name}.safetensors") != digest:
-                        raise InputError(f"{path / name}.safetensors: damaged (digest differs)")
-                if state["step"] != step:
-                    raise InputError(f"{path / 'state.json'}: is of step {state['step']}")
+                state = _sound_state(self.folder, step)
                 names = dict.fromkeys(("model", "optimizer", *state["sha256"]))
                 return state, {name: load_file(path / f"{name}.safetensors") for name in names}
-            except (InputError, OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+            except (*_DAMAGE, SafetensorError) as error:
                 if self.engine.environment.rank == 0:
                     say(f"checkpoint {path} is not used: {error}; trying the one before")
         return None
+
+
+_DAMAGE = (InputError, OSError, KeyError, TypeError, ValueError, AttributeError)
+
+
+def _sound_state(folder: Path, step: int) -> dict[str, Any]:
+    """The `state.json` of a checkpoint whose files are what they were when it was written; else one of `_DAMAGE`."""
+    path = folder / str(step)
+    state = read_json(path / "state.json")
+    # The text itself, too: another last digit of a long number may be the same number.
+    as_written = read_text(path / "state.json") == json_text(state)
+    if not isinstance(state, dict) or not as_written or state.pop("self", "") != _json_digest(state):
+        raise InputError(f"{path / 'state.json'}: damaged (digest differs)")
+    for name, digest in state["sha256"].items():
+        if file_hash(path / f"{name}.safetensors") != digest:
+            raise InputError(f"{path / name}.safetensors: damaged (digest differs)")
+    if state["step"] != step:
+        raise InputError(f"{path / 'state.json'}: is of step {state['step']}")
+    return state
+
+
+def _is_sound(folder: Path, step: int) -> bool:
+    try:
+        return bool(_sound_state(folder, step))
+    except _DAMAGE:
+        return False
 
 
 def _json_digest(state: dict[str, Any]) -> str:

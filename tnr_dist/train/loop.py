@@ -50,11 +50,25 @@ class Loader(Protocol):
 class Task(Protocol):
     """What a stage trains."""
 
-    title: str  # for the progress bar
-    module: nn.Module  # forward(batch) -> {"loss": this rank's share of the global mean, further parts likewise}
-    loader: Loader
-    train: TrainConfig
-    seed: int
+    @property
+    def title(self) -> str:
+        """For the progress bar."""
+
+    @property
+    def module(self) -> nn.Module:
+        """forward(batch) -> {"loss": this rank's share of the global mean, further parts likewise}."""
+
+    @property
+    def loader(self) -> Loader:
+        """The batches."""
+
+    @property
+    def train(self) -> TrainConfig:
+        """The settings of the training."""
+
+    @property
+    def seed(self) -> int:
+        """Of the random numbers of each step."""
 
     @property
     def prefetch(self) -> bool:
@@ -201,7 +215,7 @@ def _train(
         contextlib.closing(checkpoints),
         contextlib.closing(throughput),
     ):
-        bar.advance(step)
+        bar.skip(step)
         while step < total:
             asked = time.monotonic()
             batch, pieces = next(batches)
@@ -227,13 +241,13 @@ def _train(
                 due = record.pop(f"train/{_DUE}") > 0
                 _check_finite(record, task.title)
                 note = status(record, world)
-                tracker.write(record)
+                tracker.write(record, more=step == total or (scorer is not None and scorer.due(step, total)))
                 throughput.restart()
             if scorer is not None and scorer.due(step, total):
                 score = scorer.score(engine)
                 engine.module.train()
                 best.offer(score, step, engine)
-                tracker.write({"step": step, "samples": int(samples), "valid/auc": score})
+                tracker.write({"step": step, "samples": int(samples), "valid/auc": score}, more=step == total)
                 throughput.restart()
             bar.advance(1, note)
             if engine.any_rank(preemption.asked()) and step < total:

@@ -18,6 +18,7 @@ from tnr_dist.engines.base import Engine
 from tnr_dist.files import read_bytes, read_json, write_text
 from tnr_dist.tracking.client import WandbRun
 from tnr_dist.tracking.tables import Table
+from tnr_dist.train.checkpoint import Room
 from tnr_dist.train.lineage import input_ids, log_checkpoints, log_result, use_inputs
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.train.surroundings import write_surroundings
@@ -27,9 +28,13 @@ _MOST_BYTES = 1 << 30  # of a metrics file: a million records
 
 
 class MetricsFile:
-    """Appends records; when a run resumes at a step, records of later steps are taken back first."""
+    """Appends records; when a run resumes at a step, records of later steps are taken back first.
 
-    def __init__(self, path: Path, resume_step: int = 0) -> None:
+    `room`: what makes some on a full disk.
+    """
+
+    def __init__(self, path: Path, resume_step: int = 0, room: Room | None = None) -> None:
+        self._room = room
         if path.exists():
             steps = [(record, record.get("step", 0)) for record in read_metrics(path)]
             kept = [record for record, step in steps if isinstance(step, int | float) and step <= resume_step]
@@ -41,7 +46,11 @@ class MetricsFile:
         lease.check(Path(self._file.name))
         try:
             self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+            # Done again it writes what of the line is not written yet.
+            if self._room is None:
+                self._file.flush()
+            else:
+                self._room.write(self._file.flush)
         except OSError as error:
             error.filename = self._file.name  # a full disk does not say of itself which one it is
             raise
@@ -101,6 +110,7 @@ class Tracker:
 
     def __init__(self, run: RunFolder, engine: Engine) -> None:
         self.run, self.engine = run, engine
+        self.last: dict[str, Any] = {}  # of every key written, on rank 0
         self._file: MetricsFile | None = None
         self._wandb = WandbRun(None, "disabled")
 
@@ -114,7 +124,9 @@ class Tracker:
         environment = self.engine.environment
         nodes = environment.world_size > environment.local_world_size
         if environment.rank == 0:
-            self._file = MetricsFile(self.run.path / METRICS, step)
+            self._file = MetricsFile(
+                self.run.path / METRICS, step, Room(self.run.path / "checkpoints", self.run.config.log.keep_every)
+            )
             write_surroundings(self.run.path, self.engine)
             facts = {**facts, "stage": self.run.stage, "ranks": environment.world_size, "inputs": input_ids(self.run)}
             self._wandb = WandbRun.open(self.run.config, self.run.path, self.run.stage, facts, wandb_id, shared=nodes)
@@ -126,11 +138,12 @@ class Tracker:
                 label = f"node of rank {environment.rank}"
                 self._wandb = WandbRun.join(self.run.config, self.run.path, shared, label)
 
-    def write(self, record: dict[str, Any]) -> None:
-        """One record; `step` and `samples` say where it belongs. Rank 0's counts."""
+    def write(self, record: dict[str, Any], *, more: bool = False) -> None:
+        """One record; `step` and `samples` say where it belongs. Rank 0's counts. `more`: others of this step may follow."""
         if self._file is not None:
             self._file.write(record)
-            self._wandb.log(record, record["step"])
+            self.last |= record
+            self._wandb.log(record, record["step"], commit=not more)
 
     def finished(self) -> None:
         """The run folder is complete: name its model as what the run has made. Rank 0's call counts."""

@@ -19,8 +19,9 @@ from tnr_dist.data.windows import last_clicked
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages import cache, finetune, post_train
+from tnr_dist.stages import cache
 from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.registry import run_command
 from tnr_dist.train import preemption
 
 
@@ -39,8 +40,8 @@ def teachers(prepared, tiny_plm, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("teachers")
     config = settings(prepared, tiny_plm, output)
     engine = DDPEngine("cpu", 1)
-    post_train.run(config, engine)
-    finetune.run(config, engine)
+    run_command("post-train", config, engine)
+    run_command("finetune", config, engine)
     return output
 
 
@@ -59,7 +60,7 @@ def digests(output: Path) -> dict[str, str]:
 
 def work(config):
     engine = DDPEngine("cpu", 1)
-    cache.run(config, engine)
+    run_command("cache", config, engine)
     engine.close()
 
 
@@ -104,10 +105,10 @@ def test_precision_is_the_settings_whatever_ran_before(prepared, tiny_plm, tmp_p
     """`tnr cache` alone makes what it makes in `tnr run`, where the engine has trained the teachers."""
     config = settings(prepared, tiny_plm, tmp_path / "chain", "precision=bf16")
     engine = DDPEngine("cpu", 1)
-    post_train.run(config, engine)
-    finetune.run(config, engine)
+    run_command("post-train", config, engine)
+    run_command("finetune", config, engine)
     shutil.copytree(tmp_path / "chain", tmp_path / "alone")
-    cache.run(config, engine)
+    run_command("cache", config, engine)
     engine.close()
     work(settings(prepared, tiny_plm, tmp_path / "alone", "precision=bf16"))
     assert digests(tmp_path / "alone") == digests(tmp_path / "chain")
@@ -156,8 +157,8 @@ def test_learned_padding_of_the_teachers_histories(prepared, tiny_plm, tmp_path)
     learned = ["model.history_padding=learned", "cache.dtype=fp32"]
     config = settings(prepared, tiny_plm, tmp_path, *learned, "cache.history_padding=learned")
     engine = DDPEngine("cpu", 1)
-    post_train.run(config, engine)
-    finetune.run(config, engine)
+    run_command("post-train", config, engine)
+    run_command("finetune", config, engine)
     work(config)
     data = DataSet.open(config)
     stored = TeacherCache(tmp_path / "cache", cache.expected(config, data))

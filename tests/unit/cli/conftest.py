@@ -15,15 +15,16 @@ def sound_runs(raw_mind: Path, tiny_plm: Path, tmp_path_factory: pytest.TempPath
     from tnr_dist.config_file import load_config
     from tnr_dist.data.prepare import prepare
     from tnr_dist.engines.ddp import DDPEngine
-    from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
+    from tnr_dist.stages import pipeline
+    from tnr_dist.stages.registry import run_command
 
     folder = tmp_path_factory.mktemp("sound")
     path = folder / "c.yaml"
     path.write_text(settings(folder / "runs", folder / "data", raw_mind, tiny_plm))
     config = load_config(path)
     prepare(pipeline.prepare_options(config), folder / "data", processes=1)
-    for stage in (post_train, finetune, cache, stage1, stage2):
-        stage.run(config, DDPEngine("cpu", 1))
+    for command in ("post-train", "finetune", "cache", "stage1", "stage2"):
+        run_command(command, config, DDPEngine("cpu", 1))
     return folder / "data", folder / "runs"
 
 

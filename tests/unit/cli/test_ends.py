@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tnr_dist import cli
+from tnr_dist import cli, ends
 from tnr_dist.config_file import load_config
 from tnr_dist.data import prepare as preparation
 from tnr_dist.data.prepare import PrepareOptions, prepare
@@ -130,3 +131,37 @@ def test_messages_do_not_show_secrets_of_the_command_line(arguments, tmp_path, m
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.count("\n") == 1
     assert "secret" not in said and "sec/ret" not in said, said
+
+
+def test_the_last_line_says_what_was_made(prepared, tiny_plm, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"output: {tmp_path / 'run'}\nthreads: 1\nprecision: fp32\ndata: {{dir: {prepared}, history: 10, title_tokens: 24}}\n"
+        f"plm: {{name: {tiny_plm}}}\nmodel: {{news_dim: 16, query_dim: 8}}\nlog: {{every: 1}}\n"
+        "finetune: {init: plm, layers: 1, batch_size: 32, max_steps: 2}\n"
+    )
+    folder = tmp_path / "run" / "finetune-1"
+    code, said = run("finetune", config, "ranks=2")
+    assert code == 0, said
+    *_, last = said.splitlines()
+    assert re.fullmatch(rf"tnr: done: {folder}: 2 steps in \d+ s, loss \d\.\d{{4}}", last) and said.count("tnr: ") == 1
+    code, said = run("finetune", config)
+    assert code == 0 and said.splitlines()[-1] == f"tnr: done: {folder}: was complete"
+    code, said = run("evaluate", config, f"evaluate.run={folder}")
+    last = said.splitlines()[-1]
+    assert code == 0 and re.match(rf"tnr: done: {folder}/results.json: AUC \d\d\.\d\d, MRR .* impressions of dev", last)
+    code, said = run("data", "stats", prepared)
+    assert code == 0 and said == ""
+
+
+def test_nothing_is_done_where_what_was_printed_is_lost(monkeypatch, capsys):
+    ends.result("a: made")
+    with pytest.raises(SystemExit):
+        ends.end(1)
+    ends.end(0)  # the next command of this process
+    assert capsys.readouterr().err == ""
+    ends.result("a: made")
+    monkeypatch.setattr(ends, "_unwritten", lambda stream, number: "standard output: full")
+    with pytest.raises(SystemExit) as ended:
+        ends.end(0)
+    assert ended.value.code == 2 and capsys.readouterr().err == "tnr: standard output: full\n"

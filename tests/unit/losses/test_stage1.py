@@ -9,6 +9,7 @@ from tnr_dist.losses.stage1 import distillation_loss, embedding_loss, multi_teac
 from .reference import assert_parts_add_up, cross_entropy, one_hot, random, softmax
 
 B, N1, D = 5, 4, 3
+DT = 2  # size of the teachers' vectors, other than the student's so that a swap shows
 WEIGHTS = torch.tensor([1.0, 1.0, 0.5, 0.0, 1.0], dtype=torch.float64)
 
 
@@ -117,10 +118,12 @@ def several() -> dict[str, torch.Tensor]:
     return {
         "teacher_scores": random(B, M, N1, seed=11, scale=2),
         "student_scores": x["student_scores"],
-        "projected_titles": random(B, N1, M, D, seed=12),
+        "teacher_titles": random(B, N1, M, DT, seed=12),
         "student_titles": x["student_titles"],
-        "projected_bodies": random(B, M, D, seed=13),
+        "teacher_bodies": random(B, M, DT, seed=13),
         "student_bodies": x["student_bodies"],
+        "weight": random(M, DT, D, seed=14),
+        "bias": random(M, D, seed=15),
     }
 
 
@@ -136,8 +139,9 @@ def test_several_teachers_are_weighted_on_each_sample(temperature: float) -> Non
         soft = softmax(blend / temperature)
         distill += share * temperature**2 * cross_entropy(soft, a["student_scores"][b] / temperature)
         for m in range(M):
-            titles = np.mean((a["projected_titles"][b, :, m] - a["student_titles"][b]) ** 2)
-            bodies = np.mean((a["projected_bodies"][b, m] - a["student_bodies"][b]) ** 2)
+            projected = [a[f"teacher_{what}"] @ a["weight"][m] + a["bias"][m] for what in ("titles", "bodies")]
+            titles = np.mean((projected[0][b, :, m] - a["student_titles"][b]) ** 2)
+            bodies = np.mean((projected[1][b, m] - a["student_bodies"][b]) ** 2)
             embedding += share * teacher[m] * (titles + bodies)
         target += share * cross_entropy(one_hot(N1), a["student_scores"][b])
     loss = multi_teacher_stage1_loss(**x, weights=WEIGHTS, count=6, beta1=0.7, temperature=temperature)
@@ -148,13 +152,17 @@ def test_several_teachers_are_weighted_on_each_sample(temperature: float) -> Non
 
 
 def test_one_of_several_teachers_is_the_papers_loss() -> None:
+    """With one teacher, and the identity as its projection."""
     x = several()
-    alone = {name: value[:, :1] for name, value in x.items() if name in ("teacher_scores", "projected_bodies")}
-    titles = x["projected_titles"][:, :, :1]
-    loss = multi_teacher_stage1_loss(**(x | alone | {"projected_titles": titles}), weights=WEIGHTS, count=6)
+    titles, bodies = random(B, N1, 1, D, seed=12), random(B, 1, D, seed=13)
+    alone = {
+        "teacher_scores": x["teacher_scores"][:, :1], "teacher_titles": titles, "teacher_bodies": bodies,
+        "weight": torch.eye(D, dtype=torch.float64).unsqueeze(0), "bias": torch.zeros(1, D, dtype=torch.float64),
+    }  # fmt: skip
+    loss = multi_teacher_stage1_loss(**(x | alone), weights=WEIGHTS, count=6)
     paper = stage1_loss(
         teacher_scores=x["teacher_scores"][:, 0], student_scores=x["student_scores"], teacher_titles=titles[:, :, 0],
-        student_titles=x["student_titles"], teacher_bodies=x["projected_bodies"][:, 0],
+        student_titles=x["student_titles"], teacher_bodies=bodies[:, 0],
         student_bodies=x["student_bodies"], weights=WEIGHTS, count=6,
     )  # fmt: skip
     for one, other in zip(loss, paper, strict=True):
@@ -165,7 +173,7 @@ def test_several_teachers_in_parts_of_a_batch() -> None:
     x = several()
 
     def loss(part: slice) -> torch.Tensor:
-        cut = {name: value[part] for name, value in x.items()}
+        cut = {name: value if name in ("weight", "bias") else value[part] for name, value in x.items()}
         return multi_teacher_stage1_loss(**cut, weights=WEIGHTS[part], count=6).total
 
     assert_parts_add_up(loss, B)

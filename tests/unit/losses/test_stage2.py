@@ -3,12 +3,12 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from tnr_dist.losses.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
 from tnr_dist.losses.stage2 import (
+    Imitation,
     distillation_loss,
     news_coefficients,
     news_embedding_loss,
-    news_embedding_loss_per_slot,
-    project,
     stage2_loss,
     user_embedding_loss,
 )
@@ -51,7 +51,21 @@ def inputs() -> dict[str, torch.Tensor]:
     }
 
 
+def imitated_news(x: dict[str, torch.Tensor]) -> Imitation:
+    return Imitation(x["teacher_news"], x["news_weight"], x["news_bias"], x["student_news"])
+
+
+def imitated_users(x: dict[str, torch.Tensor], part: slice = slice(None)) -> Imitation:
+    return Imitation(x["teacher_users"][part], x["user_weight"], x["user_bias"], x["student_users"][part])
+
+
 def whole_loss(x: dict[str, torch.Tensor], part: slice = slice(None), **options):
+    given = {
+        "news": imitated_news(x),
+        "slots": SLOTS[part],
+        "slot_mask": SLOT_MASK[part],
+        "users": imitated_users(x, part),
+    }
     return stage2_loss(
         teacher_logits=x["teacher_logits"][part],
         omega=torch.nn.functional.softplus(x["raw_omega"]),
@@ -59,13 +73,7 @@ def whole_loss(x: dict[str, torch.Tensor], part: slice = slice(None), **options)
         weights=WEIGHTS[part],
         count=COUNT,
         candidate_mask=CANDIDATES[part],
-        projected_news=project(x["news_weight"], x["news_bias"], x["teacher_news"]),
-        student_news=x["student_news"],
-        slots=SLOTS[part],
-        slot_mask=SLOT_MASK[part],
-        projected_users=project(x["user_weight"], x["user_bias"], x["teacher_users"][part]),
-        student_users=x["student_users"][part],
-        **options,
+        **(given | options),
     )
 
 
@@ -151,7 +159,7 @@ def test_both_forms_of_the_news_loss_are_equal_with_all_gradients() -> None:
     leaves = [t.requires_grad_() for t in (w, x["news_weight"], x["news_bias"], x["student_news"])]
     projected = project(x["news_weight"], x["news_bias"], x["teacher_news"])
     rows = SLOTS.clamp(min=0)
-    per_news = news_embedding_loss(projected, x["student_news"], w, SLOTS, SLOT_MASK, WEIGHTS, COUNT)
+    per_news = news_embedding_loss(imitated_news(x), w, SLOTS, SLOT_MASK, WEIGHTS, COUNT)
     per_slot = news_embedding_loss_per_slot(projected[rows], x["student_news"][rows], w, SLOT_MASK, WEIGHTS, COUNT)
     torch.testing.assert_close(per_news, per_slot, rtol=1e-12, atol=1e-12)
     for one, other in zip(gradients(per_news, leaves), gradients(per_slot, leaves), strict=True):
@@ -204,11 +212,12 @@ def test_parts_of_a_batch_add_up() -> None:
         assert_parts_add_up(lambda part, name=name: getattr(whole_loss(x, part), name), B)
 
 
-@pytest.mark.parametrize("off", ["distill", "news", "user", "target"])
+@pytest.mark.parametrize("off", ["distill", "news", "users", "target"])
 def test_a_part_that_is_off_is_zero_and_the_rest_is_unchanged(off: str) -> None:
     x = inputs()
-    full, less = whole_loss(x), whole_loss(x, **{f"use_{off}": False})
-    name = {"news": "emb_news", "user": "emb_user"}.get(off, off)
+    switch = {off: None} if off in ("news", "users") else {f"use_{off}": False}
+    full, less = whole_loss(x), whole_loss(x, **switch)
+    name = {"news": "emb_news", "users": "emb_user"}.get(off, off)
     assert float(getattr(less, name)) == 0
     removed = float(getattr(full, name)) * (0.1 if off == "target" else 1.0)
     assert removed > 0
@@ -224,11 +233,9 @@ def test_a_part_that_is_off_needs_no_arguments_and_one_that_is_on_says_what_it_l
         "weights": WEIGHTS,
         "count": COUNT,
     }
-    assert torch.isfinite(stage2_loss(**basic, use_news=False, use_user=False).total)
+    assert torch.isfinite(stage2_loss(**basic).total)
     with pytest.raises(TypeError, match="slot_mask"):
-        stage2_loss(**basic, use_user=False)
-    with pytest.raises(TypeError, match="projected_users"):
-        stage2_loss(**basic, use_news=False)
+        stage2_loss(**basic, news=imitated_news(x))
 
 
 def test_infinite_logits_in_empty_slots_do_not_matter() -> None:
@@ -248,13 +255,27 @@ def test_one_teacher_with_its_own_student_scores_has_no_distillation_gradient() 
     assert gradients(loss, [student])[0].abs().max() < 1e-15
 
 
-def test_user_loss_takes_bfloat16_in_float32() -> None:
-    projected, student = random(B, M, D, seed=13).bfloat16(), random(B, D, seed=14).bfloat16()
+def test_both_forms_of_the_user_loss_are_equal_with_all_gradients() -> None:
+    x = inputs()
+    w = torch.softmax(random(B, M, seed=11), dim=1)
+    leaves = [t.requires_grad_() for t in (w, x["user_weight"], x["user_bias"], x["student_users"])]
+    projected = project(x["user_weight"], x["user_bias"], x["teacher_users"])
+    ours = user_embedding_loss(imitated_users(x), w, WEIGHTS, COUNT)
+    wanted = user_embedding_loss_of_projected(projected, x["student_users"], w, WEIGHTS, COUNT)
+    torch.testing.assert_close(ours, wanted, rtol=1e-12, atol=1e-12)
+    for one, other in zip(gradients(ours, leaves), gradients(wanted, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_user_loss_of_bfloat16_vectors_is_summed_in_float32() -> None:
+    x = {name: value.float() for name, value in inputs().items()}
+    users = imitated_users(x)
+    rounded = Imitation(users.teachers.bfloat16(), users.weight.bfloat16(), users.bias, users.student.bfloat16())
     w = torch.full((B, M), 1 / M)
-    loss = user_embedding_loss(projected, student, w, WEIGHTS, COUNT)
-    exact = user_embedding_loss(projected.double(), student.double(), w.double(), WEIGHTS, COUNT)
+    loss = user_embedding_loss(rounded, w, WEIGHTS.float(), COUNT)
+    exact = user_embedding_loss(Imitation(*(part.double() for part in rounded)), w.double(), WEIGHTS, COUNT)
     assert loss.dtype == torch.float32
-    assert float(loss) == pytest.approx(float(exact), rel=1e-6)
+    assert float(loss) == pytest.approx(float(exact), rel=2**-7)
 
 
 def test_extreme_logits_stay_finite() -> None:
@@ -272,9 +293,9 @@ def test_extreme_logits_stay_finite() -> None:
 def test_omega_module_goes_in_as_it_is() -> None:
     x = inputs()
     omega = Omega()
-    arguments = {"student_scores": x["student_scores"], "weights": WEIGHTS, "count": COUNT, "use_news": False}
-    loss = stage2_loss(teacher_logits=x["teacher_logits"], omega=omega(), use_user=False, **arguments)
-    plain = stage2_loss(teacher_logits=x["teacher_logits"], omega=1.0, use_user=False, **arguments)
+    arguments = {"student_scores": x["student_scores"], "weights": WEIGHTS, "count": COUNT}
+    loss = stage2_loss(teacher_logits=x["teacher_logits"], omega=omega(), **arguments)
+    plain = stage2_loss(teacher_logits=x["teacher_logits"], omega=1.0, **arguments)
     assert float(loss.total.detach()) == pytest.approx(float(plain.total), rel=1e-6)
     loss.total.backward()
     assert omega.raw.grad is not None and omega.raw.grad.abs().item() > 0

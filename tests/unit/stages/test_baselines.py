@@ -19,13 +19,14 @@ from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
+from tnr_dist.stages.baselines import further_pretrain, tinybert
 from tnr_dist.stages.baselines.further_pretrain import MLMHead, MLMInputs, MLMModule
 from tnr_dist.stages.baselines.newsbert import NewsBERTModule
 from tnr_dist.stages.baselines.tinybert import GeneralModule, IntermediateModule, PredictionModule
 from tnr_dist.stages.baselines.tinybert_joint import JointModule
 from tnr_dist.stages.common import DataSet, freeze, fresh_model
-from tnr_dist.stages.rows import evaluate_run, is_evaluated, make
+from tnr_dist.stages.registry import make, run_command
+from tnr_dist.stages.rows import evaluate_run, is_evaluated
 from tnr_dist.stages.targets import row_folder
 from tnr_dist.train.runfolder import in_order
 from tnr_dist.train.tracking import read_metrics
@@ -457,12 +458,14 @@ def test_a_vocabulary_without_a_mask_is_refused(made, monkeypatch):
 
 
 def test_commands(made, prepared, tiny_plm, capsys):
-    """`run` of each stage module finds everything complete."""
+    """Each finds everything complete."""
     config, _ = made
-    for stage in (tinybert, newsbert, further_pretrain):
-        stage.run(settings(prepared, tiny_plm, config.output, "student.layers=1"), DDPEngine("cpu", 1))
+    for command in ("tinybert", "newsbert", "further-pretrain"):
+        run_command(command, settings(prepared, tiny_plm, config.output, "student.layers=1"), DDPEngine("cpu", 1))
     assert capsys.readouterr().err.count("complete, skipped") == 5
-    tinybert.run(
-        settings(prepared, tiny_plm, config.output, "student.layers=1", "tinybert.form=joint"), DDPEngine("cpu", 1)
+    run_command(
+        "tinybert",
+        settings(prepared, tiny_plm, config.output, "student.layers=1", "tinybert.form=joint"),
+        DDPEngine("cpu", 1),
     )
     assert "tinybert-joint-1: complete, skipped" in capsys.readouterr().err

@@ -15,10 +15,11 @@ from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages import cache, finetune, pipeline, stage2
+from tnr_dist.stages import cache, pipeline
 from tnr_dist.stages import evaluate as evaluate_module
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import evaluate, scored, write_impressions
+from tnr_dist.stages.registry import run_command
 from tnr_dist.train import preemption
 
 
@@ -60,7 +61,7 @@ def test_run_folders_keep_the_contract(finished):
 @pytest.mark.parametrize("name", ["teacher-1", "finetune-1"])
 def test_a_finetuned_model_s_configuration_is_its_own(finished, name, capsys):
     config = load_config(finished / "seed-0" / name / "config.yaml")
-    finetune.run(config, DDPEngine("cpu", 1))
+    run_command("finetune", config, DDPEngine("cpu", 1))
     said = capsys.readouterr().err
     assert f"{name}: complete, skipped" in said and said.count("complete") == 1
 
@@ -190,7 +191,7 @@ def test_the_same_seed_gives_the_same_model(copy, chain_yaml):
 def test_a_changed_setting_is_refused_by_the_stage_and_named(copy, chain_yaml):
     config = load_config(chain_yaml, [f"output={copy / 'seed-0'}", "student.layers=1", "stage2.beta2=0.5"])
     with pytest.raises(InputError, match=r"made otherwise \(.*stage2"):
-        stage2.run(config, DDPEngine("cpu", 1))
+        run_command("stage2", config, DDPEngine("cpu", 1))
 
 
 def seed_config(output: Path, chain_yaml: Path, *overrides: str):
@@ -259,7 +260,7 @@ def test_a_wrong_cache_is_refused(copy, chain_yaml, damage, monkeypatch):
     says = {"other teacher": "other teachers", "other data": "other data", "side shard": "damaged", "news": "damaged",
             "no cache": "no teacher cache", "not json": "not a JSON"}  # fmt: skip
     with pytest.raises(InputError, match=says[damage]) as error:
-        stage2.run(seed_config(copy, chain_yaml), DDPEngine("cpu", 1))
+        run_command("stage2", seed_config(copy, chain_yaml), DDPEngine("cpu", 1))
     assert "\n" not in str(error.value)
     assert not (copy / "seed-0" / "stage2-1" / "complete.json").exists()
 

@@ -33,10 +33,11 @@ from tnr_dist.models.plm import load_plm
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import read_safetensors
 from tnr_dist.report.found import read_run
-from tnr_dist.stages import cache, frozen, stage1, stage2
+from tnr_dist.stages import cache, frozen
 from tnr_dist.stages.common import DataSet, fresh_model, trained_model
 from tnr_dist.stages.evaluate import evaluate, read_impressions
 from tnr_dist.stages.frozen import TokenRows, frozen_states
+from tnr_dist.stages.registry import run_command
 from tnr_dist.stages.stage1 import _read_vectors
 from tnr_dist.train import finished
 from tnr_dist.train.checkpoint import Checkpoints
@@ -169,7 +170,7 @@ def test_a_damaged_record_does_not_cost_the_training(world, name, capsys, monkey
     monkeypatch.setattr(finished, "_warned", set())
     sound = flip(world.student / name, 77)
     try:
-        stage2.run(world.config, DDPEngine("cpu", 1))
+        run_command("stage2", world.config, DDPEngine("cpu", 1))
         said = capsys.readouterr().err
         assert f"{world.student / name}: damaged" in said and f"{world.student}: complete, skipped" in said
     finally:
@@ -277,12 +278,12 @@ def test_unfinished_runs_and_caches_with_a_flipped_bit_are_not_gone_on_with(worl
         (runs / name / "complete.json").unlink()
     (runs / "cache" / "cache.json").unlink()
     for name in ("stage2-1/begun.json", "cache/begun.json", "cache/news.json", "cache/train/shard-000000.json"):
-        step = stage2 if name.startswith("stage2") else cache
+        command = "stage2" if name.startswith("stage2") else "cache"
         path = runs / name
         for bit in flips(path, 20):
             sound = flip(path, bit)
             with pytest.raises(InputError, match=path.name) as error:
-                step.run(config, DDPEngine("cpu", 1))
+                run_command(command, config, DDPEngine("cpu", 1))
             assert "\n" not in str(error.value)
             path.write_bytes(sound)
 
@@ -298,15 +299,15 @@ def test_matching_vectors_with_a_flipped_bit_are_made_again(world, capsys):
 
 
 @pytest.mark.parametrize(
-    ("damaged", "stage", "step", "without"),
+    ("damaged", "stage", "command", "without"),
     [
-        ("teacher-1", "finetune", stage2, ["stage2-1"]),
-        ("teacher-1", "finetune", cache, ["stage2-1", "cache"]),
-        ("stage1-1", "stage1", stage2, ["stage2-1"]),
-        ("post-train", "post-train", stage1, ["stage2-1", "stage1-1"]),
+        ("teacher-1", "finetune", "stage2", ["stage2-1"]),
+        ("teacher-1", "finetune", "cache", ["stage2-1", "cache"]),
+        ("stage1-1", "stage1", "stage2", ["stage2-1"]),
+        ("post-train", "post-train", "stage1", ["stage2-1", "stage1-1"]),
     ],
 )
-def test_the_advice_is_to_make_the_damaged_model_again(world, chain_yaml, tmp_path, damaged, stage, step, without):
+def test_the_advice_is_to_make_the_damaged_model_again(world, chain_yaml, tmp_path, damaged, stage, command, without):
     """Not the cache from a damaged teacher, and no student from a damaged stage 1."""
     runs = Path(shutil.copytree(world.runs, tmp_path / "seed-0"))
     for name in without:
@@ -317,7 +318,7 @@ def test_the_advice_is_to_make_the_damaged_model_again(world, chain_yaml, tmp_pa
     before = {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()}
     config = load_config(chain_yaml, [f"output={runs}", f"data.dir={world.data}", "student.layers=1", "rows=[]"])
     with pytest.raises(InputError) as error:
-        step.run(config, DDPEngine("cpu", 1))
+        run_command(command, config, DDPEngine("cpu", 1))
     assert str(error.value).startswith(f"{path}: damaged")
     assert f"delete {path.parent} and run {stage} again" in str(error.value)
     assert {file: file.read_bytes() for file in before} == before

@@ -12,9 +12,10 @@ from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError
 from tnr_dist.export.command import export
 from tnr_dist.report.command import write_report
-from tnr_dist.stages import finetune, stage2
+from tnr_dist.stages import stage2
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import evaluate, predict
+from tnr_dist.stages.registry import run_command
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_what_a_data_set_says_is_not_run(foreign, chain_yaml, tmp_path):
     (data / "train" / "index.json").write_text(json.dumps(index))
     config = load_config(chain_yaml, [f"output={tmp_path / 'new'}", f"data.dir={data}", "finetune.init=plm"])
     with pytest.raises(InputError):
-        finetune.run(config, DDPEngine("cpu", 1))
+        run_command("finetune", config, DDPEngine("cpu", 1))
     assert not owned.exists()
 
 
@@ -68,5 +69,5 @@ def test_what_the_user_says_is_run(foreign, chain_yaml, prepared, tmp_path):
     shards = len(list((prepared / "train").glob("*.tar")))
     command = f"pipe:touch {owned}; cat {prepared}/train/shard-{{000000..{shards - 1:06d}}}.tar"
     overrides = [f"output={tmp_path / 'new'}", "finetune.init=plm", "finetune.teachers=1", f"data.shards={command}"]
-    finetune.run(load_config(chain_yaml, overrides), DDPEngine("cpu", 1))
+    run_command("finetune", load_config(chain_yaml, overrides), DDPEngine("cpu", 1))
     assert owned.exists()

@@ -14,7 +14,7 @@ from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache, stage1, stage2
 from tnr_dist.stages.common import DataSet, kept_model
-from tnr_dist.stages.rows import make
+from tnr_dist.stages.registry import make
 from tnr_dist.train.runfolder import in_order
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "paper"
@@ -189,7 +189,8 @@ OF_THE_RELEASE = {  # beta2, and the omega at which the losses are compared: onl
 def test_stage2s_loss_is_the_releases(run):
     release, config, output = run
     engine = DDPEngine("cpu", 1)
-    task = stage2.task_of(config, engine)
+    data = DataSet.open(config)
+    task = stage2.build(stage2.run_folder(config, data), data, engine)
     module, beta2 = task.module, OF_THE_RELEASE[release][0]
     omega = OF_THE_RELEASE[release][1]
     assert module.user_projection is module.news_projection
@@ -222,7 +223,8 @@ def test_stage2s_loss_is_the_releases(run):
 def test_stage1s_loss_is_the_releases(run):
     release, config, output = run
     engine, several = DDPEngine("cpu", 1), release == "later_release"
-    task = stage1.task_of(config, engine)
+    data = DataSet.open(config)
+    task = stage1.build(stage1.run_folder(config, data), data, engine)
     projection = moved(task.module.projection)
     assert len(projection[0]) == (2 if several else 1)
     task.begin(engine)

@@ -1,23 +1,17 @@
-"""The training step's loss equals the paper's, as `losses.stage2.stage2_loss` and the per-slot form state it."""
+"""The training step's loss equals the paper's, with every slot encoded, projected and compared by itself."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tests.click_batches import random_titles
 from tnr_dist.config import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.losses.click import click_loss
-from tnr_dist.losses.stage2 import (
-    distillation_loss,
-    news_embedding_loss_per_slot,
-    project,
-    stage2_loss,
-    user_embedding_loss,
-)
+from tnr_dist.losses.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
+from tnr_dist.losses.stage2 import distillation_loss
 from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
@@ -63,58 +57,6 @@ def build(parts, settings):
     return module, click_titles.inputs(batch)
 
 
-def reference(module, inputs, table, batch):
-    student, settings = module.student, module.settings
-    news = student.encode_news(inputs.titles)[inputs.vectors]
-    users = student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
-    scores = student.score(users, F.embedding(inputs.candidates, news))
-    logits = torch.from_numpy(batch["teacher_logits"]).transpose(1, 2)
-    loss = stage2_loss(
-        teacher_logits=logits, omega=module.omega(), student_scores=scores, weights=inputs.weights, count=inputs.count,
-        candidate_mask=inputs.candidate_mask, student_news=news, student_users=users,
-        projected_news=project(module.news_projection.weight, module.news_projection.bias, table[inputs.news]),
-        projected_users=project(module.user_projection.weight, module.user_projection.bias, torch.from_numpy(batch["teacher_users"])),
-        slots=torch.cat([inputs.history, inputs.candidates], 1),
-        slot_mask=torch.cat([inputs.history_mask, inputs.candidate_mask], 1), beta2=settings.beta2, temperature=settings.temperature,
-    )  # fmt: skip
-    return loss, news
-
-
-def test_equals_the_losses_and_the_paper_per_slot(parts):
-    module, inputs = build(parts, Stage2Config(temperature=2.0, beta2=0.3))
-    out = module(inputs)
-    loss, news = reference(module, inputs, parts[3], parts[2])
-    for name, value in (("loss", loss.total), ("loss_distill", loss.distill), ("loss_emb_news", loss.emb_news),
-                        ("loss_emb_user", loss.emb_user), ("loss_target", loss.target), ("teacher_entropy", loss.teacher_entropy)):  # fmt: skip
-        torch.testing.assert_close(out[name], value, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(out["teacher_weight"], loss.teacher_weights)
-    logits = torch.from_numpy(parts[2]["teacher_logits"]).transpose(1, 2)
-    w = teacher_weights(teacher_cross_entropy(logits, inputs.candidate_mask), module.omega())
-    slots = torch.cat([inputs.history, inputs.candidates], 1)
-    projected = project(module.news_projection.weight, module.news_projection.bias, parts[3][inputs.news])
-    per_slot = news_embedding_loss_per_slot(
-        projected[slots],
-        news[slots],
-        w,
-        torch.cat([inputs.history_mask, inputs.candidate_mask], 1),
-        inputs.weights,
-        inputs.count,
-    )
-    torch.testing.assert_close(out["loss_emb_news"], per_slot, rtol=1e-5, atol=1e-6)
-
-
-def test_gradients_equal(parts):
-    module, inputs = build(parts, Stage2Config())
-    module(inputs)["loss"].backward()
-    ours = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
-    assert {"omega.raw", "news_projection.weight", "user_projection.bias"} <= set(ours)
-    module.zero_grad()
-    reference(module, inputs, parts[3], parts[2])[0].total.backward()
-    for name, p in module.named_parameters():
-        if name in ours:
-            torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
-
-
 def per_slot_loss(module, inputs, titles, table, batch):
     """The paper's form: the title of every slot encoded, its teachers' vectors projected, its error taken."""
     student, settings = module.student, module.settings
@@ -130,12 +72,21 @@ def per_slot_loss(module, inputs, titles, table, batch):
     for_news, for_users = module.news_projection, module.user_projection
     projected = project(for_news.weight, for_news.bias, table[torch.from_numpy(rows).flatten()]).view(*ids.shape, M, D)
     projected_users = project(for_users.weight, for_users.bias, torch.from_numpy(batch["teacher_users"]))
-    return (
-        distillation_loss(logits, w, scores, settings.temperature, *share, exists)
-        + news_embedding_loss_per_slot(projected, news, w, mask, *share)
-        + user_embedding_loss(projected_users, users, w, *share)
-        + settings.beta2 * click_loss(scores, *share, exists)
-    )
+    parts = {
+        "loss_distill": distillation_loss(logits, w, scores, settings.temperature, *share, exists),
+        "loss_emb_news": news_embedding_loss_per_slot(projected, news, w, mask, *share),
+        "loss_emb_user": user_embedding_loss_of_projected(projected_users, users, w, *share),
+        "loss_target": click_loss(scores, *share, exists),
+    }
+    total = sum(parts.values()) + (settings.beta2 - 1) * parts["loss_target"]
+    return {"loss": total, **parts}
+
+
+def test_equals_the_paper_per_slot(parts):
+    module, inputs = build(parts, Stage2Config(temperature=2.0, beta2=0.3))
+    out = module(inputs)
+    for name, value in per_slot_loss(module, inputs, parts[1], parts[3], parts[2]).items():
+        torch.testing.assert_close(out[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_distinct_titles_give_the_gradients_of_every_slot_encoded(parts):
@@ -143,7 +94,7 @@ def test_distinct_titles_give_the_gradients_of_every_slot_encoded(parts):
     assert len(inputs.news) < B * (L + C)
     _, titles, batch, table = parts
     found = []
-    for loss in (module(inputs)["loss"], per_slot_loss(module, inputs, titles, table, batch)):
+    for loss in (module(inputs)["loss"], per_slot_loss(module, inputs, titles, table, batch)["loss"]):
         module.zero_grad()
         (0.7 * loss).backward()
         found.append([loss.detach(), *(p.grad.clone() for p in module.parameters())])

@@ -18,8 +18,8 @@ from tnr_dist.errors import InputError, Preempted
 from tnr_dist.evaluation.metrics import impression_metrics
 from tnr_dist.evaluation.scoring import encode_table, recommender_scorer
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages import finetune
 from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.registry import run_command
 from tnr_dist.train import preemption
 from tnr_dist.train.tracking import read_metrics
 
@@ -43,7 +43,7 @@ def settings(chain_yaml: Path, output: Path, *overrides: str):
 @pytest.fixture(scope="module")
 def validated(chain_yaml, tmp_path_factory):
     config = settings(chain_yaml, tmp_path_factory.mktemp("validated"), "log.checkpoint_every=0")
-    finetune.run(config, DDPEngine("cpu", 1))
+    run_command("finetune", config, DDPEngine("cpu", 1))
     return config, Path(config.output) / "finetune-1"
 
 
@@ -86,10 +86,10 @@ def test_a_resumed_run_keeps_the_best_of_both_parts(validated, chain_yaml, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(preemption, "asked", lambda: next(asked))
         with pytest.raises(Preempted):
-            finetune.run(config, DDPEngine("cpu", 1))
+            run_command("finetune", config, DDPEngine("cpu", 1))
     checkpoint = tmp_path / "finetune-1" / "checkpoints" / str(stop_at)
     assert (checkpoint / "best.safetensors").is_file()
-    finetune.run(config, DDPEngine("cpu", 1))
+    run_command("finetune", config, DDPEngine("cpu", 1))
     one, other = validated[1], tmp_path / "finetune-1"
     assert scores(one) == scores(other)
     states = [load_recommender(run / "model.safetensors")[0].state_dict() for run in (one, other)]
@@ -103,10 +103,10 @@ def test_a_kept_model_is_not_the_last_one_when_that_is_worse(validated, chain_ya
     given = iter([0.9, 0.2, 0.3])
     monkeypatch.setattr(Validation, "score", lambda self, engine: next(given))
     config = settings(chain_yaml, tmp_path / "long", "log.checkpoint_every=0")
-    finetune.run(config, DDPEngine("cpu", 1))
+    run_command("finetune", config, DDPEngine("cpu", 1))
     monkeypatch.setattr(Validation, "score", lambda self, engine: 0.5)
     short = settings(chain_yaml, tmp_path / "short", "log.checkpoint_every=0", "finetune.max_steps=2")
-    finetune.run(short, DDPEngine("cpu", 1))
+    run_command("finetune", short, DDPEngine("cpu", 1))
     states = [
         load_recommender(tmp_path / name / "finetune-1" / "model.safetensors")[0].state_dict()
         for name in ("long", "short")

@@ -23,7 +23,8 @@ from tnr_dist.models.recommender import Matcher, load_recommender
 from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
 from tnr_dist.stages.common import DataSet, continued_model, fresh_model, kept_model
 from tnr_dist.stages.evaluate import evaluate, predict
-from tnr_dist.stages.rows import evaluate_run, make
+from tnr_dist.stages.registry import make, run_command
+from tnr_dist.stages.rows import evaluate_run
 from tnr_dist.stages.targets import row_folder
 from tnr_dist.train.checkpoint import sorted_steps
 from tnr_dist.train.runfolder import in_order
@@ -124,7 +125,7 @@ def test_without_stage2_the_student_is_finetuned(copy, chain_yaml):
     # `tnr finetune` comes to the same run.
     config.finetune.init = "stage1"
     assert finetune.student_folder(config, data).key == place.key
-    finetune.run(config, engine())
+    run_command("finetune", config, engine())
 
 
 def test_rows_share_what_they_do_not_change(chain_yaml, tmp_path):
@@ -169,7 +170,7 @@ CODE = [
 def test_kept_models_are_those_of_their_step(code_runs, chain_yaml, tmp_path):
     config = settings(chain_yaml, tmp_path, *CODE, "post_train.keep_models=1", "stage1.teachers=1",
                       "finetune.teachers_by=seeds", "post_train.max_steps=3")  # fmt: skip
-    post_train.run(config, engine())
+    run_command("post-train", config, engine())
     # 5 steps in intervals of 2: the model kept is that after step 3, as one trained for 3 steps is.
     kept = kept_model(code_runs / "post-train", 1)
     assert_same(state(kept), state(tmp_path / "post-train" / "model.safetensors"))
@@ -180,14 +181,14 @@ def test_kept_models_are_those_of_their_step(code_runs, chain_yaml, tmp_path):
 def test_a_resumed_run_keeps_the_same_models(code_runs, chain_yaml, tmp_path):
     overrides = [*CODE, "log.checkpoint_every=1", "log.keep=9"]
     config = settings(chain_yaml, tmp_path, *overrides)
-    post_train.run(config, engine())
+    run_command("post-train", config, engine())
     run = tmp_path / "post-train"
     for step in sorted_steps(run / "checkpoints")[1:]:
         shutil.rmtree(run / "checkpoints" / str(step))
     shutil.rmtree(run / "models")
     for name in ("complete.json", "model.safetensors"):
         (run / name).unlink()
-    post_train.run(config, engine())
+    run_command("post-train", config, engine())
     for number in range(2):
         assert_same(state(kept_model(run, number)), state(kept_model(code_runs / "post-train", number)))
 
@@ -249,7 +250,7 @@ def test_the_seed_alone_draws_the_projections_of_stage1(code_runs, chain_yaml, t
         output = Path(shutil.copytree(code_runs, tmp_path / str(drawn_before)))
         shutil.rmtree(output / "stage1-1")
         torch.manual_seed(drawn_before)
-        stage1.run(settings(chain_yaml, output, *CODE, "student.init=post-train"), engine())
+        run_command("stage1", settings(chain_yaml, output, *CODE, "student.init=post-train"), engine())
         models.append(state(output / "stage1-1" / "model.safetensors"))
     assert_same(*models)
 
@@ -316,7 +317,7 @@ def test_the_later_releases_keys_work_together(code_runs, chain_yaml):
 def test_too_few_steps_for_the_models_to_keep(chain_yaml, tmp_path):
     config = settings(chain_yaml, tmp_path, "post_train.keep_models=3", "post_train.keep_models_every=2")
     with pytest.raises(InputError, match="training has 3 steps, too few to keep 3 models 2 steps apart"):
-        post_train.run(config, engine())
+        run_command("post-train", config, engine())
 
 
 @pytest.mark.parametrize("overrides", [["stage1.teachers=2"], ["finetune.teachers_by=checkpoints"]])
@@ -410,5 +411,5 @@ def test_data_without_the_inputs_is_refused(chain_yaml, prepared, tmp_path):
     with pytest.raises(
         InputError, match=r"prepared with the news inputs title \(24 tokens\), .* prepare the data again"
     ):
-        finetune.run(config, engine())
+        run_command("finetune", config, engine())
     assert PrepareOptions().news_inputs == ("title",)

@@ -12,6 +12,7 @@ from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.stages import cache, stage2
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import evaluate
+from tnr_dist.stages.registry import run_command
 from tnr_dist.tracking.tables import news_titles
 from tnr_dist.train.tracking import read_metrics
 
@@ -38,8 +39,8 @@ def logged(finished, chain_yaml, tmp_path_factory):
             patch.delenv(name)
         patch.setenv("WANDB_MODE", "offline")
         engine = DDPEngine("cpu", 1)
-        cache.run(config, engine)
-        stage2.run(config, engine)
+        run_command("cache", config, engine)
+        run_command("stage2", config, engine)
         results = evaluate(config, engine)
         (output / "seed-0" / "stage2-1" / "results.json").unlink()
         evaluate(load_config(chain_yaml, [*settings, "wandb.project=mine", "wandb.entity=me"]), engine)

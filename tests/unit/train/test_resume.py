@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -17,7 +18,7 @@ from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages import finetune
+from tnr_dist.stages.registry import run_command
 from tnr_dist.train import checkpoint, loop
 from tnr_dist.train.checkpoint import Checkpoints, sorted_steps
 from tnr_dist.train.tracking import read_metrics
@@ -39,7 +40,7 @@ def config(prepared, tiny_plm, output, *overrides):
 
 
 def train(settings):
-    finetune.run(settings, DDPEngine("cpu", 1))
+    run_command("finetune", settings, DDPEngine("cpu", 1))
 
 
 def weights(output: Path):
@@ -136,7 +137,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, prepared, tiny
     data[-1] ^= 1
     newest.write_bytes(bytes(data))
     train(settings)
-    assert "is not used" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is not used" in said
+    assert re.search(rf" finetune.*: {STEPS - 3} of {STEPS} steps in ", said), said  # the rate is of this start's steps
     assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(whole).items())
 
 

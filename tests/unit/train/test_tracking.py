@@ -52,9 +52,10 @@ def test_lines_that_are_no_records_are_left_out(tmp_path):
 def test_a_full_disk_is_named_and_the_run_is_ended_as_failed(tmp_path, monkeypatch):
     ends = []
     tracker = Tracker(SimpleNamespace(path=tmp_path), None)  # type: ignore[arg-type]
-    monkeypatch.setattr(tracker, "_wandb", SimpleNamespace(finish=ends.append, log=lambda record, step: None))
+    monkeypatch.setattr(tracker, "_wandb", SimpleNamespace(finish=ends.append, log=lambda record, step, commit: None))
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     tracker._file = MetricsFile.__new__(MetricsFile)
+    tracker._file._room = None
     tracker._file._file = (tmp_path / "metrics.jsonl").open("a")
     with pytest.raises(OSError, match="No space left") as caught, tracker:
         tracker.write({"step": 1})

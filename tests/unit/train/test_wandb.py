@@ -4,18 +4,20 @@ import json
 import os
 import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 
-from tests.wandb_files import read_offline
+from tests.wandb_files import _read, read_offline
 from tnr_dist.config import Config, WandbConfig
 from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError, Preempted
 from tnr_dist.stages import finetune
+from tnr_dist.stages.registry import run_command
 from tnr_dist.tracking import client
 from tnr_dist.tracking.client import WandbRun
 from tnr_dist.train import loop
@@ -32,7 +34,7 @@ def environment(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setattr(WandbRun, "first", None)
-    client._say_once.cache_clear()
+    client.say_once.cache_clear()
     return monkeypatch
 
 
@@ -57,7 +59,7 @@ def settings(prepared, tiny_plm, tmp_path):
 
 
 def train(config):
-    finetune.run(config, DDPEngine("cpu", 1))
+    run_command("finetune", config, DDPEngine("cpu", 1))
 
 
 def folder(config):
@@ -171,6 +173,45 @@ def test_the_clients_process_may_die(offline, settings, capfd):
     assert [one["_step"] for one in last.history][-4:] == [2, 3, 4, 5] and last.exit_code == 0
     assert last.run.run_id == (run / "wandb_id").read_text().strip()
     assert "going on with metrics.jsonl alone" not in capfd.readouterr().err
+
+
+def test_a_record_is_written_before_the_next_comes(offline, settings):
+    """A job that is killed between two logged steps, hours apart, has what it has logged."""
+    seen = []
+
+    def look():
+        (file,) = folder(settings).glob("wandb/offline-run-*/*.wandb")
+        end = time.monotonic() + 10
+        while time.monotonic() < end and not (seen and seen[-1] == 2):
+            time.sleep(0.2)
+            seen[:] = [one["_step"] for one in _read(file).history]
+
+    at_step(offline, 3, look)
+    train(settings)
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+def test_slurm_tells_all_processes_to_stop(offline, settings, held_back, monkeypatch):
+    """TERM to the client's processes and to the rank: no record is lost, and the run is marked as to be gone on with."""
+
+    def tell_all():
+        time.sleep(1.5)  # what is not held back is on disk
+        for one in psutil.Process().children(recursive=True):
+            if one.name().startswith("wandb"):
+                one.send_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(client, "_UNWRITTEN", 1.0)
+    if held_back:
+        original = WandbRun.log
+        monkeypatch.setattr(WandbRun, "log", lambda *arguments, commit: original(*arguments))
+    at_step(offline, 3, tell_all)
+    with pytest.raises(Preempted):
+        train(settings)
+    parts = read_offline(folder(settings))
+    assert sorted({one["_step"] for part in parts for one in part.history}) == [1, 2, 3]
+    assert (parts[-1].exit_code, parts[-1].preempting) == (75, True)
 
 
 def test_without_the_client(environment, settings, monkeypatch, capsys):
@@ -403,7 +444,7 @@ def test_with_further_nodes_the_run_is_shared(offline, settings, monkeypatch, tm
     modes = []
     logged = []
     fake = SimpleNamespace(
-        id="abc", url="", define_metric=lambda *a, **n: None, log=lambda record, step: logged.append(step)
+        id="abc", url="", define_metric=lambda *a, **n: None, log=lambda record, step=None, **more: logged.append(step)
     )
     monkeypatch.setattr(wandb, "init", lambda mode, **arguments: modes.append(mode) or fake)
     for shared in (True, False):

@@ -8,7 +8,6 @@ Finetuning is `stages.finetune`'s, from this PLM.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,8 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.models.transformer import ACTIVATIONS, Encoder
 from tnr_dist.stages.baselines.common import CorpusTask, corpus_texts, in_parts
-from tnr_dist.stages.common import MODEL_SETTINGS, DataSet, freeze, fresh_model, recipe, train_model
+from tnr_dist.stages.common import MODEL_SETTINGS, DataSet, freeze, fresh_model, recipe
+from tnr_dist.stages.stage import Training
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.transfer import to_device
 
@@ -109,28 +109,22 @@ def run_folder(config: Config, data: DataSet, layers: int = 0) -> RunFolder:
     return RunFolder(name, "further-pretrain", config, settings, {"data": data.id}, {"layers": layers})
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Pre-train the PLM further; its number of layers is `finetune.layers`, as in the finetuning that follows."""
-    make(run_folder(config, DataSet.open(config), config.finetune.layers), engine)
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr baseline further-pretrain` makes, of `finetune.layers` layers, as in the finetuning that follows."""
+    return [run_folder(config, data, config.finetune.layers)]
 
 
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage."""
-    config = place.config
-
-    def task() -> Any:
-        data, train = DataSet.open(config), config.further_pretrain
-        # Under the head that PLM-NR-n (FT) starts with.
-        model, spec = fresh_model(config, data, place.extra["layers"], config.seed, "finetune")
-        freeze(model.news_encoder, train, engine)
-        loader = _loader(config, data, engine)
-        module = MLMModule(model.news_encoder.encoder, model.news_encoder.token_budget)
-        title = f"further-pretrain ({spec.encoder.layers} layers)"
-        return CorpusTask(
-            model, module, loader, train, config.seed, title, lambda b: mlm_inputs(b, loader, train, engine.device)
-        )
-
-    train_model(engine, place, task, redo)
+def build(run: RunFolder, data: DataSet, engine: Engine) -> CorpusTask:
+    """The PLM under the head that PLM-NR-n (FT) starts with."""
+    config, train = run.config, run.config.further_pretrain
+    model, spec = fresh_model(config, data, run.extra["layers"], config.seed, "finetune")
+    freeze(model.news_encoder, train, engine)
+    loader = _loader(config, data, engine)
+    module = MLMModule(model.news_encoder.encoder, model.news_encoder.token_budget)
+    title = f"further-pretrain ({spec.encoder.layers} layers)"
+    return CorpusTask(
+        model, module, loader, train, config.seed, title, lambda b: mlm_inputs(b, loader, train, engine.device)
+    )
 
 
 def _loader(config: Config, data: DataSet, engine: Engine) -> MaskedLoader:
@@ -150,3 +144,6 @@ def _loader(config: Config, data: DataSet, engine: Engine) -> MaskedLoader:
         place.rank,
         place.world_size,
     )
+
+
+STAGES = (Training("further-pretrain", build),)

@@ -13,8 +13,6 @@ published it (with `target_weight` 0.1).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -52,8 +50,8 @@ from tnr_dist.stages.common import (
     folder,
     freeze,
     recipe,
-    train_model,
 )
+from tnr_dist.stages.stage import RowRun, Training
 from tnr_dist.stages.stage1 import first_layers
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.transfer import to_device
@@ -192,30 +190,29 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder(f"newsbert-{config.student.layers}", "newsbert", config, settings, inputs, {})
 
 
-def run(config: Config, engine: Engine) -> None:
-    """Train a student of `student.layers` layers together with its teacher."""
-    make(run_folder(config, DataSet.open(config)), engine)
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr baseline newsbert` makes."""
+    return [run_folder(config, data)]
 
 
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage."""
-    config, train = place.config, place.config.newsbert
+def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
+    """A student of `student.layers` layers together with its teacher."""
+    config, train = run.config, run.config.newsbert
     if getattr(engine, "stage", 0) == 3:
         raise InputError("newsbert: deepspeed.zero_stage=3 splits parameters that it links; use 0 to 2")
+    teacher, _ = continued_model(config, post_train.run_folder(config, data).path, "post-train")
+    student, _ = first_layers(config, data, config.student.init, run.stage)
+    top, source = student.news_encoder, teacher.news_encoder
+    top.pooling, top.dense = source.pooling, source.dense
+    freeze(top, train, engine)
+    freeze(source, train, engine)
+    tokens, longest = data.news_tokens(config.data), config.data.news_tokens
+    titles = ClickTitles(tokens, longest, top, train, engine, folder(config, "frozen"))
+    loader, held_out = click_loader(config, data, train, config.seed, engine)
+    fit_scale(config, data, train, student, loader, engine)
+    module = NewsBERTModule(student, source.encoder, titles, train)
+    return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)
 
-    def task() -> Any:
-        data = DataSet.open(config)
-        teacher, _ = continued_model(config, post_train.run_folder(config, data).path, "post-train")
-        student, _ = first_layers(config, data, config.student.init, place.stage)
-        top, source = student.news_encoder, teacher.news_encoder
-        top.pooling, top.dense = source.pooling, source.dense
-        freeze(top, train, engine)
-        freeze(source, train, engine)
-        tokens, longest = data.news_tokens(config.data), config.data.news_tokens
-        titles = ClickTitles(tokens, longest, top, train, engine, folder(config, "frozen"))
-        loader, held_out = click_loader(config, data, train, config.seed, engine)
-        fit_scale(config, data, train, student, loader, engine)
-        module = NewsBERTModule(student, source.encoder, titles, train)
-        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
 
-    train_model(engine, place, task, redo)
+STAGES = (Training("newsbert", build),)
+ROWS: dict[str, RowRun] = {"newsbert": lambda config, data, layers: run_folder(config, data)}

@@ -16,7 +16,6 @@ With `tinybert.form=joint` it is one training instead of three: `tinybert_joint`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -58,9 +57,9 @@ from tnr_dist.stages.common import (
     folder,
     freeze,
     recipe,
-    train_model,
     trained_model,
 )
+from tnr_dist.stages.stage import RowRun, Training
 from tnr_dist.stages.stage1 import first_layers
 from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.transfer import to_device
@@ -244,40 +243,31 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder(f"tinybert-{config.student.layers}", "tinybert", config, settings, inputs, {})
 
 
-def run(config: Config, engine: Engine) -> None:
-    """All three trainings of TinyBERT-n, or its joint one; complete ones are skipped."""
-    data = DataSet.open(config)
+def runs(config: Config, data: DataSet) -> list[RunFolder]:
+    """What `tnr baseline tinybert` makes: all three trainings of TinyBERT-n, or its joint one."""
     if config.tinybert.form == "joint":
-        tinybert_joint.make(run_folder(config, data), engine)
-        return
-    make_general(general_folder(config, data), engine)
-    make_intermediate(intermediate_folder(config, data), engine)
-    make(run_folder(config, data), engine)
+        return [run_folder(config, data)]
+    return [general_folder(config, data), intermediate_folder(config, data), run_folder(config, data)]
 
 
-def make_general(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make the student of the general distillation."""
-    config, train = place.config, place.config.tinybert.general
-
-    def task() -> Any:
-        data, env = DataSet.open(config), engine.environment
-        teacher, _ = trained_model(post_train.run_folder(config, data).path, "post-train")
-        student, _ = first_layers(config, data, config.student.init, place.stage)
-        freeze(student.news_encoder, train, engine)
-        loader = MatchingLoader(data.folder, train.batch_size, 0, config.seed, 0.0, env.rank, env.world_size)
-        news_encoder = student.news_encoder
-        module = GeneralModule(news_encoder.encoder, teacher.news_encoder.encoder, news_encoder.token_budget)
-        return CorpusTask(
-            student,
-            module,
-            loader,
-            train,
-            config.seed,
-            place.name,
-            lambda batch: _corpus_inputs(batch, loader, train, engine.device),
-        )
-
-    train_model(engine, place, task, redo)
+def build_general(run: RunFolder, data: DataSet, engine: Engine) -> CorpusTask:
+    """The student of the general distillation."""
+    config, train, env = run.config, run.config.tinybert.general, engine.environment
+    teacher, _ = trained_model(post_train.run_folder(config, data).path, "post-train")
+    student, _ = first_layers(config, data, config.student.init, run.stage)
+    freeze(student.news_encoder, train, engine)
+    loader = MatchingLoader(data.folder, train.batch_size, 0, config.seed, 0.0, env.rank, env.world_size)
+    news_encoder = student.news_encoder
+    module = GeneralModule(news_encoder.encoder, teacher.news_encoder.encoder, news_encoder.token_budget)
+    return CorpusTask(
+        student,
+        module,
+        loader,
+        train,
+        config.seed,
+        run.name,
+        lambda batch: _corpus_inputs(batch, loader, train, engine.device),
+    )
 
 
 def _corpus_inputs(batch: Batch, loader: MatchingLoader, train: GeneralConfig, device: torch.device) -> CorpusInputs:
@@ -285,38 +275,28 @@ def _corpus_inputs(batch: Batch, loader: MatchingLoader, train: GeneralConfig, d
     return CorpusInputs(texts, to_device(np.tile(batch["weights"], 2), device), float(batch["count"]))
 
 
-def make_intermediate(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make the student of the distillation between layers."""
-    config, train = place.config, place.config.tinybert.intermediate
-
-    def task() -> Any:
-        data = DataSet.open(config)
-        student, teacher = _student(config, general_folder(config, data)), _teacher(config, data)
-        freeze(student.news_encoder, train, engine)
-        titles = _titles(config, data, student, train, engine)
-        encoders = student.news_encoder.encoder, teacher.news_encoder.encoder
-        module = IntermediateModule(*encoders, student.news_encoder.token_budget, titles)
-        loader, held_out = click_loader(config, data, train, config.seed, engine)
-        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
-
-    train_model(engine, place, task, redo)
+def build_intermediate(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
+    """The student of the distillation between layers."""
+    config, train = run.config, run.config.tinybert.intermediate
+    student, teacher = _student(config, general_folder(config, data)), _teacher(config, data)
+    freeze(student.news_encoder, train, engine)
+    titles = _titles(config, data, student, train, engine)
+    encoders = student.news_encoder.encoder, teacher.news_encoder.encoder
+    module = IntermediateModule(*encoders, student.news_encoder.token_budget, titles)
+    loader, held_out = click_loader(config, data, train, config.seed, engine)
+    return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)
 
 
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make TinyBERT-n from the student of the distillation between layers."""
-    config, train = place.config, place.config.tinybert.prediction
-
-    def task() -> Any:
-        data = DataSet.open(config)
-        student, teacher = _student(config, intermediate_folder(config, data)), _teacher(config, data)
-        freeze(student.news_encoder, train, engine)
-        titles = _titles(config, data, student, train, engine)
-        module = PredictionModule(student, teacher, titles, train.temperature)
-        loader, held_out = click_loader(config, data, train, config.seed, engine)
-        fit_scale(config, data, train, student, loader, engine)
-        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
-
-    train_model(engine, place, task, redo)
+def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
+    """TinyBERT-n, from the student of the distillation between layers."""
+    config, train = run.config, run.config.tinybert.prediction
+    student, teacher = _student(config, intermediate_folder(config, data)), _teacher(config, data)
+    freeze(student.news_encoder, train, engine)
+    titles = _titles(config, data, student, train, engine)
+    module = PredictionModule(student, teacher, titles, train.temperature)
+    loader, held_out = click_loader(config, data, train, config.seed, engine)
+    fit_scale(config, data, train, student, loader, engine)
+    return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)
 
 
 def _student(config: Config, source: RunFolder) -> Recommender:
@@ -332,3 +312,12 @@ def _titles(
 ) -> ClickTitles:
     tokens, longest = data.news_tokens(config.data), config.data.news_tokens
     return ClickTitles(tokens, longest, student.news_encoder, train, engine, folder(config, "frozen"))
+
+
+STAGES = (
+    Training("tinybert-general", build_general),
+    Training("tinybert-intermediate", build_intermediate),
+    Training("tinybert", build),
+    Training("tinybert-joint", tinybert_joint.build),
+)
+ROWS: dict[str, RowRun] = {"tinybert": lambda config, data, layers: run_folder(config, data)}

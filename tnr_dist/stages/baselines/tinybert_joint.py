@@ -11,8 +11,6 @@ a sample's news, as in TinyBERT's other form, so that they do not depend on how 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -46,7 +44,6 @@ from tnr_dist.stages.common import (
     folder,
     freeze,
     recipe,
-    train_model,
     trained_model,
 )
 from tnr_dist.stages.stage1 import first_layers
@@ -138,20 +135,15 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder(f"tinybert-joint-{config.student.layers}", "tinybert-joint", config, settings, inputs, {})
 
 
-def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-    """Make one result of this stage."""
-    config, train = place.config, place.config.tinybert.joint
-
-    def task() -> Any:
-        data = DataSet.open(config)
-        teacher, _ = trained_model(finetune.teacher_folder(config, data, 0).path, "finetune")
-        student, _ = first_layers(config, data, config.student.init, place.stage)
-        freeze(student.news_encoder, train, engine)
-        tokens, longest = data.news_tokens(config.data), config.data.news_tokens
-        titles = ClickTitles(tokens, longest, student.news_encoder, train, engine, folder(config, "frozen"))
-        loader, held_out = click_loader(config, data, train, config.seed, engine)
-        fit_scale(config, data, train, student, loader, engine)
-        module = JointModule(student, teacher, titles, train)
-        return TeacherClickTask(student, module, titles, loader, train, config.seed, place.name, held_out)
-
-    train_model(engine, place, task, redo)
+def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
+    """The PLM's first layers beside teacher 0."""
+    config, train = run.config, run.config.tinybert.joint
+    teacher, _ = trained_model(finetune.teacher_folder(config, data, 0).path, "finetune")
+    student, _ = first_layers(config, data, config.student.init, run.stage)
+    freeze(student.news_encoder, train, engine)
+    tokens, longest = data.news_tokens(config.data), config.data.news_tokens
+    titles = ClickTitles(tokens, longest, student.news_encoder, train, engine, folder(config, "frozen"))
+    loader, held_out = click_loader(config, data, train, config.seed, engine)
+    fit_scale(config, data, train, student, loader, engine)
+    module = JointModule(student, teacher, titles, train)
+    return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)

@@ -1,0 +1,53 @@
+"""What a stage declares: its name, the runs that it makes, and what is trained for one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from tnr_dist.config import Config
+from tnr_dist.engines.base import Engine
+from tnr_dist.stages.common import DataSet, TrainsRecommender, train_model
+from tnr_dist.train.runfolder import RunFolder
+
+# The run of a row of the results table: of a configuration, its data set and the row's number of layers (0: all).
+RowRun = Callable[[Config, DataSet, int], RunFolder]
+
+
+class Stage(Protocol):
+    """A kind of run. `registry.py` lists them."""
+
+    @property
+    def name(self) -> str:
+        """As the marks of its run folders have it."""
+
+    def make(self, run: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+        """Make one run whose inputs are there; a complete one is left as it is.
+
+        With `redo` a run of other settings in its folder's place is replaced; without, that is an InputError.
+        """
+
+
+@dataclass(frozen=True)
+class Training:
+    """A stage that trains a recommender.
+
+    Attributes:
+        name: as the marks of its run folders have it.
+        build: what is trained for one of its runs; raises InputError for bad data, models and settings.
+        keep: of a configuration, how many models before the end are kept, and how many steps apart (0: all steps cut
+            into as many parts).
+    """
+
+    name: str
+    build: Callable[[RunFolder, DataSet, Engine], TrainsRecommender]
+    keep: Callable[[Config], tuple[int, int]] = lambda config: (1, 0)
+
+    def make(self, run: RunFolder, engine: Engine, *, redo: bool = False) -> None:
+        """See `Stage`."""
+
+        def task() -> TrainsRecommender:
+            return self.build(run, DataSet.open(run.config), engine)
+
+        train_model(engine, run, task, redo, *self.keep(run.config))
