@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster.harness import ROOT, clean_environment
 
-SETTINGS = "synth: {news: 100, users: 60, impressions: 200, dev_impressions: 50, test_impressions: 0}\n"
+SETTINGS = "synth: {news: 200, users: 60, impressions: 200, dev_impressions: 50, test_impressions: 50}\n"
 
 
 def executable(path: Path, text: str) -> None:
@@ -219,7 +219,7 @@ def test_a_job_whose_python_comes_from_a_module(cluster, export):
     site = Site(cluster.work / f"site{export}")
     own = site.root / "slurm" / "env.local.sh"
     # What a site's profile sets in every shell.
-    own.write_text(f"MODULESHOME={site.folder}/modules\nTNR_LOGS={site.folder}/logs\n")
+    own.write_text(f"MODULESHOME={site.folder}/modules\nTNR_LOGS={site.folder}/logs\nTNR_TIME=5\n")
     settings = {"TNR_MODULES": "Python/3.11", **({"SBATCH_EXPORT": export} if export else {})}
     done = submit(cluster, site, "slurm/prepare.sh", site.config, **settings)
     assert done.returncode == 0 and re.fullmatch(r"\d+\n", done.stdout), done.stderr
@@ -227,10 +227,17 @@ def test_a_job_whose_python_comes_from_a_module(cluster, export):
     log = "\n".join(path.read_text() for path in sorted((site.folder / "logs").rglob("*")) if path.is_file())
     assert records[0]["JobState"] == "COMPLETED", log
     assert (site.folder / "data" / "manifest.json").is_file()
-    done = submit(cluster, site, "slurm/doctor.sh", site.config, TNR_NODES=2, TNR_TIME=5, **settings)
+    done = submit(cluster, site, "slurm/doctor.sh", site.config, TNR_NODES=2, **settings)
     assert cluster.wait(int(done.stdout))[0]["JobState"] == "COMPLETED", log
     # The plain form, with an environment that has nothing of this.
-    plain = ("sbatch", "--parsable", "--export=NONE", f"--output={site.folder}/logs/plain.out", "slurm/doctor.sh")
+    plain = (
+        "sbatch",
+        "--parsable",
+        "--time=5",
+        "--export=NONE",
+        f"--output={site.folder}/logs/plain.out",
+        "slurm/doctor.sh",
+    )
     own.write_text(own.read_text() + "TNR_MODULES=Python/3.11\nTNR_PARTITION=gpu\n")
     done = submit(cluster, site, *plain, site.config)
     record = cluster.wait(int(done.stdout))[0]

@@ -169,7 +169,7 @@ def test_a_second_chain_submits_nothing_that_is_complete(cluster, config, chain,
 def test_what_is_missing_of_an_array_is_made_and_named_as_printed(cluster, config, inputs):
     output = inputs("teachers")
     shutil.rmtree(output / "teacher-1")
-    done = cluster.run("slurm/finetune.sh", config, f"output={output}", nodes=1, time=7, gpus_per_node=2)
+    done = cluster.run("slurm/finetune.sh", config, f"output={output}", "device=cpu", nodes=1, time=7, gpus_per_node=2)
     job = int(done.stdout)
     records = cluster.wait(job)
     assert [one["JobState"] for one in records] == ["COMPLETED"], cluster.logs(int(records[0]["JobId"]))
