@@ -2,62 +2,57 @@
 # the script submits itself with the options of env.sh.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-. "$root/slurm/env.sh"
-[ ! -x "$root/.venv/bin/python" ] || export PATH="$root/.venv/bin:$PATH"
-if [ -n "$TNR_CONTAINER" ] && [ ${#container[@]} = 0 ]; then
-  container=(apptainer exec --nv "$TNR_CONTAINER")
-fi
+# In a job the script is a copy of Slurm's, called slurm_script.
+me=${0##*/}
+[ "$me" != slurm_script ] || me=${SLURM_JOB_NAME:-$me}
 
 die() {
-  echo "${0##*/}: $*" >&2
+  echo "$me: $*" >&2
   exit 2
 }
 
 # The comment at the head of a script is its help text.
 help_of() { sed -n '2,/^#SBATCH\|^[^#]/{/^#SBATCH/d;s/^# \{0,1\}//p;}' "$1"; }
 
-# steps COMMAND…: small questions about a configuration that bash cannot answer.
-steps() { "${container[@]}" python "$root/slurm/steps.py" "$@"; }
+case ${1:-} in
+  -h | --help)
+    help_of "$0"
+    exit 0
+    ;;
+esac
+script_arguments=("$@")
+. "$root/slurm/environment.sh"
+. "$root/slurm/submit.sh"
+. "$root/slurm/requeue.sh"
+apply_environment
 
-# sbatch_command one|all: sets `sbatch_command` from env.sh; `one` is for work that a single process does.
-sbatch_command() {
-  sbatch_command=(sbatch --parsable "--signal=B:USR1@$TNR_GRACE" "--output=$TNR_LOGS/%x-%j.out")
-  local pair
-  for pair in "account=$TNR_ACCOUNT" "partition=$TNR_PARTITION" "qos=$TNR_QOS" "constraint=$TNR_CONSTRAINT" \
-    "mem=$TNR_MEM" "time=$TNR_TIME" "cpus-per-task=$TNR_CPUS_PER_RANK"; do
-    [ -z "${pair#*=}" ] || sbatch_command+=("--$pair")
-  done
-  if [ "$1" = all ]; then
-    sbatch_command+=("--nodes=$TNR_NODES" "--ntasks-per-node=${TNR_RANKS_PER_NODE:-${TNR_GPUS_PER_NODE:-1}}")
-    [ -z "$TNR_GPUS_PER_NODE" ] || sbatch_command+=("--gpus-per-node=$TNR_GPUS_PER_NODE")
-  fi
-  sbatch_command+=("${sbatch_options[@]}")
-}
-
-# begin one|all "$@": what every script does first: help, arguments, and submitting itself where it is not in a job.
+# begin one|all SCRIPT CONFIG [key=value…]: what every script does first: look at the arguments, and submit itself where it is not
+# in a job. In an array `array_index` and `array_count` say which part of the work is this task's.
 begin() {
   local width=$1
-  shift
+  script=$2
+  shift 2
   case ${1:-} in
-    -h | --help)
-      help_of "$0"
-      exit 0
-      ;;
-    '' | -*) die "usage: ${0##*/} CONFIG [key=value…]" ;;
+    '' | -*) die "usage: slurm/$script.sh CONFIG [key=value…]" ;;
   esac
   [ -f "$1" ] || die "$1: no such configuration file"
-  if [ -z "${SLURM_JOB_ID:-}" ]; then
-    command -v sbatch >/dev/null || die "this machine has no sbatch; run tnr itself, or launch/local.sh"
-    mkdir -p "$TNR_LOGS"
-    sbatch_command "$width"
-    TNR_ROOT=$root exec "${sbatch_command[@]}" "$0" "$@"
+  [ -n "${SLURM_JOB_ID:-}" ] || submit_script "$width" "$script" "$@"
+  array_index=0 array_count=1
+  if [ -n "${TNR_ARRAY_COUNT:-}" ] && [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then # of an array that lacks some of its parts
+    array_index=$SLURM_ARRAY_TASK_ID array_count=$TNR_ARRAY_COUNT
+  elif [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    array_index=$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN)) array_count=$SLURM_ARRAY_TASK_COUNT
   fi
+  say_ignored
+  need_environment
 }
 
 . "$root/slurm/job.sh"
 
-# stage NAME CONFIG [key=value…]: all that most scripts do.
+# stage COMMAND SCRIPT CONFIG [key=value…]: all that most scripts do.
 stage() {
-  begin all "${@:2}"
-  on_ranks tnr "$@"
+  local name=$1
+  shift
+  begin all "$@"
+  on_ranks tnr "$name" "${@:2}"
 }

@@ -6,15 +6,14 @@
 #SBATCH --nodes=1 --ntasks-per-node=1
 #SBATCH --time=24:00:00
 #SBATCH --requeue --open-mode=append
-#SBATCH --signal=B:USR1@120
-#SBATCH --output=%x-%j.out
+#SBATCH --signal=B:USR2@120
+#SBATCH --output=%x-%A_%a.out
 #SBATCH --array=0-3
 here=$(dirname "$0") # in a job this is Slurm's copy of the script; TNR_ROOT is for jobs submitted from elsewhere
 [ -f "$here/common.sh" ] || here=${TNR_ROOT:-$SLURM_SUBMIT_DIR}/slurm
 . "$here/common.sh" || exit 2
-begin all "$@"
-index=$((${SLURM_ARRAY_TASK_ID:-0} - ${SLURM_ARRAY_TASK_MIN:-0}))
-teachers=$(steps teachers "$index" "${SLURM_ARRAY_TASK_COUNT:-1}" "$@")
+begin all finetune "$@"
+teachers=$(steps teachers "$array_index" "$array_count" "$@")
 for teacher in $teachers; do
   on_ranks tnr finetune "$@" "finetune.teacher=$teacher"
 done

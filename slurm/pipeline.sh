@@ -1,75 +1,47 @@
 #!/usr/bin/env bash
-# slurm/pipeline.sh CONFIG [key=value…] [--dry-run] [--preflight]: submit all stages of `tnr run CONFIG` as a chain of jobs and
+# slurm/pipeline.sh CONFIG [key=value…] [--dry-run] [--preflight]: submit what is left of `tnr run CONFIG` as a chain of jobs and
 # print their ids. Run it, do not sbatch it. Options of the jobs come from env.sh or the environment.
 #
 #   prepare -> post-train -> finetune (array) -> cache (array) -> cache-complete -> stage2 -> evaluate -> report
 #                        \-> stage1 ---------------------------------------------/
 #
 # with a stage1, stage2 and evaluate for each student size of `rows`, once for each of `seeds`. A failed job cancels what
-# depends on it; started again, the chain skips what is complete. --dry-run prints the sbatch commands instead;
-# --preflight checks the nodes first (`tnr doctor`).
+# depends on it. Started again, it submits only what is neither complete nor in the queue. --dry-run prints the sbatch commands
+# instead; --preflight checks the nodes first (`tnr doctor`).
 . "$(dirname "$0")/common.sh" || exit 2
-dry_run='' preflight='' arguments=()
-for argument in "$@"; do
-  case $argument in
-    --dry-run) dry_run=1 ;;
-    --preflight) preflight=1 ;;
-    -h | --help)
-      help_of "$0"
-      exit 0
-      ;;
-    -*) die "unknown option $argument (see --help)" ;;
-    *) arguments+=("$argument") ;;
-  esac
-done
-[ ${#arguments[@]} -gt 0 ] || die "usage: ${0##*/} CONFIG [key=value…] [--dry-run] [--preflight]"
+options_and_arguments "slurm/pipeline.sh CONFIG [key=value…] [--dry-run] [--preflight]" "$@"
+find_largest_array
+tasks=$TNR_CACHE_TASKS
+if [[ $tasks =~ ^[0-9]+$ ]] && [ "$tasks" -gt "$largest_array" ]; then
+  echo "TNR_CACHE_TASKS=$tasks: this cluster allows an array $largest_array tasks, so it has these" >&2
+  tasks=$largest_array
+fi
 # Fields end with a NUL, which no argument can hold: whatever stands in a setting is data here.
-mapfile -d '' -t plan < <(steps plan "$TNR_CACHE_TASKS" "${arguments[@]}")
+mapfile -d '' -t plan < <(steps plan "$tasks" "${arguments[@]}")
 wait "$!" || exit
-[ -n "$dry_run" ] || command -v sbatch >/dev/null || die "this machine has no sbatch (--dry-run works without); tnr run does all stages on one machine"
+if [ ${#plan[@]} = 0 ]; then
+  echo "complete: every job of ${arguments[0]}; nothing submitted (the table: tnr run ${arguments[*]})" >&2
+  exit 0
+fi
 [ -n "$dry_run" ] || mkdir -p "$TNR_LOGS"
-export TNR_ROOT=$root
 
-# submit NAME SCRIPT AFTER ARRAY OVERRIDE…: AFTER is a list of names, separated by commas.
-declare -A ids=()
-submit() {
-  local name=$1 script=$2 after=$3 array=$4 ids_after='' one width=all
-  shift 4
-  [ "$script" != prepare ] || width=one
-  sbatch_command "$width"
-  sbatch_command+=("--job-name=tnr-$name")
-  if [ "$after" != - ]; then
-    for one in ${after//,/ }; do
-      ids_after+=:${ids[$one]}
-    done
-    # Without the second option a job whose turn can no longer come would stay in the queue for ever.
-    sbatch_command+=("--dependency=afterok$ids_after" --kill-on-invalid-dep=yes)
-  fi
-  # finetune.sh's own header has an array.
-  if [ "$array" != 0 ]; then
-    sbatch_command+=("--array=0-$((array - 1))")
-  fi
-  sbatch_command+=("$root/slurm/$script.sh" "${arguments[@]}" "$@")
-  if [ -n "$dry_run" ]; then
-    ids[$name]="ID_of_$name"
-    printf '%q ' "${sbatch_command[@]}"
-    echo
-    return
-  fi
-  one=$("${sbatch_command[@]}") || die "sbatch refused $name; what has been submitted before it: scancel ${ids[*]}"
-  ids[$name]=${one%%;*}
-  printf '%-24s %-10s %s\n' "$name" "${ids[$name]}" "$([ "$after" = - ] || echo "after $after")"
-}
-
-ready=prepare at=0
+ready='' at=0
+if [ -n "$preflight" ] && [ "${plan[0]}" != prepare ]; then
+  ready=doctor
+  submit_job doctor doctor all - - 0 '' '' "${arguments[@]}"
+fi
 while [ "$at" -lt ${#plan[@]} ]; do
-  # A job: name, script, the jobs that it waits for, size of its array, number of overrides; then these.
-  name=${plan[at]} script=${plan[at + 1]} after=${plan[at + 2]} array=${plan[at + 3]} extra=("${plan[@]:at+5:plan[at+4]}")
-  at=$((at + 5 + plan[at + 4]))
-  [ "$after" != prepare ] || after=$ready
-  submit "$name" "$script" "$after" "$array" "${extra[@]}"
-  if [ "$name" = prepare ] && [ -n "$preflight" ]; then
-    submit doctor doctor prepare 0
-    ready=doctor
+  # A job: eight fields, the number of its overrides, then these.
+  fields=("${plan[@]:at:8}") extra=("${plan[@]:at+9:plan[at+8]}")
+  at=$((at + 9 + plan[at + 8]))
+  case ${fields[3]} in - | prepare) [ -z "$ready" ] || fields[3]=$ready ;; esac
+  submit_job "${fields[@]}" "${arguments[@]}" "${extra[@]}"
+  if [ "${fields[0]}" = prepare ]; then
+    ready=prepare
+    if [ -n "$preflight" ]; then
+      ready=doctor
+      submit_job doctor doctor all prepare - 0 '' '' "${arguments[@]}"
+    fi
   fi
 done
+[ -n "$dry_run" ] || [ ${#submitted[@]} -gt 0 ] || echo "all of it is in the queue already; nothing submitted" >&2

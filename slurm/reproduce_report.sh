@@ -8,14 +8,8 @@
 here=$(dirname "$0") # in a job this is Slurm's copy of the script; TNR_ROOT is for jobs submitted from elsewhere
 [ -f "$here/common.sh" ] || here=${TNR_ROOT:-$SLURM_SUBMIT_DIR}/slurm
 . "$here/common.sh" || exit 2
-case ${1:-} in
-  -h | --help)
-    help_of "$0"
-    exit 0
-    ;;
-esac
 study=${1:-}
 shift || die "usage: ${0##*/} STUDY CONFIG [key=value…]"
 [ -n "${SLURM_JOB_ID:-}" ] || die "slurm/reproduce.sh submits this script"
-begin one "$@"
+begin one reproduce_report "$@"
 on_ranks tnr reproduce "$study" "$@" --report

@@ -5,9 +5,9 @@
 #SBATCH --nodes=1 --ntasks-per-node=1
 #SBATCH --time=24:00:00
 #SBATCH --requeue --open-mode=append
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=B:USR2@120
 #SBATCH --output=%x-%j.out
 here=$(dirname "$0") # in a job this is Slurm's copy of the script; TNR_ROOT is for jobs submitted from elsewhere
 [ -f "$here/common.sh" ] || here=${TNR_ROOT:-$SLURM_SUBMIT_DIR}/slurm
 . "$here/common.sh" || exit 2
-stage stage1 "$@"
+stage stage1 stage1 "$@"

@@ -1,77 +1,23 @@
-"""What the Slurm scripts ask about a configuration: `python slurm/steps.py plan|levels|prepare|teachers|shards … CONFIG [key=value…]`."""
+"""What the Slurm scripts ask about a configuration: `python slurm/steps.py COMMAND … CONFIG [key=value…]`; see `main`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+
+try:
+    from tnr_dist.errors import InputError
+    from tnr_dist.stages import chain
+except ImportError as error:
+    print(f"tnr: {sys.executable} cannot load tnr_dist ({error})", file=sys.stderr)
+    raise SystemExit(2) from None
+
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tnr_dist.config import Config
 from tnr_dist.config_file import load_config
 from tnr_dist.data.shards import read_index
-from tnr_dist.errors import InputError
+from tnr_dist.errors import mendable, one_line
 from tnr_dist.stages import pipeline
-from tnr_dist.stages.targets import rows_of
-
-# A job: its name, its script, the jobs it waits for, the size of its array (0: none), further overrides.
-Job = tuple[str, str, list[str], int, list[str]]
-
-
-def plan(config: Config, cache_tasks: int) -> Iterator[Job]:
-    """The jobs of `tnr run CONFIG`: the same stages in the same folders, so that the last job finds them complete.
-
-    Baselines and rows with settings of their own have no jobs: the last one makes them. `slurm/reproduce.sh` is for many.
-    """
-    rows = [row for row in rows_of(config) if not row.set]
-    yield "prepare", "prepare", [], 0, []
-    last = []
-    for seed in range(config.seed, config.seed + config.seeds):
-        mark = f"-s{seed}" if config.seeds > 1 else ""
-        common = [f"output={Path(config.output) / f'seed-{seed}'}", f"seed={seed}"]
-        students = sorted({r.layers or config.student.layers for r in rows if r.method == "tiny-newsrec"}, reverse=True)
-        plain = sorted({r.layers for r in rows if r.method == "finetune"}, reverse=True)
-        if students or any(row.method == "teacher" for row in rows):
-            yield f"post-train{mark}", "post_train", ["prepare"], 0, common
-            teachers = config.finetune.teachers if students else 1
-            several = [*common, f"finetune.teachers={teachers}"]
-            yield f"finetune{mark}", "finetune", [f"post-train{mark}"], teachers, several
-            last.append(f"finetune{mark}")
-        if students:
-            after = f"finetune{mark}"
-            if cache_tasks > 1:
-                yield f"cache{mark}", "cache", [after], cache_tasks, common
-                after = f"cache{mark}"
-            yield f"cache-complete{mark}", "cache", [after], 0, common
-        for layers in students:
-            size = [*common, f"student.layers={layers}"]
-            name = f"{layers}{mark}"
-            before = [f"cache-complete{mark}"]
-            if config.stage2.init == "stage1":
-                yield f"stage1-{name}", "stage1", [f"post-train{mark}"], 0, size
-                before.insert(0, f"stage1-{name}")
-            yield f"stage2-{name}", "stage2", before, 0, size
-            yield f"evaluate-{name}", "evaluate", [f"stage2-{name}"], 0, size
-            last.append(f"evaluate-{name}")
-        for layers in plain:
-            yield (
-                f"finetune-plain-{layers}{mark}",
-                "finetune_plain",
-                ["prepare"],
-                0,
-                [*common, f"finetune.layers={layers}"],
-            )
-            last.append(f"finetune-plain-{layers}{mark}")
-    yield "report", "report", last or ["prepare"], 0, []  # without a job of its own for any row it makes them all
-
-
-def level_sizes(study: str, config: Config) -> list[int]:
-    """Runs of each level of `tnr reproduce`; they do not depend on the data, which may not be prepared yet."""
-    from tnr_dist.reproduce.plan import levels, plan
-    from tnr_dist.reproduce.studies import study_of
-    from tnr_dist.stages.common import DataSet
-
-    nothing = DataSet(Path(config.data.dir), {}, "not prepared yet")
-    return [len(step) for step in levels(plan(config, nothing, study_of(study, config)))]
 
 
 def share(items: int, index: int, count: int) -> tuple[int, int]:
@@ -79,23 +25,42 @@ def share(items: int, index: int, count: int) -> tuple[int, int]:
     return items * index // count, items * (index + 1) // count
 
 
+def put(*fields: object) -> None:
+    """Write fields, each ended by a NUL, which no argument of a program can hold."""
+    print(*fields, sep="\0", end="\0")
+
+
+def put_jobs(jobs: Iterable[chain.Job]) -> None:
+    """Of every job eight fields, the number of its own arguments, and these."""
+    for job in jobs:
+        after = ",".join(job.after) or "-"
+        put(job.name, job.script, job.width, after, job.indices or "-", job.count, job.place, job.settings)
+        put(len(job.overrides), *job.overrides)
+
+
 def main(arguments: Sequence[str]) -> None:
     """See the module."""
     command, *rest = arguments
-    if command == "plan":  # plan CACHE_TASKS CONFIG…: of every job five fields and the overrides, each ended by a NUL
+    if (
+        command == "ready"
+    ):  # ready SCRIPT later|'' CONFIG…: complete; or make, place, settings, indices and size of the array
+        script, later, path, *overrides = rest
+        put(*chain.ready_job(script, load_config(path, overrides), later=bool(later)))
+    elif command == "plan":  # plan CACHE_TASKS CONFIG…: the jobs of `tnr run` that are left
         tasks, path, *overrides = rest
-        for name, script, after, array, extra in plan(load_config(path, overrides), int(tasks)):
-            fields = [name, script, ",".join(after) or "-", str(array), str(len(extra)), *extra]
-            print(*fields, sep="\0", end="\0")
-    elif command == "levels":  # levels STUDY CONFIG…: the number of runs of each level of a study's graph
-        study, path, *overrides = rest
-        print(*level_sizes(study, load_config(path, overrides)))
+        put_jobs(chain.left(load_config(path, overrides), int(tasks)))
+    elif command == "levels":  # levels STUDY LARGEST_ARRAY CONFIG…: the jobs of `tnr reproduce` that are left
+        study, largest, path, *overrides = rest
+        put_jobs(chain.study_left(study, load_config(path, overrides), int(largest)))
     elif command == "prepare":  # prepare CONFIG…
         pipeline.ensure_data(load_config(rest[0], rest[1:]))
     elif command == "teachers":  # teachers INDEX COUNT CONFIG…: the teachers of one task of an array
         index, count, path, *overrides = rest
         config = load_config(path, overrides)
-        print(*range(int(index), config.finetune.teachers, int(count)))
+        if config.finetune.teacher >= 0:
+            print(*[config.finetune.teacher][int(index) :: int(count)])
+        else:
+            print(*range(int(index), config.finetune.teachers, int(count)))
     elif command == "shards":  # shards INDEX COUNT CONFIG…: A:B of one task, or nothing where there are too few shards
         index, count, path, *overrides = rest
         config = load_config(path, overrides)
@@ -110,5 +75,10 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except InputError as error:
-        print(f"tnr: {error}", file=sys.stderr)
+        print(one_line(f"tnr: {error}"), file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if not (said := mendable(error)):
+            raise
+        print(one_line(f"tnr: {said}"), file=sys.stderr)
         raise SystemExit(2) from None

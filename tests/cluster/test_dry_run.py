@@ -35,6 +35,7 @@ def test_the_demo_as_a_chain():
     found = jobs(pipeline("configs/demo.yaml", nodes=2, gpus_per_node=4, account="news", time="3:00:00", cache_tasks=8))
     assert list(found)[:4] == ["prepare", "post-train", "finetune", "cache"]
     after = {name: options.get("dependency", "") for name, (options, _) in found.items()}
+    assert after["cache-complete"] == "afterok:ID_of_finetune,afterany:ID_of_cache"
     assert after["stage2-2"] == "afterok:ID_of_stage1-2:ID_of_cache-complete"
     assert after["stage1-1"] == after["finetune"] == "afterok:ID_of_post-train"
     assert found["finetune"][0]["array"] == "0-1" and found["cache"][0]["array"] == "0-7"
@@ -129,5 +130,9 @@ def test_a_study_is_an_array_for_each_level():
     # Three seeds: post-training; two teachers and stage 1; a cache of one and of two teachers; a student of each.
     arrays = [word for job in jobs for word in job if word.startswith("--array=")]
     assert arrays == ["--array=0-2", "--array=0-8", "--array=0-5", "--array=0-5"]
-    for before, job in zip(names, jobs[1:], strict=False):
-        assert f"--dependency=afterok:ID_of_{before.removeprefix('tnr-')}" in job
+    depends = [word.partition("=")[2] for job in jobs for word in job if word.startswith("--dependency=")]
+    # A failed run ends those that need it, not its whole level.
+    assert depends[:3] == [
+        f"afterok:ID_of_fig3-prepare{more}" for more in ("", *(f",afterany:ID_of_fig3-{n}" for n in (0, 1)))
+    ]
+    assert depends[-1] == "afterok:ID_of_fig3-prepare,afterany:ID_of_fig3-3"

@@ -11,6 +11,7 @@ from typing import Any
 
 from tnr_dist.config import Config
 from tnr_dist.data.prepare import check_request
+from tnr_dist.data.raw_files import find_splits
 from tnr_dist.errors import InputError
 from tnr_dist.files import read_json
 from tnr_dist.stages.common import DataSet
@@ -41,19 +42,20 @@ class Step:
 
 def steps(config: Config, *, replace: bool) -> list[Step]:
     """Every run of every seed, inputs first. Nothing is written. Raises InputError for a damaged run folder."""
-    data, earlier = _data(config), _earlier(Path(config.output))
+    data, earlier = data_of(config), _earlier(Path(config.output))
     runs = [run for one in each_seed(config) for run in placed_rows(one, data, instead=replace)[0]]
-    return [_step(run, _seconds_of_one_like(run, earlier), replace) for run in runs]
+    return [step_of(run, _seconds_of_one_like(run, earlier), replace) for run in runs]
 
 
-def _data(config: Config) -> DataSet:
+def data_of(config: Config) -> DataSet:
     """The data set; before it is prepared one whose id no run knows."""
     if (Path(config.data.dir) / "manifest.json").is_file():
         return DataSet.open(config)
     return DataSet(Path(config.data.dir), {}, "not prepared yet")
 
 
-def _step(run: RunFolder, seconds: float | None, replace: bool) -> Step:
+def step_of(run: RunFolder, seconds: float | None, replace: bool) -> Step:
+    """What `tnr run` would do about a run that has its folder (`in_order`)."""
     mine = run.found() == run.path
     if mine and (run.path / "complete.json").is_file():
         try:
@@ -101,7 +103,7 @@ def _seconds_of_one_like(run: RunFolder, earlier: Sequence[tuple[str, str, float
 
 def describe(config: Config, *, replace: bool) -> str:
     """The outlook in lines."""
-    lines = [f"data: {config.data.dir}: {_data_state(config)}"]
+    lines = [f"data: {config.data.dir}: {data_state(config)}"]
     found = steps(config, replace=replace)
     width = max(len(step.run.path.name) for step in found)
     for seed in dict.fromkeys(step.run.config.seed for step in found):
@@ -131,9 +133,16 @@ def _sum(found: list[Step]) -> str:
     return f"{len(found)} runs: {', '.join(parts)}"
 
 
-def _data_state(config: Config) -> str:
+def data_state(config: Config) -> str:
+    """What would become of the data set: prepared, would be prepared, or would be generated and prepared.
+
+    Raises InputError when the folder holds another data set, or there is nothing to prepare it from.
+    """
     if not (Path(config.data.dir) / "manifest.json").is_file():
-        return "would be prepared" if config.data.input else "would be generated and prepared"
+        if not config.data.input:
+            return "would be generated and prepared"
+        find_splits(config.data.input)
+        return "would be prepared"
     if config.data.input or raw_folder(config).is_dir():
         check_request(prepare_options(config), Path(config.data.dir))
     return "prepared"

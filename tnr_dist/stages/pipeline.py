@@ -20,7 +20,7 @@ from tnr_dist.evaluation.baselines import POPULAR, oracle_scorer, popularity_sco
 from tnr_dist.evaluation.report import ORACLE
 from tnr_dist.evaluation.results import read_baselines, read_results
 from tnr_dist.evaluation.scoring import evaluate_split
-from tnr_dist.files import write_json, write_text
+from tnr_dist.files import read_json, write_json, write_text
 from tnr_dist.progress import say
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import labelled_index
@@ -30,6 +30,8 @@ from tnr_dist.stages.targets import each_seed, row_folder, rows_of
 from tnr_dist.train.owned import MARKS, is_run
 from tnr_dist.train.runfolder import RunFolder, at_names, in_order
 from tnr_dist.train.tracking import of_part_batches, read_metrics
+
+_SEEDS = "seeds.json"  # of which seeds a report is
 
 
 def prepare_options(config: Config) -> PrepareOptions:
@@ -170,6 +172,23 @@ def baselines(config: Config, data: DataSet, engine: Engine) -> None:
     engine.barrier()
 
 
+def report_folder(config: Config) -> Path:
+    """Where the table of these seeds goes: OUTPUT/report, unless that is of a seed which this table would not have."""
+    seeds, first = _seeds(config), Path(config.output) / "report"
+    if (first / _SEEDS).is_file() and not _seeds_in(first) <= set(seeds):
+        return first.with_name(f"report-seed-{seeds[0]}" if len(seeds) == 1 else f"report-seeds-{seeds[0]}-{seeds[-1]}")
+    return first
+
+
+def _seeds_in(report: Path) -> set[int]:
+    seeds = read_json(report / _SEEDS)
+    return set(seeds) if isinstance(seeds, list) and all(isinstance(one, int) for one in seeds) else set()
+
+
+def _seeds(config: Config) -> list[int]:
+    return list(range(config.seed, config.seed + config.seeds))
+
+
 def report(config: Config) -> None:
     """Print the results table; write it as Markdown and JSON, and draw curves and quality against speed as PNG."""
     from rich.console import Console
@@ -196,11 +215,12 @@ def report(config: Config) -> None:
                 name = place.path.name
                 whole = [record for record, part in zip(records, of_part_batches(records), strict=True) if not part]
                 curves[f"{name}/seed-{one.seed}" if config.seeds > 1 else name] = whole
-    out = base / "report"
+    out = report_folder(config)
     out.mkdir(parents=True, exist_ok=True)
     text, page = results_markdown(table), out / "table.md"
     if page.is_file() and page.read_text(encoding="utf-8", errors="replace") != text:
         say(f"{page}: replaced, it was of other runs or results")
+    write_json(out / _SEEDS, _seeds(config))
     write_json(out / "table.json", table)
     write_text(page, text)
     training_curves(curves, out / "training_curves.png")

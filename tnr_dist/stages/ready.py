@@ -1,0 +1,134 @@
+"""What a job of one stage would find: whether its work is done already, and whether its inputs are there.
+
+Asked before a job goes into a queue (`slurm/steps.py`); nothing is made, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from tnr_dist.config import Config, to_dict
+from tnr_dist.data.shards import read_index
+from tnr_dist.errors import InputError
+from tnr_dist.evaluation.results import read_results
+from tnr_dist.stages import finetune, outlook
+from tnr_dist.stages.chosen import chosen_run
+from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.evaluate import labelled_index, result_key
+from tnr_dist.stages.pipeline import is_complete, report_folder
+from tnr_dist.stages.registry import runs_of_command
+from tnr_dist.train.finished import check_run
+from tnr_dist.train.runfolder import RunFolder, completed_id
+
+#: What has a job of its own, by the names of the scripts in slurm/.
+SCRIPTS = (
+    "prepare",
+    "doctor",
+    "post_train",
+    "stage1",
+    "finetune",
+    "finetune_plain",
+    "cache",
+    "stage2",
+    "evaluate",
+    "report",
+)
+
+
+def runs_of(script: str, config: Config, data: DataSet) -> list[RunFolder]:
+    """The runs that a training script makes."""
+    if script == "finetune_plain":
+        return [finetune.plain_folder(config, data, config.finetune.layers)]
+    return runs_of_command(script.replace("_", "-"), config, data)
+
+
+def place_of(script: str, config: Config) -> str:
+    """What a job of this script writes to, the same for any settings; two jobs of one place would be in each other's way."""
+    base = config.data.dir if script == "prepare" else config.output
+    part = script
+    if script in ("stage1", "stage2", "evaluate"):
+        part = f"{script}-{config.student.layers}-{config.evaluate.run if script == 'evaluate' else ''}"
+    elif script == "finetune_plain":
+        part = f"{script}-{config.finetune.layers}"
+    elif script == "finetune":
+        part = f"{script}-{config.finetune.init}-{config.finetune.teacher}"
+    return f"{Path(base).absolute()}/{part}"
+
+
+def marks_of(place: str, config: Config) -> tuple[str, str]:
+    """A place and a configuration as 12 hexadecimal digits each, which a job's comment can hold."""
+    settings = json.dumps(to_dict(config), sort_keys=True)
+    return _short(place), _short(settings)
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def check(script: str, config: Config, *, later: bool = False) -> list[tuple[str, bool]]:
+    """What a job of this script would make, each with whether it is complete; of `doctor` nothing.
+
+    Args:
+        later: the job waits for others, which may still make the data set and the inputs.
+
+    Raises:
+        InputError: an input is missing or damaged, or another result is in the way.
+    """
+    if script == "doctor":
+        return []
+    state = outlook.data_state(config)
+    if script == "prepare":
+        return [(config.data.dir, state == "prepared")]
+    if state != "prepared":
+        if script != "report" and not later:
+            DataSet.open(config)  # says what to do
+        return [(script, False)]
+    data = DataSet.open(config)
+    if script == "report":
+        return _whole(config)
+    if script == "evaluate":
+        return [_scored(config, data, later)]
+    if script == "cache":
+        for split in config.cache.splits:
+            read_index(data.folder, split)
+    return [(str(run.path), _is_done(run, later)) for run in runs_of(script, config, data)]
+
+
+def _is_done(run: RunFolder, later: bool) -> bool:
+    if run.is_complete():
+        return True
+    try:
+        for need in run.needs:
+            completed_id(need.path, need.stage)  # says which stage to run
+            check_run(need.path)
+    except InputError:
+        if later:
+            return False
+        raise
+    run.check(redo=False)
+    return False
+
+
+def _scored(config: Config, data: DataSet, later: bool) -> tuple[str, bool]:
+    split = config.evaluate.split
+    labelled_index(data, split)
+    try:
+        run = chosen_run(config, data)
+        key = result_key(config, data.id, completed_id(run, "training"))
+    except InputError:
+        if later:
+            return "evaluate", False
+        raise
+    results = run / "results.json"
+    return str(results), results.is_file() and read_results(results).get("made_from") == key
+
+
+def _whole(config: Config) -> list[tuple[str, bool]]:
+    """All of `tnr run`; its table is made again where it is missing."""
+    for step in outlook.steps(config, replace=False):
+        if step.what == outlook.REFUSE:
+            raise InputError(f"{step.run.path}: {step.why}")
+    table = report_folder(config) / "table.json"
+    return [(config.output, is_complete(config) and table.is_file())]
