@@ -92,7 +92,7 @@ def test_an_example_gives_the_options_that_it_says(example, centre):
 
 
 def test_every_variable_of_the_page_exists():
-    known = set(re.findall(r"^(?:: \"\$\{)?(TNR_\w+?):?=", (ROOT / "slurm" / "env.sh").read_text(), re.M)) | {"TNR_ENV"}
+    known = set(re.findall(r"^(TNR_\w+)=", (ROOT / "slurm" / "env.sh").read_text(), re.M)) | {"TNR_ENV"}
     named = set(re.findall(r"\bTNR_\w+", PAGE)) - {"TNR_"}
     kinds = "|".join(path.stem for path in (ROOT / "slurm").glob("*.sh"))
     unknown = {name for name in named if name not in known and re.sub(rf"_({kinds})$", "", name) not in known}
@@ -129,3 +129,6 @@ def test_the_setup_file_copies_the_data_to_the_nodes_disk_in_a_job(tmp_path):
         subprocess.run(["bash", "-euc", text], env=environment, check=True, timeout=60)
     assert (tmp_path / "mind-me").readlink() == disk / "mind"
     assert (tmp_path / "mind-me" / "train" / "shard").read_text() == "clicks"
+    (shared / "mind_large").rename(shared / "gone")
+    done = subprocess.run(["bash", "-euc", f"{text}\ntrue"], env=environment, capture_output=True, timeout=60)
+    assert done.returncode == 2  # a job goes no further without its data
