@@ -6,7 +6,7 @@ import sys
 
 try:
     from tnr_dist.errors import InputError
-    from tnr_dist.stages import chain
+    from tnr_dist.stages import jobs
 except ImportError as error:
     print(f"tnr: {sys.executable} cannot load tnr_dist ({error})", file=sys.stderr)
     raise SystemExit(2) from None
@@ -30,9 +30,9 @@ def put(*fields: object) -> None:
     print(*fields, sep="\0", end="\0")
 
 
-def put_jobs(jobs: Iterable[chain.Job]) -> None:
+def put_jobs(some: Iterable[jobs.Job]) -> None:
     """Of every job eight fields, the number of its own arguments, and these."""
-    for job in jobs:
+    for job in some:
         after = ",".join(job.after) or "-"
         put(job.name, job.script, job.width, after, job.indices or "-", job.count, job.place, job.settings)
         put(len(job.overrides), *job.overrides)
@@ -43,15 +43,15 @@ def main(arguments: Sequence[str]) -> None:
     command, *rest = arguments
     if (
         command == "ready"
-    ):  # ready SCRIPT later|'' CONFIG…: complete; or make, place, settings, indices and size of the array
+    ):  # ready SCRIPT later|'' CONFIG…: complete; or make, two marks, and indices and size of the array
         script, later, path, *overrides = rest
-        put(*chain.ready_job(script, load_config(path, overrides), later=bool(later)))
+        put(*jobs.ready_job(script, load_config(path, overrides), later=bool(later)))
     elif command == "plan":  # plan CACHE_TASKS CONFIG…: the jobs of `tnr run` that are left
         tasks, path, *overrides = rest
-        put_jobs(chain.left(load_config(path, overrides), int(tasks)))
+        put_jobs(jobs.left(load_config(path, overrides), int(tasks)))
     elif command == "levels":  # levels STUDY LARGEST_ARRAY CONFIG…: the jobs of `tnr reproduce` that are left
         study, largest, path, *overrides = rest
-        put_jobs(chain.study_left(study, load_config(path, overrides), int(largest)))
+        put_jobs(jobs.study_left(study, load_config(path, overrides), int(largest)))
     elif command == "prepare":  # prepare CONFIG…
         pipeline.ensure_data(load_config(rest[0], rest[1:]))
     elif command == "teachers":  # teachers INDEX COUNT CONFIG…: the teachers of one task of an array

@@ -10,38 +10,25 @@ import json
 from pathlib import Path
 
 from tnr_dist.config import Config, to_dict
+from tnr_dist.config_file import with_overrides
 from tnr_dist.data.shards import read_index
 from tnr_dist.errors import InputError
 from tnr_dist.evaluation.results import read_results
-from tnr_dist.stages import finetune, outlook
+from tnr_dist.stages import outlook, registry
 from tnr_dist.stages.chosen import chosen_run
 from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import labelled_index, result_key
 from tnr_dist.stages.pipeline import is_complete, report_folder
-from tnr_dist.stages.registry import runs_of_command
 from tnr_dist.train.finished import check_run
 from tnr_dist.train.runfolder import RunFolder, completed_id
-
-#: What has a job of its own, by the names of the scripts in slurm/.
-SCRIPTS = (
-    "prepare",
-    "doctor",
-    "post_train",
-    "stage1",
-    "finetune",
-    "finetune_plain",
-    "cache",
-    "stage2",
-    "evaluate",
-    "report",
-)
 
 
 def runs_of(script: str, config: Config, data: DataSet) -> list[RunFolder]:
     """The runs that a training script makes."""
     if script == "finetune_plain":
-        return [finetune.plain_folder(config, data, config.finetune.layers)]
-    return runs_of_command(script.replace("_", "-"), config, data)
+        config = with_overrides(config, ["finetune.init=plm"])
+        script = "finetune"
+    return registry.runs_of(script.replace("_", "-"), config, data)
 
 
 def place_of(script: str, config: Config) -> str:
@@ -78,16 +65,16 @@ def check(script: str, config: Config, *, later: bool = False) -> list[tuple[str
     """
     if script == "doctor":
         return []
-    state = outlook.data_state(config)
     if script == "prepare":
-        return [(config.data.dir, state == "prepared")]
-    if state != "prepared":
-        if script != "report" and not later:
-            DataSet.open(config)  # says what to do
-        return [(script, False)]
-    data = DataSet.open(config)
+        return [(config.data.dir, outlook.data_state(config) == "prepared")]
     if script == "report":
         return _whole(config)
+    try:
+        data = DataSet.open(config)
+    except InputError:
+        if later:
+            return [(script, False)]
+        raise
     if script == "evaluate":
         return [_scored(config, data, later)]
     if script == "cache":
@@ -127,6 +114,8 @@ def _scored(config: Config, data: DataSet, later: bool) -> tuple[str, bool]:
 
 def _whole(config: Config) -> list[tuple[str, bool]]:
     """All of `tnr run`; its table is made again where it is missing."""
+    if outlook.data_state(config) != "prepared":
+        return [(config.output, False)]
     for step in outlook.steps(config, replace=False):
         if step.what == outlook.REFUSE:
             raise InputError(f"{step.run.path}: {step.why}")

@@ -38,13 +38,13 @@ def make(run: RunFolder, engine: Engine, *, replace: bool = False) -> None:
     STAGES[run.stage].make(run, engine, redo=replace)
 
 
-def runs_of_command(command: str, config: Config, data: DataSet) -> list[RunFolder]:
-    """What a command such as `post-train` makes, in its order. Raises InputError for what there is not, such as a teacher."""
-    found: list[RunFolder] = _MODULES[command].runs(config, data)
-    return found
+def runs_of(command: str, config: Config, data: DataSet) -> list[RunFolder]:
+    """The runs that a command such as `post-train` makes. Raises InputError for settings that name none."""
+    runs: list[RunFolder] = _MODULES[command].runs(config, data)
+    return runs
 
 
 def run_command(command: str, config: Config, engine: Engine) -> None:
-    """Make the runs of a command."""
-    for run in runs_of_command(command, config, DataSet.open(config)):
+    """Make the runs of a command such as `post-train`, in their order."""
+    for run in runs_of(command, config, DataSet.open(config)):
         make(run, engine)

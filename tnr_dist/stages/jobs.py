@@ -66,7 +66,7 @@ def ready_job(script: str, config: Config, *, later: bool) -> list[str]:
     found = ready.check(script, config, later=later)
     if found and all(done for _, done in found):
         for place, _ in found:
-            say(f"complete: {place}")
+            say(f"complete: {place}", dated=False)
         return ["complete"]
     indices, count = "", 0
     if script == "finetune":
@@ -176,7 +176,7 @@ def _one_left(job: Job, config: Config, one: Config, placed: tuple[DataSet, dict
     beside = [runs[number] for number in missing if runs[number].path == runs[number].marked]
     if beside:
         for run in beside:
-            say(f"{run.plain}: kept, it is of other settings; the new run goes to {run.path.name}")
+            say(f"{run.plain}: kept, it is of other settings; the new run goes to {run.path.name}", dated=False)
         everything = replace(everything, overrides=[*job.overrides, "folders=hashed"])
     return replace(everything, indices=spans(missing)) if job.script == "finetune" else everything
 
