@@ -15,7 +15,7 @@ from typing import Any
 from common import HERE, configuration, finish, parser
 
 from tnr_dist.bench.common import surroundings
-from tnr_dist.engines.base import make_engine
+from tnr_dist.engines.base import choose_precision, make_engine
 from tnr_dist.files import write_json, write_text
 from tnr_dist.reproduce.command import Prepared, default_jobs, run_here, write_report
 from tnr_dist.reproduce.results import COMPARED, Difference, collect, differences
@@ -53,13 +53,13 @@ def verdict(one: Difference) -> str:
     return "holds" if one.over_impressions.difference > 0 else "reversed"
 
 
-def page(prepared: Prepared, report: str, found: list[dict[str, Any]], facts: dict[str, Any]) -> str:
-    """The report of the study with the verdicts after it."""
+def page(prepared: Prepared, report: str, found: list[dict[str, Any]], facts: dict[str, Any], command: str) -> str:
+    """The report of the study with the verdicts after it; `command`: as it was typed."""
     lines = [
         report.replace("# Table 2: comparison of methods", "# Quality on generated data"),
         "## The paper's expectations",
         "",
-        f"{facts['date']}, commit {facts['commit']}, {facts['cpu']}; `python benchmarks/quality.py`. *Holds* or *reversed*: "
+        f"{facts['date']}, commit {facts['commit']}, {facts['cpu']}, {facts['precision']}; `{command}`. *Holds* or *reversed*: "
         "p < 0.05 over the seeds after Holm's correction; *open*: the seeds do not tell.",
         "",
         "| Expected | Metric | Difference | Seeds that agree | p (impressions) | p (seeds) | Verdict |",
@@ -87,10 +87,12 @@ def main() -> int:
     engine = make_engine("ddp", config.device, config.threads)
     pipeline.baselines(config, prepared.data, engine)
     report = write_report(prepared, engine, outcome)
-    found, facts = verdicts(prepared), surroundings()
+    facts = {**surroundings(), "precision": choose_precision(config.precision, engine.device)}
+    found = verdicts(prepared)
     write_json(asked.out / "quality.json", {**facts, "differences": found})
     text = report.read_text(encoding="utf-8").replace("](table2.png)", "](quality.png)")
-    write_text(asked.out / "quality.md", page(prepared, text, found, facts))
+    command = " ".join(["python benchmarks/quality.py", *asked.overrides])
+    write_text(asked.out / "quality.md", page(prepared, text, found, facts, command))
     (asked.out / "quality.png").write_bytes((prepared.folder / "table2.png").read_bytes())
     return 1 if outcome is not None and outcome.failed else 0
 

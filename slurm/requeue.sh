@@ -57,6 +57,9 @@ resubmit() {
     fi
   fi
   again+=("${sbatch_options[@]}")
+  # To the ranks it is a later start of one job: they wait for those of before, and ask them to stop.
+  export TNR_JOB_ID=${TNR_JOB_ID:-$SLURM_JOB_ID}
+  export TNR_RESTART_COUNT=$((${TNR_RESTART_COUNT:-0} + ${SLURM_RESTART_COUNT:-0} + 1))
   keep_settings again
   new=$(TNR_ROOT=$root "${again[@]}" "$root/slurm/$script.sh" "${script_arguments[@]}") || return
   new=${new%%;*}

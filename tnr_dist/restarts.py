@@ -13,9 +13,13 @@ def job() -> str:
 
 
 def restarts() -> int:
-    """How often the job was started before: Slurm counts, or TNR_RESTART_COUNT; 0 where nobody does."""
-    text = os.environ.get("TNR_RESTART_COUNT") or os.environ.get("SLURM_RESTART_COUNT", "")
-    return int(text) if text.isdecimal() else 0
+    """How often the job was started before; 0 where nobody counts.
+
+    Slurm's count, and TNR_RESTART_COUNT: of another scheduler, or of a job that submits itself again (slurm/requeue.sh), which
+    Slurm may requeue as well.
+    """
+    counts = [os.environ.get(name, "") for name in ("TNR_RESTART_COUNT", "SLURM_RESTART_COUNT")]
+    return sum(int(text) for text in counts if text.isdecimal())
 
 
 def mark_progress() -> None:
