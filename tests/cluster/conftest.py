@@ -15,6 +15,7 @@ from tests.cluster.runs import LONG, Ended, ended
 from tests.lanes import missing
 
 CONFIG = """
+device: cpu
 threads: 1
 ranks: 2
 precision: fp32

@@ -32,7 +32,7 @@ def test_the_chain_runs_to_its_end(cluster, chain):
     table = json.loads((cluster.work / "chain" / "report" / "table.json").read_text())
     assert [row["model"] for row in table] == ["random", "most popular", "Tiny-NewsRec-1", "oracle"]
     logs = cluster.work / "logs" / f"tnr-stage2-1-{chain['stage2-1']}"
-    assert "rank 0 of 2" in (logs / "rank-0.log").read_text() and (logs / "rank-1.log").is_file()
+    assert "slurm: 2 ranks on 2 nodes" in (logs / "rank-0.log").read_text() and (logs / "rank-1.log").is_file()
 
 
 def test_a_failed_job_cancels_what_depends_on_it(cluster, config, chain):
