@@ -119,7 +119,7 @@ def _settle(case: Case, harm: Harm, codes: list[int]) -> str:
             if not harmed and code != 75 and code > 0 and number >= 2:
                 raise Lost(f"run {number + 1} ends with {code}: {_last(text)}")
             continue
-        found = [line for line in _said(text).splitlines() if harm.error in line]
+        found = [line for line in text.splitlines() if harm.error in line]
         if not found:
             if harmed:  # ended by something else, such as a KILL that came first
                 continue
@@ -142,13 +142,8 @@ def _names(text: str, rank: int) -> bool:
     return re.search(rf"{gone}|\branks (?:\d+, )*{rank}(?:, \d+)* of \d+ are missing", text) is not None
 
 
-def _said(text: str) -> str:
-    """What the run said of itself; the launcher's banner also names a rank."""
-    return "\n".join(line for line in text.splitlines() if not line.startswith("local: rank 0 of"))
-
-
 def _last(text: str) -> str:
-    lines = [line for line in _said(text).splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("tnr: ")]
     return (ours or lines or ["it says nothing"])[-1][:300]
 
