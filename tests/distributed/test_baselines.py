@@ -1,5 +1,6 @@
 """In float32 the baselines' curves and models are the same on any number of ranks, however the work is cut, under any engine."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -158,5 +159,6 @@ def test_newsbert_under_zero_3_is_refused(one, prepared, tiny_plm):
     engine = make_engine("ddp", "cpu", 1)
     engine.stage = 3
     config = settings(prepared, tiny_plm, one)
+    place = dataclasses.replace(places(config)["newsbert"], extra={"another": 1})  # one that is not made yet
     with pytest.raises(InputError, match="zero_stage=3"):
-        make(places(config)["newsbert"], engine)
+        make(place, engine, replace=True)

@@ -10,7 +10,8 @@ from tests.ranks import on_ranks
 from tnr_dist.config_file import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages import finetune, post_train, stage1
+from tnr_dist.stages import stage1
+from tnr_dist.stages.registry import run_command
 from tnr_dist.train.tracking import read_metrics
 
 
@@ -26,12 +27,9 @@ def settings(prepared, tiny_plm, output, *overrides):
     return load_config(None, [*common, *overrides])
 
 
-STAGES = {"finetune": finetune, "post-train": post_train, "stage1": stage1}
-
-
 def run(stage, config):
     engine = DDPEngine("cpu", 1)
-    STAGES[stage].run(config, engine)
+    run_command(stage, config, engine)
     engine.close()
 
 

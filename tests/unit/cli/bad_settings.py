@@ -135,7 +135,7 @@ _CONTRADICTIONS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "shard_range_backwards": (["cache", "cache.shard_range=5:2"], ["cache.shard_range", "5:2"]),
     "shard_range_of_text": (["cache", "--shard-range", "a:b"], ["cache.shard_range", "a:b"]),
-    "device_that_is_not_there": (["finetune", "finetune.init=plm", "device=cuda"], ["no GPU", "device=cpu"]),
+    "device_that_is_not_there": (["finetune", "finetune.init=plm", "device=cuda"], ["torch sees none", "device=cpu"]),
     "ds_config_missing": (
         ["finetune", "engine=deepspeed", "deepspeed.config=none.json"],
         ["deepspeed.config=none.json"],

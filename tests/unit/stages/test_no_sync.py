@@ -12,6 +12,7 @@ from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.stages import finetune, post_train, stage1, stage2
 from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert_joint
 from tnr_dist.stages.common import DataSet
+from tnr_dist.stages.registry import make
 
 # What makes the host wait on a GPU: a number that is read, or an output whose size depends on values.
 WAITS = ("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "equal")
@@ -75,7 +76,7 @@ def waits(stage, path, output, steps):
         place = (
             finetune.teacher_folder(config, data, 0) if stage == "finetune" else STAGES[stage].run_folder(config, data)
         )
-        STAGES[stage].make(place, DDPEngine("cpu", 1), redo=True)
+        make(place, DDPEngine("cpu", 1), replace=True)
     return counter.count
 
 

@@ -6,13 +6,13 @@ from tests.ranks import on_ranks
 from tests.unit.train.test_resume import config, train
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.errors import InputError
-from tnr_dist.stages import finetune
+from tnr_dist.stages.registry import run_command
 
 
 def said(settings):
     engine = DDPEngine("cpu", 1)
     try:
-        finetune.run(settings, engine)
+        run_command("finetune", settings, engine)
     except InputError as error:
         return str(error)
     finally:
