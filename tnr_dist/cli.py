@@ -60,9 +60,8 @@ PrintConfig = Annotated[
 ]
 
 
-_BEFORE_LOST = (
-    5.0  # seconds: a rank that ended with a reason, such as bad input, is to be the first that its launcher sees
-)
+# Seconds: a rank that ended with a reason, such as bad input, is to be the first that its launcher sees.
+_BEFORE_LOST = 5.0
 
 # What stands below the options of every command that trains or scores.
 _KEYS = (
@@ -151,9 +150,8 @@ def _engine(config: Any, command: str, *, stops: bool = True) -> Iterator[Any]:
     terms = terms_of(config, command, preemption.asked)
     engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod, terms)
     if engine.environment.rank == 0:
-        if (
-            engine.environment.launcher != "none" or "SLURM_JOB_ID" in os.environ
-        ):  # alone, an error is to be the only line
+        # For a process alone an error is to be the only line.
+        if engine.environment.launcher != "none" or "SLURM_JOB_ID" in os.environ:
             say_once(devices.describe(engine.environment, engine.device, config.precision))
         for warning in devices.warnings(engine.environment, engine.device, config.ranks, os.environ):
             say_once(warning)

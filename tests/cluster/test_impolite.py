@@ -37,7 +37,7 @@ def until(condition, seconds=180.0):
 def test_a_node_that_dies_and_is_back_before_slurm_misses_it(cluster, config, uninterrupted, inputs):
     """The node without the batch script: its ranks' end is the job's own to see.
 
-    That of the batch script is Slurm's to see, by the node's time of boot, which the test cluster's nodes have from one kernel.
+    Where the batch script dies too, only Slurm can start the job again: here it did so in one run and not in another.
     """
     node = "node2"
     output = inputs(node)

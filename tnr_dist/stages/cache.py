@@ -64,11 +64,6 @@ def expected(config: Config, data: DataSet) -> dict[str, Any]:
     }
 
 
-def runs(config: Config, data: DataSet) -> list[RunFolder]:
-    """What `tnr cache` makes."""
-    return [run_folder(config, data)]
-
-
 def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     """Make one result of this stage, or the shards of `cache.shard_range` only.
 

@@ -155,11 +155,6 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> PostTrainTask:
     return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)
 
 
-def runs(config: Config, data: DataSet) -> list[RunFolder]:
-    """What `tnr post-train` makes."""
-    return [run_folder(config, data)]
-
-
 def _keep(config: Config) -> tuple[int, int]:
     return config.post_train.keep_models, config.post_train.keep_models_every
 

@@ -12,7 +12,8 @@ from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.stage import RowRun, Stage
 from tnr_dist.train.runfolder import RunFolder
 
-# Each declares STAGES, `runs` (what its command makes) and, for rows of the results table, ROWS.
+# Each declares STAGES; what its command makes, as `runs`, or as `run_folder` where that is one run; and, for rows of the
+# results table, ROWS.
 _MODULES: dict[str, ModuleType] = {
     "post-train": post_train,
     "finetune": finetune,
@@ -40,7 +41,10 @@ def make(run: RunFolder, engine: Engine, *, replace: bool = False) -> None:
 
 def runs_of(command: str, config: Config, data: DataSet) -> list[RunFolder]:
     """The runs that a command such as `post-train` makes. Raises InputError for settings that name none."""
-    runs: list[RunFolder] = _MODULES[command].runs(config, data)
+    module = _MODULES[command]
+    if not hasattr(module, "runs"):
+        return [module.run_folder(config, data)]
+    runs: list[RunFolder] = module.runs(config, data)
     return runs
 
 

@@ -247,9 +247,4 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> Stage1Task:
     )
 
 
-def runs(config: Config, data: DataSet) -> list[RunFolder]:
-    """What `tnr stage1` makes."""
-    return [run_folder(config, data)]
-
-
 STAGES = (Training("stage1", build),)

@@ -186,10 +186,5 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> ClickTask:
     return ClickTask(student, module, titles, loader, config.stage2, config.seed, title, held_out)
 
 
-def runs(config: Config, data: DataSet) -> list[RunFolder]:
-    """What `tnr stage2` makes."""
-    return [run_folder(config, data)]
-
-
 STAGES = (Training("stage2", build),)
 ROWS: dict[str, RowRun] = {"tiny-newsrec": lambda config, data, layers: run_folder(config, data)}

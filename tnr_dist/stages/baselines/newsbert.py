@@ -190,11 +190,6 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder(f"newsbert-{config.student.layers}", "newsbert", config, settings, inputs, {})
 
 
-def runs(config: Config, data: DataSet) -> list[RunFolder]:
-    """What `tnr baseline newsbert` makes."""
-    return [run_folder(config, data)]
-
-
 def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     """A student of `student.layers` layers together with its teacher."""
     config, train = run.config, run.config.newsbert
