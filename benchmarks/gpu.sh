@@ -48,7 +48,7 @@ part() {
 bench() {
     local file=$1 limit=$2
     shift 2
-    part "$file" "$limit" "$PYTHON" -m tnr_dist.cli bench "$@" --json --save "$OUT/$file.json"
+    part "$file" "$limit" "$PYTHON" -m tnr_dist.cli.app bench "$@" --json --save "$OUT/$file.json"
 }
 
 echo "$name -> $OUT"

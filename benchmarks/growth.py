@@ -18,7 +18,7 @@ NOTE = "Load average at the start of each run stands beside it: the cores were s
 
 
 def bench(*settings: str) -> dict:
-    command = [sys.executable, "-m", "tnr_dist.cli", "bench", "prepare", "--json", *settings]
+    command = [sys.executable, "-m", "tnr_dist.cli.app", "bench", "prepare", "--json", *settings]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 

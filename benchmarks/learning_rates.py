@@ -25,14 +25,14 @@ from typing import Any
 from common import HERE, configuration, finish, parser, trained
 
 from tnr_dist.bench.common import surroundings
-from tnr_dist.config import Config, RowConfig
-from tnr_dist.errors import InputError
+from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.evaluation.metrics import NAMES
-from tnr_dist.files import write_json, write_text
 from tnr_dist.models.plm import read_config
 from tnr_dist.models.sources import find_folder
 from tnr_dist.reproduce.results import RowResult
 from tnr_dist.reproduce.studies import Study
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import write_json, write_text
 
 GRID = "1e-4,3e-4,1e-3"
 

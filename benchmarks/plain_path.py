@@ -17,15 +17,15 @@ import numpy as np
 from common import configuration, finish, parser, trained
 
 from tnr_dist.bench.common import surroundings
-from tnr_dist.config import Config, RowConfig
-from tnr_dist.config_file import with_overrides
-from tnr_dist.errors import InputError
+from tnr_dist.config.read import with_overrides
+from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.statistics import mean_and_deviation, paired_t_test
-from tnr_dist.files import write_json, write_text
 from tnr_dist.reproduce.results import RowResult
 from tnr_dist.reproduce.studies import Study
 from tnr_dist.reproduce.tables import METRIC_NAMES
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import write_json, write_text
 
 PLAIN = [
     "precision=fp32",

@@ -15,12 +15,13 @@ from typing import Any
 from common import HERE, configuration, finish, parser
 
 from tnr_dist.bench.common import surroundings
-from tnr_dist.engines.base import choose_precision, make_engine
-from tnr_dist.files import write_json, write_text
+from tnr_dist.engines.make import make_engine
+from tnr_dist.engines.precision import choose_precision
 from tnr_dist.reproduce.command import Prepared, default_jobs, run_here, write_report
 from tnr_dist.reproduce.results import COMPARED, Difference, collect, differences
 from tnr_dist.reproduce.tables import METRIC_NAMES, p_text
 from tnr_dist.stages import pipeline
+from tnr_dist.util.files import write_json, write_text
 
 
 def verdicts(prepared: Prepared) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.config import ClickTrainConfig, Config, TrainConfig
-from tnr_dist.config_meanings import meaning
+from tnr_dist.config.explain import meaning
+from tnr_dist.config.schema import ClickTrainConfig, Config, TrainConfig
 
 ROOT = Path(__file__).parent.parent
 _OUTSIDE = re.compile(r"\[([^\]\n]+)\]\(\.\./[^)\n]*\)")
@@ -228,7 +228,7 @@ def commands() -> str:
 
 def all_commands() -> dict[str, Any]:
     """The function of every command by its words, such as `data prepare`."""
-    from tnr_dist.cli import app
+    from tnr_dist.cli.app import app
 
     found: dict[str, Any] = {}
 

@@ -40,7 +40,7 @@ free_port() {
   "$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# The port of this Slurm step, the same on all its nodes, as tnr_dist/engines/environment.py has it; without one 29500.
+# The port of this Slurm step, the same on all its nodes, as tnr_dist/launch/environment.py has it; without one 29500.
 step_port() {
   if [ -n "${SLURM_JOB_ID:-}" ] && [ -n "${SLURM_STEP_ID:-}" ]; then
     echo $((20000 + (97 * SLURM_JOB_ID + SLURM_STEP_ID) % 10000))

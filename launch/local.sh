@@ -6,4 +6,4 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 ranks_and_command "${BASH_SOURCE[0]}" "$@"
-exec "$python" -m tnr_dist.engines.local "$ranks" -- "${command_line[@]}"
+exec "$python" -m tnr_dist.launch.local "$ranks" -- "${command_line[@]}"

@@ -10,8 +10,8 @@ case ${1:-} in
     help_of "${BASH_SOURCE[0]}"
     exit 0
     ;;
-  '' | *[!0-9]*) exec "$python" -m tnr_dist.cli doctor "$@" ;;
+  '' | *[!0-9]*) exec "$python" -m tnr_dist.cli.app doctor "$@" ;;
 esac
 ranks=$1
 shift
-exec "$root/launch/local.sh" "$ranks" -- "$python" -m tnr_dist.cli doctor "$@"
+exec "$root/launch/local.sh" "$ranks" -- "$python" -m tnr_dist.cli.app doctor "$@"

@@ -118,6 +118,6 @@ set_meeting_point() {
     IFS= read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
     MASTER_ADDR=$first$TNR_MASTER_SUFFIX
   fi
-  # No MASTER_PORT: each step has a port of its own, from the numbers of job and step (tnr_dist/engines/environment.py).
+  # No MASTER_PORT: each step has a port of its own, from the numbers of job and step (tnr_dist/launch/environment.py).
   export MASTER_ADDR
 }

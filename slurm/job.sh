@@ -7,7 +7,7 @@ declare -F put_back_after_a_kill >/dev/null || put_back_after_a_kill() { :; }
 # set_meeting_point: where the ranks meet; the user's own MASTER_ADDR wins.
 declare -F set_meeting_point >/dev/null || set_meeting_point() {
   [ -n "${MASTER_ADDR:-}" ] || IFS= read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-  # No MASTER_PORT: each step has a port of its own, from the numbers of job and step (tnr_dist/engines/environment.py).
+  # No MASTER_PORT: each step has a port of its own, from the numbers of job and step (tnr_dist/launch/environment.py).
   export MASTER_ADDR
 }
 

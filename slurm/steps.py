@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 try:
-    from tnr_dist.errors import InputError
-    from tnr_dist.stages import jobs
+    from tnr_dist.reproduce import jobs
+    from tnr_dist.util.errors import InputError
 except ImportError as error:
     print(f"tnr: {sys.executable} cannot load tnr_dist ({error})", file=sys.stderr)
     raise SystemExit(2) from None
@@ -14,10 +14,10 @@ except ImportError as error:
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tnr_dist.config_file import load_config
+from tnr_dist.config.read import load_config
 from tnr_dist.data.shards import read_index
-from tnr_dist.errors import mendable, one_line
 from tnr_dist.stages import pipeline
+from tnr_dist.util.errors import mendable, one_line
 
 
 def share(items: int, index: int, count: int) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def tiny_plm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def raw_mind(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated MIND-format files: 300 news, 200 users, 600 train impressions, with bodies."""
-    from tnr_dist.data.synth import synthesize
+    from tnr_dist.synth.generate import synthesize
 
     folder = tmp_path_factory.mktemp("raw") / "mind"
     synthesize(
@@ -62,7 +62,7 @@ def raw_mind(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prepared(raw_mind: Path, tiny_plm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`raw_mind` prepared with `tiny_plm`'s tokenizer, in blocks of 64 impressions."""
-    from tnr_dist.data.prepare import PrepareOptions, prepare
+    from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "data"
     options = PrepareOptions(

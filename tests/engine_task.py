@@ -105,7 +105,7 @@ def weights(engine: Any) -> dict[str, np.ndarray]:
 
 
 def main(name: str, count: str, file: str) -> None:
-    from tnr_dist.engines.base import make_engine
+    from tnr_dist.engines.make import make_engine
 
     engine = make_engine(name, "cpu", 1)
     setup(engine)

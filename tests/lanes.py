@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import pytest
 
-from tnr_dist.engines.horovod_start import load_horovod
-from tnr_dist.errors import InputError
+from tnr_dist.engines.horovod.start import load_horovod
+from tnr_dist.util.errors import InputError
 
 
 def missing(reason: str) -> NoReturn:

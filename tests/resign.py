@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tnr_dist.data.manifest import MANIFEST
-from tnr_dist.digests import describe, write_sealed
-from tnr_dist.files import read_json_object
-from tnr_dist.train.finished import DONE, describe_run
+from tnr_dist.runs.finished import DONE, describe_run
+from tnr_dist.util.digests import describe, write_sealed
+from tnr_dist.util.files import read_json_object
 
 
 def resign_run(run: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from tests.browser.chromium import NAMES, Page, chromium, executable
 from tests.lanes import missing
 from tests.unit.report.run_folders import BEGUN, make_config, unfinish, write_experiment
-from tnr_dist.config import RowConfig
+from tnr_dist.config.schema import RowConfig
+from tnr_dist.figures.palette import DARK, LIGHT
 from tnr_dist.report.command import write_report
 from tnr_dist.report.data import read_impression_facts
-from tnr_dist.report.palette import DARK, LIGHT
 
 pytestmark = pytest.mark.browser
 

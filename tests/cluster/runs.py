@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.cluster.harness import Cluster
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.runs.tracker import read_metrics
 
 LONG = ("stage2.max_steps=60", "stage2.lr=1e-3")
 # A program that has a port of its machine until it is killed.

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.cluster.harness import ROOT, clean_environment
-from tnr_dist.engines.environment import detect
+from tnr_dist.launch.environment import detect
 
 SRUN = """#!/bin/bash
 for word in "$@"; do case $word in --output=*) log=${word#*=};; esac; done

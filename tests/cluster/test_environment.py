@@ -30,7 +30,7 @@ class Site:
         self.config.write_text(f"output: {folder}/runs\ndata: {{dir: {folder}/data}}\n{SETTINGS}")
         python = f'#!/bin/sh\nPYTHONPATH="{self.root}" exec {sys.executable}'
         executable(folder / "python" / "python", f'{python} "$@"\n')
-        executable(folder / "python" / "tnr", f'{python} -m tnr_dist.cli "$@"\n')
+        executable(folder / "python" / "tnr", f'{python} -m tnr_dist.cli.app "$@"\n')
         # Defines the function, as the start file of Environment Modules and of Lmod does; `$1` is not ours to be seen.
         executable(
             folder / "modules" / "init" / "bash",

@@ -9,17 +9,17 @@ import torch
 
 from tests.lanes import missing
 from tests.ranks import on_ranks
-from tnr_dist.config import DeepSpeedConfig, HorovodConfig, RowConfig
-from tnr_dist.config_file import load_config
-from tnr_dist.engines.base import make_engine
-from tnr_dist.engines.horovod_start import load_horovod
-from tnr_dist.errors import InputError
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import DeepSpeedConfig, HorovodConfig, RowConfig
+from tnr_dist.data.dataset import DataSet
+from tnr_dist.engines.horovod.start import load_horovod
+from tnr_dist.engines.make import make_engine
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages.common import DataSet
+from tnr_dist.runs.folder import in_order
+from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages.registry import make
 from tnr_dist.stages.targets import row_folder
-from tnr_dist.train.runfolder import in_order
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.util.errors import InputError
 
 SECTIONS = {
     "further-pretrain": "further_pretrain",

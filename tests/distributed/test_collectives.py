@@ -93,7 +93,7 @@ def _no_meeting():
     import os
 
     from tnr_dist.engines import core
-    from tnr_dist.errors import RankLost
+    from tnr_dist.util.errors import RankLost
 
     os.environ["RANK"] = os.environ["LOCAL_RANK"] = "1"  # nobody is rank 0
     core.TIMEOUT_SECONDS = 1.0

@@ -18,15 +18,15 @@ import torch.distributed as dist
 from tests import engine_task as task
 from tests.lanes import missing
 from tests.ranks import on_ranks
-from tnr_dist.config import DeepSpeedConfig, HorovodConfig
-from tnr_dist.config_file import load_config
-from tnr_dist.engines.base import make_engine
-from tnr_dist.engines.horovod_start import load_horovod
-from tnr_dist.errors import InputError
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import DeepSpeedConfig, HorovodConfig
+from tnr_dist.engines.horovod.start import load_horovod
+from tnr_dist.engines.make import make_engine
 from tnr_dist.models.recommender import load_recommender
+from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages.registry import run_command
 from tnr_dist.train.checkpoint import Checkpoints
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.util.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "engines.json").read_text())
@@ -310,7 +310,7 @@ def test_deepspeed_skips_no_step_in_silence(stage):
 
 LAUNCHERS = {
     "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"],
-    "local": [sys.executable, "-m", "tnr_dist.engines.local", "2", "--", sys.executable, "-m"],
+    "local": [sys.executable, "-m", "tnr_dist.launch.local", "2", "--", sys.executable, "-m"],
     "horovodrun": [str(Path(sys.executable).with_name("horovodrun")), "-np", "2", "--gloo", sys.executable, "-m"],
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.lanes import missing
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.runs.tracker import read_metrics
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

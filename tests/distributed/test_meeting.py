@@ -15,9 +15,10 @@ import pytest
 from tests.lanes import missing, reason_against
 from tests.ranks import on_ranks
 from tnr_dist.engines import core
-from tnr_dist.engines.base import Terms, make_engine
-from tnr_dist.errors import InputError, Preempted, Unavailable
-from tnr_dist.train import preemption
+from tnr_dist.engines.base import Terms
+from tnr_dist.engines.make import make_engine
+from tnr_dist.util import preemption
+from tnr_dist.util.errors import InputError, Preempted, Unavailable
 
 ENGINES = ["ddp", "deepspeed", "horovod"]
 
@@ -200,7 +201,7 @@ def task(config, number, *overrides, step="0", port):
         "MASTER_PORT": str(port),
     }  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MASTER_", "SLURM_"))} | place
-    command = [sys.executable, "-m", "tnr_dist.cli", "finetune", str(config), *overrides]
+    command = [sys.executable, "-m", "tnr_dist.cli.app", "finetune", str(config), *overrides]
     process = subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     )

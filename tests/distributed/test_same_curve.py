@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.ranks import on_ranks
-from tnr_dist.config_file import load_config
+from tnr_dist.config.read import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
+from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages import stage1
 from tnr_dist.stages.registry import run_command
-from tnr_dist.train.tracking import read_metrics
 
 
 def settings(prepared, tiny_plm, output, *overrides):

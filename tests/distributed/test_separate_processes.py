@@ -18,7 +18,7 @@ import torch.distributed as dist
 from tests import engine_task as task
 from tnr_dist.config import DeepSpeedConfig
 from tnr_dist.engines import core
-from tnr_dist.engines.base import make_engine
+from tnr_dist.engines.make import make_engine
 
 core.TIMEOUT_SECONDS = 77.0
 engine = make_engine("deepspeed", "cpu", 1, DeepSpeedConfig(zero_stage=1))
@@ -34,7 +34,7 @@ PROGRAM = """
 import os, sys
 from tests import engine_task as task
 from tnr_dist.config import DeepSpeedConfig
-from tnr_dist.engines.base import make_engine
+from tnr_dist.engines.make import make_engine
 
 engine = make_engine("deepspeed", "cpu", 1, DeepSpeedConfig(zero_stage=int(sys.argv[1])))
 task.setup(engine)
@@ -52,7 +52,7 @@ def test_moments_of_a_sharded_optimizer_are_not_mixed_up(stage: int) -> None:
     if reason_against("deepspeed"):
         missing(reason_against("deepspeed"))
     start = f'if [ "$RANK" = 0 ]; then PYTHONHASHSEED={SEEDS[0]}; else PYTHONHASHSEED={SEEDS[1]}; fi; export PYTHONHASHSEED; exec "$@"'
-    command = [sys.executable, "-m", "tnr_dist.engines.local", "2", "--", "sh", "-c", start, "sh"]
+    command = [sys.executable, "-m", "tnr_dist.launch.local", "2", "--", "sh", "-c", start, "sh"]
     done = subprocess.run(
         [*command, sys.executable, "-c", PROGRAM, str(stage)], cwd=ROOT, text=True, capture_output=True, timeout=240
     )
@@ -64,7 +64,7 @@ def test_moments_of_a_sharded_optimizer_are_not_mixed_up(stage: int) -> None:
 def test_every_group_of_deepspeed_waits_as_long_as_ours() -> None:
     if reason_against("deepspeed"):
         missing(reason_against("deepspeed"))
-    command = [sys.executable, "-m", "tnr_dist.engines.local", "2", "--", sys.executable, "-c", TIMEOUTS]
+    command = [sys.executable, "-m", "tnr_dist.launch.local", "2", "--", sys.executable, "-c", TIMEOUTS]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr
     count, _, waits = done.stdout.strip().splitlines()[-1].partition(" groups wait ")

@@ -2,9 +2,9 @@
 
 import contextlib
 
-from tnr_dist.engines.deepspeed import load_deepspeed
-from tnr_dist.engines.horovod_start import load_horovod
-from tnr_dist.errors import InputError
+from tnr_dist.engines.deepspeed.engine import load_deepspeed
+from tnr_dist.engines.horovod.start import load_horovod
+from tnr_dist.util.errors import InputError
 
 for load in (lambda: load_deepspeed("cpu"), load_horovod):
     with contextlib.suppress(InputError):

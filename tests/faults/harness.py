@@ -37,7 +37,7 @@ from tests.faults import impolite, injections, slurm
 from tests.faults.injections import TIMEOUT, Harm, variant
 from tests.faults.process import ROOT
 from tests.faults.world import LIMIT, Case, Result, World
-from tnr_dist.progress import say
+from tnr_dist.util.progress import say
 
 os.environ["WANDB_MODE"] = "disabled"  # as tests/conftest.py does, which is not loaded here
 FAULTS = injections.FAULTS | impolite.FAULTS | slurm.FAULTS

@@ -10,7 +10,7 @@ import time
 
 from tests.faults.injections import Fault, Harm, moment
 from tests.faults.world import LIMIT, Case
-from tnr_dist.lock import LOCK
+from tnr_dist.util.lock import LOCK
 
 
 def kill_in_checkpoint(case: Case, rng: random.Random) -> Harm:

@@ -28,13 +28,13 @@ class Attempt:
         self, ranks: int, arguments: list[str], log: Path, *, anew: bool, environment: dict[str, str] | None = None
     ) -> None:
         self.log, self.world_size = log, ranks
-        launch = [str(ranks), "--", sys.executable, "-m", "tnr_dist.cli", *arguments]
+        launch = [str(ranks), "--", sys.executable, "-m", "tnr_dist.cli.app", *arguments]
         for name in _OUTER:
             os.environ.pop(name, None)
         os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._popen = self._forked = None
         if anew:
-            command = [sys.executable, "-m", "tnr_dist.engines.local", *launch]
+            command = [sys.executable, "-m", "tnr_dist.launch.local", *launch]
             with log.open("wb") as file:
                 self._popen = subprocess.Popen(
                     command,

@@ -11,7 +11,7 @@ SLEEP = "import os, time; time.sleep(0.2 if os.environ['RANK'] == '{rank}' else 
 
 
 def start(program: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tnr_dist.engines.local", "2", "--", sys.executable, "-c", program]
+    command = [sys.executable, "-m", "tnr_dist.launch.local", "2", "--", sys.executable, "-c", program]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 

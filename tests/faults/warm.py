@@ -21,9 +21,9 @@ _HERE = "tests.faults.warm"
 
 
 def start(arguments: list[str], log: str, environment: dict[str, str]) -> BaseProcess:
-    """`python -m tnr_dist.engines.local ARGUMENTS` with its output in a file, and more in its environment."""
+    """`python -m tnr_dist.launch.local ARGUMENTS` with its output in a file, and more in its environment."""
     context: ForkServerContext = multiprocessing.get_context("forkserver")
-    everything = ["tnr_dist.cli", "tnr_dist.stages.stage2", "torch._dynamo", "transformers", "tests.faults.engines"]
+    everything = ["tnr_dist.cli.app", "tnr_dist.stages.stage2", "torch._dynamo", "transformers", "tests.faults.engines"]
     context.set_forkserver_preload([_HERE, *everything])
     process = context.Process(target=_launcher, args=(arguments, log, environment))
     process.start()
@@ -31,13 +31,13 @@ def start(arguments: list[str], log: str, environment: dict[str, str]) -> BasePr
 
 
 class _Forked(subprocess.Popen):  # type: ignore[type-arg]
-    """Popen whose child is a fork that goes on as `python -m tnr_dist.cli` instead of one that starts Python anew."""
+    """Popen whose child is a fork that goes on as `python -m tnr_dist.cli.app` instead of one that starts Python anew."""
 
     def _execute_child(
         self, args: Any, executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any, cwd: Any, env: Any, *rest: Any
     ) -> None:
         command = [str(part) for part in args]
-        if command[:3] != [sys.executable, "-m", "tnr_dist.cli"]:  # such as git, which is asked for the commit
+        if command[:3] != [sys.executable, "-m", "tnr_dist.cli.app"]:  # such as git, which is asked for the commit
             super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest)  # type: ignore[misc]
             return
         self.pid = os.fork()
@@ -63,7 +63,7 @@ class _Forked(subprocess.Popen):  # type: ignore[type-arg]
 
 
 def _tnr() -> None:
-    from tnr_dist.cli import main
+    from tnr_dist.cli.app import main
 
     main()
 
@@ -75,7 +75,7 @@ def _launcher(arguments: list[str], log: str, environment: dict[str, str]) -> No
     os.dup2(file, 1)
     os.dup2(file, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from tnr_dist.engines import local
+    from tnr_dist.launch import local
 
     subprocess.Popen = _Forked  # type: ignore[misc]
     sys.argv = ["local", *arguments]

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 # The same examples every time, unless EXAMPLES and SEED ask for more (`make fuzz EXAMPLES=5000 SEED=7`).
 fuzzed = settings(

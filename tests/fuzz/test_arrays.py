@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 
 from tests.fuzz.damage import anything, fuzzed, sound_or_refused
-from tnr_dist.cache.teachers import TeacherCache
-from tnr_dist.data.prepare import read_manifest
+from tnr_dist.data.prepare.prepare import read_manifest
 from tnr_dist.data.shards import block_fault, index_to_dict, pack_tar, parse_shard, read_index, read_shard, unpack_tar
+from tnr_dist.data.teacher_cache import TeacherCache
 from tnr_dist.data.tokens import read_table
 
 pytestmark = pytest.mark.fuzz

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from safetensors.torch import save
 
 from tests.fuzz.damage import anything, damaged, fuzzed, sound_or_refused
-from tnr_dist.data.mind import find_splits, read_news
+from tnr_dist.data.prepare.raw import find_splits, read_news
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.evaluation.submission import check_prediction
 from tnr_dist.models.plm import load_plm

@@ -70,7 +70,7 @@ class Difference:
 
 def prepare_inputs(folder: Path) -> list[str]:
     """Write the inputs into a folder and prepare them; the configuration's overrides that name them."""
-    from tnr_dist.config_file import load_config
+    from tnr_dist.config.read import load_config
     from tnr_dist.stages import pipeline
 
     write_inputs(folder)
@@ -98,12 +98,12 @@ def train(lane: Lane, inputs: list[str], output: Path) -> Curves:
 
 
 def _train(overrides: list[str]) -> None:
-    from tnr_dist.config_file import load_config
-    from tnr_dist.engines.base import make_engine
-    from tnr_dist.stages.common import DataSet
+    from tnr_dist.config.read import load_config
+    from tnr_dist.data.dataset import DataSet
+    from tnr_dist.engines.make import make_engine
+    from tnr_dist.runs.folder import in_order
     from tnr_dist.stages.registry import make
     from tnr_dist.stages.targets import row_folder, rows_of
-    from tnr_dist.train.runfolder import in_order
 
     config = load_config(SETUP, overrides)
     if config.deepspeed.zero_stage == 3:  # which NewsBERT refuses

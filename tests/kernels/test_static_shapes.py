@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from tests.click_batches import WORDS, random_batch, random_titles
-from tnr_dist.config import Stage2Config
+from tnr_dist.config.schema import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.clicks import ClickTitles
-from tnr_dist.stages.common import freeze
+from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.stages.parts.fill_batches import fill, most_tiles, next_size
+from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Stage2Module
-from tnr_dist.stages.static_shapes import fill, most_tiles, next_size
 from tnr_dist.train.prefetch import prefetch
 
 M, D, B, L, C, NEWS, LONGEST = 2, 16, 8, 6, 3, 60, 12

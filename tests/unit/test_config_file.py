@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from tnr_dist.config import Config, to_dict, to_yaml
-from tnr_dist.config_file import load_config
-from tnr_dist.errors import InputError
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import Config, to_dict, to_yaml
+from tnr_dist.util.errors import InputError
 
 
 def write(tmp_path, text):

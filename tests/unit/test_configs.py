@@ -7,9 +7,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tnr_dist.cli import app
-from tnr_dist.config import Config, get, to_dict
-from tnr_dist.config_file import load_config
+from tnr_dist.cli.app import app
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import Config, get, to_dict
 from tnr_dist.reproduce.paper import TABLE2
 from tnr_dist.stages.targets import row_config
 

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from tnr_dist import digests
-from tnr_dist.digests import describe, digest, fault, read_sealed, write_sealed
-from tnr_dist.errors import InputError
-from tnr_dist.files import file_hash, read_json, write_json
+from tnr_dist.util import digests
+from tnr_dist.util.digests import describe, digest, fault, read_sealed, write_sealed
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import file_hash, read_json, write_json
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import psutil
 import pytest
 
 from tests.ranks import on_ranks
-from tnr_dist import doctor as doctor_module
-from tnr_dist.config_file import load_config
-from tnr_dist.data.prepare import PrepareOptions, prepare
-from tnr_dist.digests import write_sealed
-from tnr_dist.doctor import examine, show
-from tnr_dist.engines.environment import detect
-from tnr_dist.train.finished import describe_run
+from tnr_dist.cli import doctor as doctor_module
+from tnr_dist.cli.doctor import examine, show
+from tnr_dist.config.read import load_config
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
+from tnr_dist.launch.environment import detect
+from tnr_dist.runs.finished import describe_run
+from tnr_dist.util.digests import write_sealed
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def doctor(port, rank, *options):
     place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1",
              "MASTER_PORT": port}  # fmt: skip
     environment = os.environ | {name: str(value) for name, value in place.items()}
-    command = [sys.executable, "-m", "tnr_dist.cli", "doctor", *options]
+    command = [sys.executable, "-m", "tnr_dist.cli.app", "doctor", *options]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tnr_dist import files
-from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, read_json, read_text, sweep, write_json, write_text
+from tnr_dist.util import files
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path, read_json, read_text, sweep, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -55,7 +55,7 @@ def test_what_is_no_plain_file_of_some_length_is_one_line(tmp_path):
         read_text(tmp_path / "latin.json")
 
 
-WRITE = "import sys, time, tnr_dist.files as f\nwith f.atomic_path(sys.argv[1]) as t:\n t.write_text('half')\n print('here', flush=True)\n sys.stdin.read()"
+WRITE = "import sys, time, tnr_dist.util.files as f\nwith f.atomic_path(sys.argv[1]) as t:\n t.write_text('half')\n print('here', flush=True)\n sys.stdin.read()"
 
 
 @pytest.mark.parametrize("space", ["the same", "another"])

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tnr_dist import hardware
-from tnr_dist.errors import InputError
-from tnr_dist.hardware import OtherWork, check_platform
+from tnr_dist.util import hardware
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.hardware import OtherWork, check_platform
 
 Times = namedtuple("Times", "user nice system idle iowait irq softirq steal guest guest_nice")
 
@@ -52,9 +52,9 @@ def test_on_another_system_a_command_says_what_it_needs_in_one_line(system):
     program = f"""
 import sys, types
 {"sys.modules['fcntl'] = None" if system == "win32" else ""}
-import tnr_dist.cli, tnr_dist.hardware
-tnr_dist.hardware.sys, sys.argv = types.SimpleNamespace(platform={system!r}), ["tnr", "run", "none.yaml"]
-tnr_dist.cli.main()
+import tnr_dist.cli.app, tnr_dist.util.hardware
+tnr_dist.util.hardware.sys, sys.argv = types.SimpleNamespace(platform={system!r}), ["tnr", "run", "none.yaml"]
+tnr_dist.cli.app.main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
@@ -62,7 +62,7 @@ tnr_dist.cli.main()
 
 
 def test_a_system_without_locks_is_said_to_python_too():
-    program = "import sys; sys.modules['fcntl'] = None; import tnr_dist.lock"
+    program = "import sys; sys.modules['fcntl'] = None; import tnr_dist.util.lock"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert "InputError: tnr_dist locks its folders with fcntl, which this system has not" in done.stderr
 

@@ -11,11 +11,10 @@ import time
 
 import pytest
 
-from tnr_dist import lease, lock
-from tnr_dist.errors import EarlierStart, InputError, LeaseLost, Preempted
-from tnr_dist.files import write_json
-from tnr_dist.lock import LOCK, held, is_held
-from tnr_dist.train import preemption
+from tnr_dist.util import lease, lock, preemption
+from tnr_dist.util.errors import EarlierStart, InputError, LeaseLost, Preempted
+from tnr_dist.util.files import write_json
+from tnr_dist.util.lock import LOCK, held, is_held
 
 # Another process, on this machine or on one of another name, with locks or without: it holds a folder and writes there.
 HOLDER = """

@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from tnr_dist.errors import InputError
-from tnr_dist.lock import LOCK, held
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.lock import LOCK, held
 
 
 def symbolic_link(path, victim):

@@ -6,7 +6,7 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 
-from tnr_dist.markup import html, latex, markdown, markdown_code, markdown_table, one_line
+from tnr_dist.util.markup import html, latex, markdown, markdown_code, markdown_table, one_line
 
 HOSTILE = [
     "a|b",

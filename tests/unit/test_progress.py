@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from tnr_dist import progress
-from tnr_dist.progress import Bar, say
 from tnr_dist.train.throughput import status
+from tnr_dist.util import progress
+from tnr_dist.util.progress import Bar, say
 
 
 def test_plain_lines_without_a_terminal(capsys):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tnr_dist import restarts
+from tnr_dist.util import restarts
 
 
 @pytest.mark.parametrize(

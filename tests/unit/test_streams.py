@@ -2,7 +2,7 @@
 
 import torch
 
-from tnr_dist.streams import drawn_from, stream_seed
+from tnr_dist.util.streams import drawn_from, stream_seed
 
 
 def test_a_stream_depends_on_its_name_and_seed_only():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.transfer import to_device
+from tnr_dist.util.transfer import to_device
 
 
 @pytest.mark.parametrize("values", [np.arange(6).reshape(2, 3).T, torch.arange(4)], ids=["array", "tensor"])

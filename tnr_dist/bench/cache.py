@@ -12,7 +12,7 @@ import torch
 
 from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.shapes import NEWS, random_block
-from tnr_dist.config import Config
+from tnr_dist.config.schema import Config
 from tnr_dist.data.shards import ShardInfo, read_shard, write_shard
 from tnr_dist.evaluation.scoring import UserVectors
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender

@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 
 from tnr_dist.engines.allocator import keep_freed_memory
-from tnr_dist.errors import InputError
-from tnr_dist.hardware import cpu_name
-from tnr_dist.revision import commit
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.hardware import cpu_name
+from tnr_dist.util.revision import commit
 
 NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step", "kernels", "engines", "serve")
 

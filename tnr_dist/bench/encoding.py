@@ -12,7 +12,7 @@ from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import Encoder
-from tnr_dist.train.peak import measured_peak
+from tnr_dist.train.peak_flops import measured_peak
 
 
 def device() -> torch.device:

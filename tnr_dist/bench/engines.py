@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.bench.titles import encoder_of, random_titles
-from tnr_dist.engines.base import Engine, make_engine
+from tnr_dist.engines.base import Engine
+from tnr_dist.engines.make import make_engine
 from tnr_dist.losses.click import click_loss
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
-from tnr_dist.progress import say
+from tnr_dist.util.progress import say
 
 ENGINES = ("ddp", "deepspeed", "horovod")
 _LIMIT = 180.0  # seconds of one engine on one number of ranks
@@ -152,7 +153,7 @@ def _launch(name: str, ranks: int, *sizes: int) -> tuple[dict[str, Any] | None, 
     """Rank 0's figures from `ranks` local processes, or what they said."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
-        command = [sys.executable, "-m", "tnr_dist.engines.local", str(ranks), "--", sys.executable, "-m"]
+        command = [sys.executable, "-m", "tnr_dist.launch.local", str(ranks), "--", sys.executable, "-m"]
         command += ["tnr_dist.bench.engines", str(out), name, *map(str, sizes)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT)

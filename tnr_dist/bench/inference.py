@@ -14,7 +14,7 @@ from tnr_dist.kernels.dispatch import Choice, use_kernels
 from tnr_dist.models.flops import encoder_flops
 from tnr_dist.models.recommender import NewsEncoder, count_parameters
 from tnr_dist.models.transformer import Encoder
-from tnr_dist.progress import say
+from tnr_dist.util.progress import say
 
 _DEPTHS = (12, 4, 2, 1)
 _WIDTHS = (768, 384)

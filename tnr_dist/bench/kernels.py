@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tnr_dist.errors import InputError
 from tnr_dist.kernels.additive_pooling import additive_pooling, additive_pooling_padded
+from tnr_dist.kernels.attention_plan import AttentionPlan
 from tnr_dist.kernels.dispatch import Choice
 from tnr_dist.kernels.gather_cast import gather_cast
 from tnr_dist.kernels.linear import linear, linear_gelu
@@ -26,8 +26,9 @@ from tnr_dist.kernels.projection_mse import projection_mse
 from tnr_dist.kernels.ragged_attention import planned_attention
 from tnr_dist.kernels.residual_norm import residual_norm
 from tnr_dist.losses.stage2 import distillation
-from tnr_dist.models.attention import Plan, bucket_attention
-from tnr_dist.progress import say
+from tnr_dist.models.attention import bucket_attention
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.progress import say
 
 # Distinct titles of a batch of 128 samples of real MIND, and (by extrapolation) of 1,024; teachers, sizes of the model.
 _TITLES = {128: 2_490, 1024: 9_000}
@@ -239,7 +240,7 @@ def _histories(batch: int, draw: Callable[..., Tensor], device: torch.device) ->
 def _attention(titles: int, draw: Callable[..., Tensor]) -> list[Case]:
     lengths, heads = _lengths(titles), 12
     tokens = int(lengths.sum())
-    plan = Plan(lengths)
+    plan = AttentionPlan(lengths)
 
     def call(kernels: Choice, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         form = planned_attention if kernels == "triton" else bucket_attention

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from tnr_dist.bench.common import PeakMemory
-from tnr_dist.cache.teachers import FORMAT_VERSION, TeacherCache, TeacherTables
-from tnr_dist.data.loader import ClickLoader, Columns, LoaderOptions
+from tnr_dist.bench.shuffle import shuffle_quality
+from tnr_dist.data.batches.clicks import ClickLoader, Columns, LoaderOptions
 from tnr_dist.data.shards import Block, SplitIndex, index_to_dict, pack_tar, read_index, write_shard
-from tnr_dist.data.shuffle import shuffle_quality
 from tnr_dist.data.source import ShardSource
-from tnr_dist.errors import InputError
-from tnr_dist.files import write_json
-from tnr_dist.progress import say
+from tnr_dist.data.teacher_cache import FORMAT_VERSION, TeacherCache, TeacherTables
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import write_json
+from tnr_dist.util.progress import say
 
 _NEWS, _BLOCK, _BLOCKS = 101_527, 1024, 16  # MINDlarge's news; impressions of a block, blocks of a shard
 _TEACHERS, _DIM = 4, 256

@@ -9,8 +9,8 @@ import numpy as np
 
 from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.shapes import candidate_counts
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import impression_metrics
+from tnr_dist.util.errors import InputError
 
 _DEV = 376_471  # MINDlarge dev impressions
 

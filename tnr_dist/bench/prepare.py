@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tnr_dist.bench.common import PeakMemory
-from tnr_dist.data.prepare import PrepareOptions, prepare
-from tnr_dist.data.synth import synthesize
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
+from tnr_dist.synth.generate import synthesize
 
 # MINDlarge; a smaller scale has fewer users and impressions, but all of the news: their number does not grow with use.
 _NEWS, _USERS = 130_379, 711_222

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from tnr_dist.bench.titles import encoder_of, random_titles
-from tnr_dist.config import Config
-from tnr_dist.errors import InputError
+from tnr_dist.config.schema import Config
 from tnr_dist.export.description import GRAPHS, INT8_GRAPH, PROGRAMS
 from tnr_dist.export.measure import differences, latency, our_vectors
 from tnr_dist.export.runtimes import PackedRuntime, Runtime, open_runtime
 from tnr_dist.export.source import Source
 from tnr_dist.models.recommender import ModelSpec, build_recommender, count_parameters
 from tnr_dist.models.transformer import Encoder
-from tnr_dist.progress import say
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.progress import say
 
 _WIDTH = 384
 _BATCHES = (1, 256)

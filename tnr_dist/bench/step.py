@@ -22,9 +22,9 @@ from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.encoding import device, matmul_tflops
 from tnr_dist.bench.shapes import history_lengths
 from tnr_dist.bench.titles import PADDED, encoder_of, padded, random_titles, synchronise, transformers_bert
-from tnr_dist.cache.teachers import to_stored
-from tnr_dist.config import Stage2Config
-from tnr_dist.data.loader import Batch
+from tnr_dist.config.schema import Stage2Config
+from tnr_dist.data.batches.clicks import Batch
+from tnr_dist.data.teacher_cache import to_stored
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
@@ -35,8 +35,8 @@ from tnr_dist.losses.stage2 import distillation_loss
 from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
-from tnr_dist.stages.clicks import ClickTitles
-from tnr_dist.stages.common import freeze
+from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Projection, Stage2Module
 from tnr_dist.train.prefetch import prefetch
 

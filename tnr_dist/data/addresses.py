@@ -14,8 +14,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tnr_dist.errors import InputError
-from tnr_dist.redaction import without_secrets
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.redaction import without_secrets
 
 #: Seconds in which an address must have given a whole shard.
 READ_SECONDS = 300.0

@@ -14,7 +14,7 @@ import numpy as np
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, count_samples
 from tnr_dist.data.source import ShardSource
 from tnr_dist.data.tokens import gather_rows
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 
 @dataclass(frozen=True)

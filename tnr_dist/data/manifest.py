@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from tnr_dist.data import parquet
 from tnr_dist.data.tokens import RaggedTable, read_table
-from tnr_dist.digests import SEAL, Stated, check_seal, fault
-from tnr_dist.errors import InputError
-from tnr_dist.files import read_json_object
+from tnr_dist.util.digests import SEAL, Stated, check_seal, fault
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json_object
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 #: Rows of a file; bytes of a text; bytes that the texts of a batch stand for.
 MOST_ROWS = 100_000_000

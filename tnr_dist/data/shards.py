@@ -19,8 +19,8 @@ import numpy as np
 
 from tnr_dist.data.manifest import check_file
 from tnr_dist.data.tokens import NPY_FAULTS
-from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, read_json
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path, read_json
 
 # Field -> dtype. I impressions, H histories, flat over ragged lists where said.
 FIELDS: dict[str, np.dtype] = {

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tnr_dist.data.addresses import read_address, read_file
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, check_bytes, parse_shard
-from tnr_dist.errors import InputError
-from tnr_dist.redaction import without_secrets
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.redaction import without_secrets
 
 #: Addresses that a pattern may stand for.
 MOST_SHARDS = 200_000

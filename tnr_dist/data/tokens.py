@@ -12,8 +12,8 @@ from types import TracebackType
 
 import numpy as np
 
-from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path
 
 # What NumPy raises on bytes that are no `.npy` file: its header is a Python expression, parsed and not executed.
 NPY_FAULTS = (

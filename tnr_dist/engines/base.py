@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.config import DeepSpeedConfig, HorovodConfig
-from tnr_dist.engines.environment import Environment
-from tnr_dist.errors import InputError
+from tnr_dist.launch.environment import Environment
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -116,49 +113,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Leave the other ranks; also after an error, so it waits for none of them."""
-
-
-def make_engine(
-    name: str,
-    device: str,
-    threads: int,
-    deepspeed: DeepSpeedConfig | None = None,
-    horovod: HorovodConfig | None = None,
-    terms: Terms | None = None,
-) -> Engine:
-    """Start the engine that `engine=` names for this process's place among the ranks, once all of them are there.
-
-    Raises InputError when ranks of different runs meet (`terms` says of this one what they compare), RankLost when one does
-    not come in time, Preempted when one is told to stop meanwhile.
-    """
-    if name == "ddp":
-        from tnr_dist.engines.ddp import DDPEngine
-
-        return DDPEngine(device, threads, terms)
-    if name == "deepspeed":
-        from tnr_dist.engines.deepspeed import DeepSpeedEngine
-
-        return DeepSpeedEngine(device, threads, deepspeed, terms)
-    if name == "horovod":
-        from tnr_dist.engines.horovod import HorovodEngine
-
-        return HorovodEngine(device, threads, horovod, terms)
-    raise InputError(f"engine={name!r}: one of ddp, deepspeed, horovod")
-
-
-def choose_precision(precision: str, device: torch.device) -> str:
-    """`auto` is bf16 where the hardware multiplies bf16 matrices faster than float32 ones, else fp32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if _cpu_has_bf16() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
-            flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

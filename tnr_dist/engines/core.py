@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from tnr_dist.engines.allocator import keep_freed_memory
-from tnr_dist.engines.base import OptimizerFactory, Terms, choose_precision
+from tnr_dist.engines.base import OptimizerFactory, Terms
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.devices import choose_device
-from tnr_dist.engines.environment import Environment, detect
-from tnr_dist.hardware import cores
+from tnr_dist.engines.precision import choose_precision
+from tnr_dist.launch.environment import Environment, detect
+from tnr_dist.util.hardware import cores
 
 TIMEOUT_SECONDS = 600.0  # of every wait for another rank
 

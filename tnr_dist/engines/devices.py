@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from tnr_dist.engines.base import choose_precision
-from tnr_dist.engines.environment import Environment
-from tnr_dist.errors import InputError
-from tnr_dist.hardware import cores
+from tnr_dist.engines.precision import choose_precision
+from tnr_dist.launch.environment import Environment
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.hardware import cores
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _GIVEN = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE", "CUDA_VISIBLE_DEVICES")

@@ -23,10 +23,10 @@ from tnr_dist.engines import core
 from tnr_dist.engines.base import Terms
 from tnr_dist.engines.broken import reason
 from tnr_dist.engines.core import on_one_machine
-from tnr_dist.engines.environment import Environment
 from tnr_dist.engines.waiting import TooLate, Wait, stopped
-from tnr_dist.errors import EarlierStart, InputError, PortTaken, Preempted, RankLost
-from tnr_dist.restarts import restarts
+from tnr_dist.launch.environment import Environment
+from tnr_dist.util.errors import EarlierStart, InputError, PortTaken, Preempted, RankLost
+from tnr_dist.util.restarts import restarts
 
 LOOPBACK = "127.0.0.1"
 Word = dict[str, Any]  # what a rank says of its run

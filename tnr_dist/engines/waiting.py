@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tnr_dist.errors import Preempted
+from tnr_dist.util.errors import Preempted
 
 Result = TypeVar("Result")
 

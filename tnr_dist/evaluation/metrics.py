@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]

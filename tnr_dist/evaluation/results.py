@@ -6,9 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.digests import read_sealed
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import NAMES
+from tnr_dist.util.digests import read_sealed
+from tnr_dist.util.errors import InputError
 
 MOST_BYTES = 16 << 20  # of a file of a run folder
 

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.data.loader import last_clicked
+from tnr_dist.data.batches.clicks import last_clicked
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, read_shard
 from tnr_dist.data.tokens import RaggedTable, check_ids, gather_rows
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.metrics import ImpressionMetrics, impression_metrics
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, HistoryPadding, NewsEncoder, Recommender
-from tnr_dist.progress import Bar
+from tnr_dist.util.progress import Bar
 
 # Tokens encoded at a time, by device: on a GPU enough that kernels take longer than their launch does.
 _CHUNK_TOKENS = {"cpu": 16_384, "cuda": 131_072}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import Float64s
+from tnr_dist.util.errors import InputError
 
 # Random draws of one block of resamples: 32 MiB of indices or signs.
 _BLOCK = 1 << 22

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import Int64s, check_offsets, check_scores
-from tnr_dist.files import atomic_path
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path
 
 MEMBER = "prediction.txt"
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from tnr_dist import __version__
 from tnr_dist.data.manifest import is_generated, manifest_hash, read_manifest
-from tnr_dist.errors import InputError
-from tnr_dist.evaluation.baselines import POPULAR
+from tnr_dist.evaluation.yardsticks import POPULAR
 from tnr_dist.export.description import Description
 from tnr_dist.export.metadata import METRICS, base_model, front_matter
 from tnr_dist.export.source import Source
-from tnr_dist.markup import markdown, markdown_code, markdown_table
 from tnr_dist.models.recommender import count_parameters
 from tnr_dist.models.sources import find_folder
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.markup import markdown, markdown_code, markdown_table
 
 _GENERATED = (
     "**The data are generated**, not logs of readers: news and clicks come from `tnr data synth`. Metrics on them say "

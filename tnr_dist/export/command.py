@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tnr_dist.errors import InputError, mendable
 from tnr_dist.export.description import FORMATS, Description
-from tnr_dist.files import atomic_path
-from tnr_dist.lock import held
-from tnr_dist.progress import say
-from tnr_dist.train.places import DATA, looked_for
+from tnr_dist.runs.places import DATA, looked_for
+from tnr_dist.util.errors import InputError, mendable
+from tnr_dist.util.files import atomic_path
+from tnr_dist.util.lock import held
+from tnr_dist.util.progress import say
 
 if TYPE_CHECKING:
     from tnr_dist.export.source import Source

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.digests import SEAL, Stated, check_seal, describe, fault, write_sealed
-from tnr_dist.errors import InputError
-from tnr_dist.files import read_json
-from tnr_dist.lock import LOCK
+from tnr_dist.util.digests import SEAL, Stated, check_seal, describe, fault, write_sealed
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json
+from tnr_dist.util.lock import LOCK
 
 FORMAT_VERSION = 1
 FORMATS = ("hf", "onnx", "torch.export", "vectors")

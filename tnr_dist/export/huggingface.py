@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tnr_dist.errors import InputError
 from tnr_dist.export.description import Description
 from tnr_dist.export.source import Source
-from tnr_dist.files import write_json
 from tnr_dist.models.plm import load_plm, to_huggingface
 from tnr_dist.models.recommender import ModelSpec, NewsEncoder, Recommender, build_recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import load_strict, read_safetensors
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import write_json
 
 POOLING, DENSE, USERS = "1_AdditivePooling", "2_Dense", "user_encoder.safetensors"
 #: The class of `1_AdditivePooling` travels with the folder, so that loading it needs no tnr_dist.

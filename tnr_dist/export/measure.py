@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tnr_dist.errors import InputError
 from tnr_dist.export.description import Description
 from tnr_dist.export.runtimes import Runtime, open_runtime
 from tnr_dist.export.source import Source
-from tnr_dist.hardware import OtherWork, cpu_name
 from tnr_dist.models.packed import Packed
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.hardware import OtherWork, cpu_name
 
 #: Largest difference of a vector's component from ours that rounding explains, relative to the largest component.
 TOLERANCE = 1e-4

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.export.source import Source
-from tnr_dist.files import read_json_object
 from tnr_dist.models.sources import find_folder
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json_object
 
 METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 #: What the hub calls the library that loads a format, where it knows one; tnr_dist loads all.

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tnr_dist.errors import InputError
 from tnr_dist.export.catalogue import Catalogue, Snapshot
 from tnr_dist.export.description import TABLES, Description
 from tnr_dist.export.runtimes import Runtime, open_runtime
+from tnr_dist.util.errors import InputError
 
 if TYPE_CHECKING:
     from tnr_dist.models.tokenizer import Tokenizer

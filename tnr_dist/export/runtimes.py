@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tnr_dist.errors import InputError
 from tnr_dist.export.description import GRAPHS, INT8_GRAPH, PROGRAMS, Description
+from tnr_dist.util.errors import InputError
 
 if TYPE_CHECKING:
     import torch

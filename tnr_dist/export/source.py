@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.config import Config
-from tnr_dist.digests import digest, read_sealed
-from tnr_dist.errors import InputError
-from tnr_dist.evaluation.baselines import POPULAR
+from tnr_dist.config.schema import Config
 from tnr_dist.evaluation.results import read_results
+from tnr_dist.evaluation.yardsticks import POPULAR
 from tnr_dist.export.description import Description
 from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
-from tnr_dist.train.finished import check_file, read_done
-from tnr_dist.train.places import PLM, looked_for, run_config
+from tnr_dist.runs.finished import check_file, read_done
+from tnr_dist.runs.places import PLM, looked_for, run_config
+from tnr_dist.util.digests import digest, read_sealed
+from tnr_dist.util.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ import torch
 
 from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest, read_news
 from tnr_dist.data.tokens import RaggedTable
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.export.description import TABLES
 from tnr_dist.export.huggingface import write_user_encoder
 from tnr_dist.export.source import Source
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder
-from tnr_dist.progress import Bar
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.progress import Bar
 
 
 def data_id(source: Source, data: Path) -> str:

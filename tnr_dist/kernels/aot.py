@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.errors import InputError
 from tnr_dist.kernels.dispatch import interpreted
+from tnr_dist.util.errors import InputError
 
 #: Modules of this package that have `aot_signatures`.
 MODULES = ("additive_pooling", "distillation", "gather_cast", "projection_mse", "ragged_attention", "residual_norm")

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 Choice = Literal["auto", "triton", "torch"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
-from tnr_dist.transfer import to_device
+from tnr_dist.util.transfer import to_device
 
 if TYPE_CHECKING:
     import triton.language as tl

@@ -26,7 +26,7 @@ from tnr_dist.kernels.dispatch import Choice, interpreted, power_of_two, product
 from tnr_dist.kernels.tiles import Tiles, block_rows
 
 if TYPE_CHECKING:
-    from tnr_dist.models.attention import Plan
+    from tnr_dist.kernels.attention_plan import AttentionPlan
 
 #: Largest head the kernels are made for; torch serves the rest.
 MAX_HEAD_DIM = 64
@@ -110,7 +110,7 @@ def attention_of_nothing(q: Tensor, k: Tensor, v: Tensor, bias_table: Tensor | N
 
 
 def planned_attention(
-    q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias_table: Tensor | None, dropout_p: float
+    q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, bias_table: Tensor | None, dropout_p: float
 ) -> Tensor:
     """The Triton form of `ragged_attention` for a batch's plan, with which its tiles are kept."""
     kept = _TILES.setdefault(plan, {})
@@ -120,12 +120,12 @@ def planned_attention(
     return ragged_attention(q, k, v, plan.lengths, bias_table, dropout_p, "triton", kept[key])
 
 
-def keep_tiles(plan: Plan, tiles: Tiles, dtype: torch.dtype) -> None:
+def keep_tiles(plan: AttentionPlan, tiles: Tiles, dtype: torch.dtype) -> None:
     """Use `tiles` for a plan's states of `dtype`."""
     _TILES.setdefault(plan, {})[tiles.starts.device, block_rows(dtype)] = tiles
 
 
-_TILES: WeakKeyDictionary[Plan, dict[tuple[torch.device, int], Tiles]] = WeakKeyDictionary()
+_TILES: WeakKeyDictionary[AttentionPlan, dict[tuple[torch.device, int], Tiles]] = WeakKeyDictionary()
 
 
 def _square(bias: Tensor, length: int) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tnr_dist.transfer import to_device
+from tnr_dist.util.transfer import to_device
 
 
 def block_rows(dtype: torch.dtype) -> int:

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.errors import InputError
 from tnr_dist.losses.reduction import cross_entropy, full_precision
+from tnr_dist.util.errors import InputError
 
 
 def teacher_cross_entropy(teacher_logits: Tensor, candidate_mask: Tensor | None = None) -> Tensor:

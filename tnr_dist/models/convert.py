@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, write_json
 from tnr_dist.models.plm import load_plm, to_published
 from tnr_dist.models.sources import find_folder
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.models.weights import DIGEST, MODEL_FILE, save_tensors, tensors_digest
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path, write_json
 
 
 def convert_plm(source: str, out: Path | str) -> bool:

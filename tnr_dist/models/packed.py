@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tnr_dist.models.attention import Plan
-from tnr_dist.transfer import to_device
+from tnr_dist.kernels.attention_plan import AttentionPlan
+from tnr_dist.util.transfer import to_device
 
 
 @dataclass(eq=False)
@@ -119,9 +119,9 @@ class Packed:
         return Order(Packed(self.tokens[index], lengths), index, self._device(back), self._device(rows_back))
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> AttentionPlan:
         """Attention plan; the sequences must already be ordered by length."""
-        return Plan(self.lengths)
+        return AttentionPlan(self.lengths)
 
     def split(self, tokens: float) -> Iterator[tuple[Packed, slice]]:
         """Cut into runs of whole sequences of about `tokens` tokens; yields each with its rows of [T, ...]."""

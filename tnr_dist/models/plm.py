@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnr_dist.errors import InputError
-from tnr_dist.files import read_json
 from tnr_dist.models import unilm
 from tnr_dist.models.published import check_published
 from tnr_dist.models.sources import find_folder, one_file
 from tnr_dist.models.tokenizer import Tokenizer, TokenizerFiles
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import check_number, load_state, load_strict, read_weights, save_model, weight_files
-from tnr_dist.progress import say
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json
+from tnr_dist.util.progress import say
 
 __all__ = [
     "encoder_from_config",

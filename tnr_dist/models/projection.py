@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tnr_dist.config import ProjectionInit
+from tnr_dist.config.schema import ProjectionInit
 
 
 class Projection(nn.Module):

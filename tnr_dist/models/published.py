@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from tnr_dist.digests import digest
-from tnr_dist.errors import InputError
+from tnr_dist.util.digests import digest
+from tnr_dist.util.errors import InputError
 
 
 def check_published(source: str, folder: Path, paths: Iterable[Path]) -> None:

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.errors import InputError
 from tnr_dist.models.packed import Packed, recomputed
 from tnr_dist.models.pooling import AttentionPooling
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import load_state, load_strict, model_file, save_model
+from tnr_dist.util.errors import InputError
 
 HistoryPadding = Literal["mask", "learned"]
 

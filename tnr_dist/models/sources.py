@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 _TEXT_FILES = ["*.json", "*vocab.txt", "merges.txt"]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, read_json_object, write_json
 from tnr_dist.models.sources import find_folder, one_file
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path, read_json_object, write_json
 
 # Encodings are Python objects of some kilobytes; this many live at a time.
 _CHUNK = 8192

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.errors import InputError
 from tnr_dist.kernels.layer_norm import layer_norm
 from tnr_dist.kernels.linear import lay_out, linear, linear_gelu
 from tnr_dist.kernels.residual_norm import residual_norm
 from tnr_dist.models.attention import attention_scores, ragged_attention, relative_buckets
 from tnr_dist.models.packed import Order, Packed
-from tnr_dist.transfer import to_device
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.transfer import to_device
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,

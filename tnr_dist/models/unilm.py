@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 #: Published as NAME.bin, NAME-config.json and NAME-vocab.txt.
 NAME = "unilm2-base-uncased"

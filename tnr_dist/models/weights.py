@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, read_json
 from tnr_dist.models.sources import one_file
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path, read_json
 
 # What torch.load raises on content that is no checkpoint, or a cut one, besides UnpicklingError.
 _NOT_A_CHECKPOINT = (

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tnr_dist import __version__
-from tnr_dist.config_file import load_config
-from tnr_dist.errors import InputError
-from tnr_dist.files import write_text
-from tnr_dist.progress import say
+from tnr_dist.config.read import load_config
+from tnr_dist.figures.drawing import write_png
 from tnr_dist.report import curves, data, progress, results, settings
-from tnr_dist.report.drawing import write_png
-from tnr_dist.report.found import Run, find_runs
-from tnr_dist.report.groups import Group, group_runs
+from tnr_dist.report.group_by_seed import Group, group_runs
 from tnr_dist.report.html import to_html
 from tnr_dist.report.markdown import to_markdown
 from tnr_dist.report.page import Document
+from tnr_dist.report.read_runs import Run, find_runs
 from tnr_dist.report.results import Model, models_of
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import write_text
+from tnr_dist.util.progress import say
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
@@ -33,7 +33,7 @@ def report(arguments: Sequence[str], output: Path | None = None) -> Path:
     """
     from rich.console import Console
 
-    from tnr_dist.evaluation.report import results_table
+    from tnr_dist.figures.tables import results_table
     from tnr_dist.stages import pipeline
 
     paths, overrides = split_arguments(arguments)

@@ -11,13 +11,13 @@ import numpy as np
 
 from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest
 from tnr_dist.data.shards import read_index, read_shard
-from tnr_dist.errors import InputError
-from tnr_dist.report.charts import Series, column_chart, line_chart
-from tnr_dist.report.drawing import Legend
-from tnr_dist.report.found import Run
+from tnr_dist.figures.charts import Series, column_chart, line_chart
+from tnr_dist.figures.drawing import Legend
+from tnr_dist.figures.palette import SERIES
 from tnr_dist.report.page import Block, Cell, Figure, Heading, Paragraph, Section, Table
-from tnr_dist.report.palette import SERIES
+from tnr_dist.report.read_runs import Run
 from tnr_dist.report.results import Model
+from tnr_dist.util.errors import InputError
 
 _READ_BYTES = 256 << 20  # a split of more is not read for a report
 _HISTORIES = ((0, 0), (1, 5), (6, 10), (11, 20), (21, 50), (51, None))

@@ -7,10 +7,10 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from tnr_dist.markup import html
-from tnr_dist.report.drawing import DASHES
+from tnr_dist.figures.drawing import DASHES
+from tnr_dist.figures.palette import DARK, LIGHT, declarations, rules
 from tnr_dist.report.page import Document
-from tnr_dist.report.palette import DARK, LIGHT, declarations, rules
+from tnr_dist.util.markup import html
 
 
 def to_html(document: Document) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tnr_dist.markup import html, markdown, one_line
 from tnr_dist.report.page import Block, Cell, Document, Figure, Fold, Heading, Table
+from tnr_dist.util.markup import html, markdown, one_line
 
 
 def to_markdown(document: Document) -> str:

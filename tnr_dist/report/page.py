@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from tnr_dist.report.drawing import Drawing, Legend
+from tnr_dist.figures.drawing import Drawing, Legend
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tnr_dist.report.charts import bar_chart
-from tnr_dist.report.found import Run, number
-from tnr_dist.report.groups import STAGES, Group, said
+from tnr_dist.figures.charts import bar_chart
+from tnr_dist.report.group_by_seed import STAGES, Group, said
 from tnr_dist.report.page import Block, Cell, Figure, Fold, Section, Table, Tile
+from tnr_dist.report.read_runs import Run, number
 
 _OF_ONE_RUN = ("started", "command")  # of environment.json: they differ between any two runs
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from tnr_dist.evaluation.baselines import POPULAR
 from tnr_dist.evaluation.metrics import NAMES
-from tnr_dist.evaluation.report import ORACLE, count, percent
 from tnr_dist.evaluation.results import read_baselines
 from tnr_dist.evaluation.statistics import Comparison, holm, mean_and_deviation, paired_t_test
-from tnr_dist.report.charts import Point, point_chart
-from tnr_dist.report.found import Run, number
-from tnr_dist.report.groups import Group
+from tnr_dist.evaluation.yardsticks import POPULAR
+from tnr_dist.figures.charts import Point, point_chart
+from tnr_dist.figures.tables import ORACLE, count, percent
+from tnr_dist.report.group_by_seed import Group
 from tnr_dist.report.page import Block, Cell, Figure, Section, Table, Tile
+from tnr_dist.report.read_runs import Run, number
 from tnr_dist.stages.evaluate import read_impressions
 
 HEADERS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}

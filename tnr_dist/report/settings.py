@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from tnr_dist.config import Config, to_dict
-from tnr_dist.report.groups import Group, differing, flat, said
+from tnr_dist.config.schema import Config, to_dict
+from tnr_dist.figures.shorten import shortened
+from tnr_dist.report.group_by_seed import Group, differing, flat, said
 from tnr_dist.report.page import Block, Cell, Fold, Paragraph, Section, Table
-from tnr_dist.report.shorten import shortened
 
 # Where things lie, and how often and by whom they are made: the same experiment all the same.
 _NOT_THE_EXPERIMENT = (

@@ -14,22 +14,22 @@ import numpy as np
 import torch
 
 import tnr_dist
-from tnr_dist import markup
-from tnr_dist.config import Config
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.results import read_baselines
-from tnr_dist.files import write_json, write_text
-from tnr_dist.hardware import cores
-from tnr_dist.progress import Bar, say
 from tnr_dist.reproduce.figures import draw, marks
 from tnr_dist.reproduce.plan import Work, levels, plan
 from tnr_dist.reproduce.results import Difference, RowResult, collect, differences, with_speeds
 from tnr_dist.reproduce.studies import Study, study_of
 from tnr_dist.reproduce.tables import latex, markdown, runs_csv, summary_csv
 from tnr_dist.reproduce.workers import Outcome, run_works, visible_gpus
-from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import labelled_index
+from tnr_dist.util import markup
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import write_json, write_text
+from tnr_dist.util.hardware import cores
+from tnr_dist.util.progress import Bar, say
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tnr_dist.config import Config
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.reproduce.studies import Study
-from tnr_dist.stages.common import DataSet
+from tnr_dist.runs.folder import RunFolder, in_order
 from tnr_dist.stages.registry import make
-from tnr_dist.stages.rows import evaluate_run, is_evaluated
+from tnr_dist.stages.table_rows import evaluate_run, is_evaluated
 from tnr_dist.stages.targets import each_seed, row_folder
-from tnr_dist.train.runfolder import RunFolder, in_order
 
 
 @dataclass(frozen=True)

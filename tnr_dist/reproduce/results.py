@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from tnr_dist.config import Config, RowConfig
+from tnr_dist.config.schema import Config, RowConfig
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.results import read_results
 from tnr_dist.evaluation.statistics import Comparison, holm, mean_and_deviation, paired_t_test
 from tnr_dist.reproduce.plan import study_config
 from tnr_dist.reproduce.studies import Study
-from tnr_dist.stages.common import DataSet, trained_model
 from tnr_dist.stages.evaluate import news_per_second, read_impressions
-from tnr_dist.stages.rows import is_evaluated
+from tnr_dist.stages.parts.start_models import trained_model
+from tnr_dist.stages.table_rows import is_evaluated
 from tnr_dist.stages.targets import each_seed, row_folder
+from tnr_dist.util.errors import InputError
 
 # The metrics that rows are compared by.
 COMPARED = ("auc", "ndcg10")

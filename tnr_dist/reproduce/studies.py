@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from tnr_dist.config import Config, RowConfig
-from tnr_dist.errors import InputError
+from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.models.plm import read_config
 from tnr_dist.models.sources import find_folder
+from tnr_dist.util.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 
-from tnr_dist import markup
 from tnr_dist.evaluation.metrics import NAMES
-from tnr_dist.evaluation.report import count, percent
+from tnr_dist.figures.tables import count, percent
 from tnr_dist.reproduce.paper import TABLE2, Figure
 from tnr_dist.reproduce.results import Difference, RowResult
 from tnr_dist.reproduce.studies import Study
+from tnr_dist.util import markup
 
 METRIC_NAMES = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 

@@ -18,15 +18,15 @@ from typing import Any
 
 import torch
 
-from tnr_dist.config import Config
-from tnr_dist.engines.base import make_engine
-from tnr_dist.engines.local import die_with
-from tnr_dist.errors import Preempted
-from tnr_dist.hardware import cores
+from tnr_dist.config.schema import Config
+from tnr_dist.engines.make import make_engine
 from tnr_dist.kernels.dispatch import use_kernels
-from tnr_dist.progress import Bar, say
+from tnr_dist.launch.local import die_with
 from tnr_dist.reproduce.plan import Work
-from tnr_dist.train import preemption
+from tnr_dist.util import preemption
+from tnr_dist.util.errors import Preempted
+from tnr_dist.util.hardware import cores
+from tnr_dist.util.progress import Bar, say
 
 _STOP_SECONDS = 120.0  # a worker that was told to stop writes a checkpoint first
 

@@ -1,4 +1,4 @@
-"""The teachers' pass: news vectors, user vectors and logits of M frozen teachers, computed once (cache/teachers.py)."""
+"""The teachers' pass: news vectors, user vectors and logits of M frozen teachers, computed once (data/teacher_cache.py)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tnr_dist.cache.teachers import FORMAT_VERSION, from_stored, to_stored
-from tnr_dist.config import Config
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_shard
-from tnr_dist.digests import digest, read_sealed, write_sealed
-from tnr_dist.ends import result
-from tnr_dist.engines.base import Engine, choose_precision
-from tnr_dist.errors import InputError, Preempted
+from tnr_dist.data.teacher_cache import FORMAT_VERSION, from_stored, to_stored
+from tnr_dist.engines.base import Engine
+from tnr_dist.engines.precision import choose_precision
 from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
-from tnr_dist.files import atomic_path, write_json
 from tnr_dist.models.recommender import Recommender
-from tnr_dist.progress import Bar, say
-from tnr_dist.restarts import mark_progress
-from tnr_dist.stages.common import NEWS_SETTINGS, DataSet, begin, may_start, trained_model
+from tnr_dist.runs.environment import write_surroundings
+from tnr_dist.runs.finished import DONE, check_file
+from tnr_dist.runs.folder import RunFolder
+from tnr_dist.runs.tracker import log_work
 from tnr_dist.stages.finetune import teacher_folder
-from tnr_dist.train import preemption
-from tnr_dist.train.finished import DONE, check_file
-from tnr_dist.train.runfolder import RunFolder
-from tnr_dist.train.surroundings import write_surroundings
-from tnr_dist.train.tracking import log_work
+from tnr_dist.stages.parts.recipes import NEWS_SETTINGS
+from tnr_dist.stages.parts.start_models import trained_model
+from tnr_dist.stages.run import begin, may_start
+from tnr_dist.util import preemption
+from tnr_dist.util.digests import digest, read_sealed, write_sealed
+from tnr_dist.util.ends import result
+from tnr_dist.util.errors import InputError, Preempted
+from tnr_dist.util.files import atomic_path, write_json
+from tnr_dist.util.progress import Bar, say
+from tnr_dist.util.restarts import mark_progress
 
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tnr_dist.config import Config
-from tnr_dist.errors import InputError
-from tnr_dist.files import read_json_object
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
+from tnr_dist.runs.folder import RunFolder, completed_id
 from tnr_dist.stages import stage2
-from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.targets import each_seed, row_folder, rows_of
-from tnr_dist.train.runfolder import RunFolder, completed_id
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json_object
 
 _MOST_NAMED = 4
 

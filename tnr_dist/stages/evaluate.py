@@ -9,30 +9,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from tnr_dist.config import Config
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.parquet import read_table
 from tnr_dist.data.shards import SplitIndex, read_index
 from tnr_dist.data.tokens import RaggedTable
-from tnr_dist.digests import describe, fault, write_sealed
-from tnr_dist.ends import result
-from tnr_dist.engines.base import Engine, choose_precision
-from tnr_dist.errors import InputError
+from tnr_dist.engines.base import Engine
+from tnr_dist.engines.precision import choose_precision
 from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
 from tnr_dist.evaluation.results import read_results
 from tnr_dist.evaluation.scoring import encode_table, evaluate_split, length_chunks, recommender_scorer, score_split
 from tnr_dist.evaluation.submission import check_prediction, write_prediction
-from tnr_dist.files import atomic_path, read_json_object
-from tnr_dist.hardware import cores
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
-from tnr_dist.progress import say
+from tnr_dist.runs.finished import check_file, check_run, read_done
+from tnr_dist.runs.folder import completed_id
+from tnr_dist.runs.places import run_config
+from tnr_dist.runs.tracker import METRICS, log_evaluation
+from tnr_dist.runs.wandb_tables import Table, nearest_news, news_titles, worst_impressions
 from tnr_dist.stages.chosen import chosen_run
-from tnr_dist.stages.common import DataSet, stop_if_asked
-from tnr_dist.tracking.tables import Table, nearest_news, news_titles, worst_impressions
-from tnr_dist.train.finished import check_file, check_run, read_done
-from tnr_dist.train.places import run_config
-from tnr_dist.train.runfolder import completed_id
-from tnr_dist.train.tracking import METRICS, log_evaluation
+from tnr_dist.stages.run import stop_if_asked
+from tnr_dist.util.digests import describe, fault, write_sealed
+from tnr_dist.util.ends import result
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path, read_json_object
+from tnr_dist.util.hardware import cores
+from tnr_dist.util.progress import say
 
 IMPRESSIONS = "impressions.parquet"
 _MANY_TIED = 0.05  # a few percent are users without a history, for whom every model scores all candidates alike

@@ -10,29 +10,20 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config import Config
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.errors import InputError
 from tnr_dist.losses.click import click_loss
 from tnr_dist.models.recommender import Recommender
-from tnr_dist.stages import post_train, stage1
-from tnr_dist.stages.baselines import further_pretrain
-from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
-from tnr_dist.stages.common import (
-    BATCH_SETTINGS,
-    MODEL_SETTINGS,
-    DataSet,
-    click_loader,
-    continued_model,
-    fit_scale,
-    folder,
-    freeze,
-    fresh_model,
-    recipe,
-    with_fresh_user_encoder,
-)
+from tnr_dist.runs.folder import RunFolder
+from tnr_dist.stages import further_pretrain, post_train, stage1
+from tnr_dist.stages.parts.click_data import click_loader, fit_scale
+from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.click_task import ClickTask
+from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
+from tnr_dist.stages.parts.start_models import continued_model, freeze, fresh_model, with_fresh_user_encoder
 from tnr_dist.stages.stage import RowRun, Training
-from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.util.errors import InputError
 
 _TEACHER_SEED = 1000  # teacher i of seed s draws from seed 1000 * (i + 1) + s: other numbers than any stage's own
 

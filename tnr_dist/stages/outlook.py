@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.config import Config
-from tnr_dist.data.prepare import check_request
-from tnr_dist.data.raw_files import find_splits
-from tnr_dist.errors import InputError
-from tnr_dist.files import read_json
-from tnr_dist.stages.common import DataSet
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
+from tnr_dist.data.prepare.prepare import check_request
+from tnr_dist.data.prepare.raw_files import find_splits
+from tnr_dist.runs.checkpoint_files import sorted_steps
+from tnr_dist.runs.folder import RunFolder, plain_name
+from tnr_dist.runs.owned import is_abandoned, is_run
 from tnr_dist.stages.pipeline import is_complete, placed_rows, prepare_options, raw_folder, why_beside
 from tnr_dist.stages.targets import each_seed
-from tnr_dist.train.checkpoint import sorted_steps
-from tnr_dist.train.owned import is_abandoned, is_run
-from tnr_dist.train.runfolder import RunFolder, plain_name
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json
 
 MAKE, GO_ON, REPLACE, SKIP, REFUSE = "made", "gone on with", "replaced", "skipped", "refused"
 

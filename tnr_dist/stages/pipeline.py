@@ -8,28 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from tnr_dist.config import Config
-from tnr_dist.data.prepare import PrepareOptions, prepare, read_manifest
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare, read_manifest
 from tnr_dist.data.shards import read_index
-from tnr_dist.digests import read_sealed, write_sealed
-from tnr_dist.ends import result
 from tnr_dist.engines.base import Engine
-from tnr_dist.engines.environment import detect
-from tnr_dist.errors import InputError
-from tnr_dist.evaluation.baselines import POPULAR, oracle_scorer, popularity_scorer, random_scorer
-from tnr_dist.evaluation.report import ORACLE
 from tnr_dist.evaluation.results import read_baselines, read_results
 from tnr_dist.evaluation.scoring import evaluate_split
-from tnr_dist.files import read_json, write_json, write_text
-from tnr_dist.progress import say
-from tnr_dist.stages.common import DataSet
+from tnr_dist.evaluation.yardsticks import POPULAR, oracle_scorer, popularity_scorer, random_scorer
+from tnr_dist.figures.tables import ORACLE
+from tnr_dist.launch.environment import detect
+from tnr_dist.runs.folder import RunFolder, at_names, in_order
+from tnr_dist.runs.owned import MARKS, is_run
+from tnr_dist.runs.tracker import of_part_batches, read_metrics
 from tnr_dist.stages.evaluate import labelled_index
 from tnr_dist.stages.registry import make
-from tnr_dist.stages.rows import evaluate_run, is_evaluated
+from tnr_dist.stages.table_rows import evaluate_run, is_evaluated
 from tnr_dist.stages.targets import each_seed, row_folder, rows_of
-from tnr_dist.train.owned import MARKS, is_run
-from tnr_dist.train.runfolder import RunFolder, at_names, in_order
-from tnr_dist.train.tracking import of_part_batches, read_metrics
+from tnr_dist.util.digests import read_sealed, write_sealed
+from tnr_dist.util.ends import result
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json, write_json, write_text
+from tnr_dist.util.progress import say
 
 _SEEDS = "seeds.json"  # of which seeds a report is
 
@@ -68,7 +68,7 @@ def ensure_data(config: Config) -> None:
             time.sleep(0.5)
         return
     if not config.data.input:
-        from tnr_dist.data.synth import synthesize
+        from tnr_dist.synth.generate import synthesize
 
         synth = config.synth
         synthesize(
@@ -193,8 +193,8 @@ def report(config: Config) -> None:
     """Print the results table; write it as Markdown and JSON, and draw curves and quality against speed as PNG."""
     from rich.console import Console
 
-    from tnr_dist.evaluation.plots import quality_vs_speed, training_curves
-    from tnr_dist.evaluation.report import results_markdown, results_table
+    from tnr_dist.figures.plots import quality_vs_speed, training_curves
+    from tnr_dist.figures.tables import results_markdown, results_table
 
     data = DataSet.open(config)
     base = Path(config.output)

@@ -8,24 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.config import Config, MatchingConfig, PostTrainConfig
-from tnr_dist.data.loader import Batch
-from tnr_dist.data.matching import MatchingLoader
+from tnr_dist.config.schema import Config, MatchingConfig, PostTrainConfig
+from tnr_dist.data.batches.clicks import Batch
+from tnr_dist.data.batches.matching import MatchingLoader
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.losses.matching import matching_loss
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Matcher, Recommender
-from tnr_dist.stages.common import (
-    MODEL_SETTINGS,
-    DataSet,
-    freeze,
-    fresh_model,
-    plm_parameters,
-    recipe,
-)
+from tnr_dist.runs.folder import RunFolder
+from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
+from tnr_dist.stages.parts.start_models import freeze, fresh_model, plm_parameters
 from tnr_dist.stages.stage import Training
-from tnr_dist.train.runfolder import RunFolder
-from tnr_dist.transfer import to_device
+from tnr_dist.util.transfer import to_device
 
 
 @dataclass

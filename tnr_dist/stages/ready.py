@@ -9,18 +9,18 @@ import hashlib
 import json
 from pathlib import Path
 
-from tnr_dist.config import Config, to_dict
-from tnr_dist.config_file import with_overrides
+from tnr_dist.config.read import with_overrides
+from tnr_dist.config.schema import Config, to_dict
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.results import read_results
+from tnr_dist.runs.finished import check_run
+from tnr_dist.runs.folder import RunFolder, completed_id
 from tnr_dist.stages import outlook, registry
 from tnr_dist.stages.chosen import chosen_run
-from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import labelled_index, result_key
 from tnr_dist.stages.pipeline import is_complete, report_folder
-from tnr_dist.train.finished import check_run
-from tnr_dist.train.runfolder import RunFolder, completed_id
+from tnr_dist.util.errors import InputError
 
 
 def runs_of(script: str, config: Config, data: DataSet) -> list[RunFolder]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from tnr_dist.config import Config
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.stages import cache, finetune, post_train, stage1, stage2
-from tnr_dist.stages.baselines import further_pretrain, newsbert, tinybert
-from tnr_dist.stages.common import DataSet
+from tnr_dist.runs.folder import RunFolder
+from tnr_dist.stages import cache, finetune, further_pretrain, post_train, stage1, stage2
+from tnr_dist.stages.baselines import newsbert, tinybert
 from tnr_dist.stages.stage import RowRun, Stage
-from tnr_dist.train.runfolder import RunFolder
 
 # Each declares STAGES; what its command makes, as `runs`, or as `run_folder` where that is one run; and, for rows of the
 # results table, ROWS.

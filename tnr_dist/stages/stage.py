@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tnr_dist.config import Config
+from tnr_dist.config.schema import Config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.stages.common import DataSet, TrainsRecommender, train_model
-from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.runs.folder import RunFolder
+from tnr_dist.stages.run import TrainsRecommender, train_model
 
 # The run of a row of the results table: of a configuration, its data set and the row's number of layers (0: all).
 RowRun = Callable[[Config, DataSet, int], RunFolder]

@@ -11,34 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config import Config, Stage1Config
-from tnr_dist.data.loader import Batch
-from tnr_dist.data.matching import MatchingLoader
+from tnr_dist.config.schema import Config, Stage1Config
+from tnr_dist.data.batches.clicks import Batch
+from tnr_dist.data.batches.matching import MatchingLoader
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.scoring import encode_table
-from tnr_dist.files import atomic_path
 from tnr_dist.losses.stage1 import multi_teacher_stage1_loss, stage1_loss
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import Matcher, ModelSpec, Recommender
 from tnr_dist.models.weights import DIGEST, read_safetensors, save_tensors, tensors_digest
-from tnr_dist.progress import say
+from tnr_dist.runs.folder import RunFolder, completed_id
 from tnr_dist.stages import post_train
-from tnr_dist.stages.common import (
-    MODEL_SETTINGS,
-    DataSet,
-    continued_model,
-    freeze,
-    fresh_model,
-    plm_parameters,
-    recipe,
-    trained_model,
-)
-from tnr_dist.stages.frozen import compute_dtype
+from tnr_dist.stages.parts.frozen import compute_dtype
+from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
+from tnr_dist.stages.parts.start_models import continued_model, freeze, fresh_model, plm_parameters, trained_model
 from tnr_dist.stages.post_train import MatchingInputs, accuracy, matching_accuracy, matching_inputs, matching_loader
 from tnr_dist.stages.stage import Training
-from tnr_dist.train.runfolder import RunFolder, completed_id
-from tnr_dist.transfer import to_device
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path
+from tnr_dist.util.progress import say
+from tnr_dist.util.transfer import to_device
 
 
 @dataclass

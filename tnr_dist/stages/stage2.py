@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.cache.teachers import TeacherCache, TeacherTables
-from tnr_dist.config import Config, Stage2Config
+from tnr_dist.config.schema import Config, Stage2Config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index
+from tnr_dist.data.teacher_cache import TeacherCache, TeacherTables
 from tnr_dist.engines.base import Engine
 from tnr_dist.kernels.dispatch import product_dtype
 from tnr_dist.kernels.gather_cast import gather_cast
@@ -18,24 +19,16 @@ from tnr_dist.losses.stage2 import Imitation, stage2_loss
 from tnr_dist.losses.weighting import Omega
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import ModelSpec, Recommender
-from tnr_dist.progress import Bar
+from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import cache, post_train, stage1
-from tnr_dist.stages.clicks import ClickInputs, ClickTask, ClickTitles
-from tnr_dist.stages.common import (
-    BATCH_SETTINGS,
-    MODEL_SETTINGS,
-    DataSet,
-    click_loader,
-    continued_model,
-    fit_scale,
-    folder,
-    freeze,
-    recipe,
-    with_fresh_user_encoder,
-)
+from tnr_dist.stages.parts.click_data import click_loader, fit_scale
+from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.click_task import ClickTask
+from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
+from tnr_dist.stages.parts.start_models import continued_model, freeze, with_fresh_user_encoder
 from tnr_dist.stages.stage import RowRun, Training
 from tnr_dist.stages.stage1 import first_layers
-from tnr_dist.train.runfolder import RunFolder
+from tnr_dist.util.progress import Bar
 
 
 class Stage2Module(nn.Module):

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 
-from tnr_dist.config import Config, RowConfig
-from tnr_dist.config_file import with_overrides
-from tnr_dist.stages.common import DataSet
+from tnr_dist.config.read import with_overrides
+from tnr_dist.config.schema import Config, RowConfig
+from tnr_dist.data.dataset import DataSet
+from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages.registry import ROWS
-from tnr_dist.train.runfolder import RunFolder
 
 
 def rows_of(config: Config) -> list[RowConfig]:

@@ -12,16 +12,12 @@ On a full disk older checkpoints make room for a newer one, and for the model in
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import os
 import shutil
-import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,53 +25,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tnr_dist import lease
 from tnr_dist.engines.base import Engine
-from tnr_dist.errors import InputError
-from tnr_dist.files import atomic_path, file_hash, json_text, read_json, read_text, write_json
-from tnr_dist.progress import say
-from tnr_dist.restarts import mark_progress
-
-T = TypeVar("T")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_removing = threading.Lock()  # the loop's records and the thread that writes checkpoints may both find the disk full
-
-
-class Room:
-    """What a run's rolling checkpoints hold of a disk that is full.
-
-    Args:
-        folder: `checkpoints/` of the run.
-        keep_every: checkpoints at multiples of so many steps stay for good; 0: none.
-    """
-
-    def __init__(self, folder: Path, keep_every: int) -> None:
-        self.folder, self.keep_every = folder, keep_every
-
-    def write(self, work: Callable[[], T]) -> T:
-        """`work()`, which writes; where it finds the disk full the oldest checkpoint goes and it is done again.
-
-        The newest sound one stays whatever comes: the run goes on from it if there is no room without it. Raises what
-        `work` raises.
-        """
-        while True:
-            try:
-                return work()
-            except OSError as error:
-                if error.errno not in _FULL or not self._free():
-                    raise
-
-    def _free(self) -> bool:
-        lease.check(self.folder)  # what another process has made there by now is not this one's to remove
-        with _removing:
-            steps = sorted_steps(self.folder)
-            newest = next((step for step in reversed(steps) if _is_sound(self.folder, step)), None)
-            rolling = [one for one in steps if one != newest and not (self.keep_every and one % self.keep_every == 0)]
-            if not rolling:
-                return False
-            say(f"{self.folder / str(rolling[0])}: removed, the disk is full")
-            shutil.rmtree(self.folder / str(rolling[0]))
-            return True
+from tnr_dist.runs.checkpoint_files import DAMAGE, Room, json_digest, removing, sorted_steps, sound_state
+from tnr_dist.util import lease
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path, file_hash, write_json
+from tnr_dist.util.progress import say
+from tnr_dist.util.restarts import mark_progress
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -168,12 +124,12 @@ class Checkpoints:
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
             described = {**fields, "sha256": digests}
-            write_json(temporary / "state.json", {**described, "self": _json_digest(described)})
+            write_json(temporary / "state.json", {**described, "self": json_digest(described)})
             lease.check(self.folder)  # another process that has the run by now may have a sound one of this step
             # A folder of this step can only be one that was found damaged when the run resumed.
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
         mark_progress()
-        with _removing:
+        with removing:
             steps = sorted_steps(self.folder)
             # So can those of later steps. Counted among the rolling ones they would push out this one.
             later = [other for other in steps if other > step]
@@ -222,43 +178,13 @@ class Checkpoints:
         for step in reversed(sorted_steps(self.folder)):
             path = self.folder / str(step)
             try:
-                state = _sound_state(self.folder, step)
+                state = sound_state(self.folder, step)
                 names = dict.fromkeys(("model", "optimizer", *state["sha256"]))
                 return state, {name: load_file(path / f"{name}.safetensors") for name in names}
-            except (*_DAMAGE, SafetensorError) as error:
+            except (*DAMAGE, SafetensorError) as error:
                 if self.engine.environment.rank == 0:
                     say(f"checkpoint {path} is not used: {error}; trying the one before")
         return None
-
-
-_DAMAGE = (InputError, OSError, KeyError, TypeError, ValueError, AttributeError)
-
-
-def _sound_state(folder: Path, step: int) -> dict[str, Any]:
-    """The `state.json` of a checkpoint whose files are what they were when it was written; else one of `_DAMAGE`."""
-    path = folder / str(step)
-    state = read_json(path / "state.json")
-    # The text itself, too: another last digit of a long number may be the same number.
-    as_written = read_text(path / "state.json") == json_text(state)
-    if not isinstance(state, dict) or not as_written or state.pop("self", "") != _json_digest(state):
-        raise InputError(f"{path / 'state.json'}: damaged (digest differs)")
-    for name, digest in state["sha256"].items():
-        if file_hash(path / f"{name}.safetensors") != digest:
-            raise InputError(f"{path / name}.safetensors: damaged (digest differs)")
-    if state["step"] != step:
-        raise InputError(f"{path / 'state.json'}: is of step {state['step']}")
-    return state
-
-
-def _is_sound(folder: Path, step: int) -> bool:
-    try:
-        return bool(_sound_state(folder, step))
-    except _DAMAGE:
-        return False
-
-
-def _json_digest(state: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _copy(value: Tensor) -> Tensor:
@@ -290,11 +216,6 @@ def _parameter_names(engine: Engine) -> dict[int, str]:
     by_id = {id(p): name for name, p in engine.module.named_parameters()}
     ordered = [p for group in engine.optimizer.param_groups for p in group["params"]]
     return {position: by_id[id(p)] for position, p in enumerate(ordered)}
-
-
-def sorted_steps(folder: Path) -> list[int]:
-    """Steps that have a checkpoint, oldest first."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
 
 def _optimizer_state(engine: Engine, saved: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from tnr_dist.engines.broken import is_broken, reason
-from tnr_dist.engines.environment import Environment
-from tnr_dist.errors import RankLost
-from tnr_dist.train import preemption
+from tnr_dist.launch.environment import Environment
+from tnr_dist.util import preemption
+from tnr_dist.util.errors import RankLost
 
 _EVERY = 2.0  # seconds between two beats
 _SILENT = 3 * _EVERY

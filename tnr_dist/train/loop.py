@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.config import Config, TrainConfig
-from tnr_dist.data.loader import Batch
+from tnr_dist.config.schema import Config, TrainConfig
+from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.engines.base import Engine
-from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import count_parameters
-from tnr_dist.progress import Bar, say
-from tnr_dist.train import preemption
+from tnr_dist.runs.folder import RunFolder
+from tnr_dist.runs.tracker import Tracker
 from tnr_dist.train.best import Best, Scorer
 from tnr_dist.train.checkpoint import Checkpoints
 from tnr_dist.train.heartbeat import watched
-from tnr_dist.train.peak import device_peak
+from tnr_dist.train.peak_flops import device_peak
 from tnr_dist.train.prefetch import prefetch
-from tnr_dist.train.runfolder import RunFolder
 from tnr_dist.train.throughput import Throughput, status
-from tnr_dist.train.tracking import Tracker
+from tnr_dist.util import preemption
+from tnr_dist.util.errors import InputError, Preempted
+from tnr_dist.util.progress import Bar, say
 
 _DUE = "checkpoint_due"
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from tnr_dist.threads import run_ahead
+from tnr_dist.util.threads import run_ahead
 
 B = TypeVar("B")
 I = TypeVar("I")  # noqa: E741  (inputs)

@@ -18,12 +18,12 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.data.loader import Batch
+from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.engines.base import Engine
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder
-from tnr_dist.train.peak import Peak
+from tnr_dist.train.peak_flops import Peak
 
 # Columns of a batch that name a text in each of their slots, empty slots of a history included.
 _SLOTS = ("history", "candidates", "body", "titles")

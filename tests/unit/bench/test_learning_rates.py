@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tnr_dist.config import get
-from tnr_dist.config_file import load_config
-from tnr_dist.errors import InputError
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import get
 from tnr_dist.stages.targets import row_config
+from tnr_dist.util.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "benchmarks" / "learning_rates.py"

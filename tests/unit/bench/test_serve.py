@@ -10,10 +10,10 @@ import pytest
 from tests.lanes import missing
 from tnr_dist.bench import serve
 from tnr_dist.bench.common import NAMES
-from tnr_dist.errors import InputError
 from tnr_dist.export.runtimes import PackedRuntime, Runtime
 from tnr_dist.export.source import Source
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.util.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tnr_dist.bench.loader import make_split, make_teachers
-from tnr_dist.cache.teachers import TeacherTables, from_stored
-from tnr_dist.data.loader import ClickLoader, LoaderOptions
+from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions
 from tnr_dist.data.shards import read_index
 from tnr_dist.data.source import ShardSource
-from tnr_dist.errors import InputError
-from tnr_dist.files import read_json, write_json
+from tnr_dist.data.teacher_cache import TeacherTables, from_stored
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json, write_json
 
 
 @pytest.fixture(scope="module")

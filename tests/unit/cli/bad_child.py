@@ -32,7 +32,7 @@ def as_it_is() -> None:
 
 
 def _command(folder: Path, arguments: list[str], said: Path, first: Any) -> None:
-    from tnr_dist.cli import main
+    from tnr_dist.cli.app import main
 
     faulthandler.dump_traceback_later(60, exit=True)  # a command that hangs says where
     os.chdir(folder)
@@ -46,7 +46,7 @@ def _command(folder: Path, arguments: list[str], said: Path, first: Any) -> None
 def in_child(folder: Path, arguments: list[Any], first: Any = as_it_is) -> tuple[int, str]:
     """Exit code and stderr of a command, run in `folder` after `first`."""
     context = multiprocessing.get_context("forkserver")
-    everything = ["tests.ranks", "tnr_dist.cli", "tnr_dist.stages.pipeline", "torch._dynamo", "transformers"]
+    everything = ["tests.ranks", "tnr_dist.cli.app", "tnr_dist.stages.pipeline", "torch._dynamo", "transformers"]
     context.set_forkserver_preload([*everything, "tests.unit.cli.bad_child"])
     said = folder.parent / f"{folder.name}.stderr"
     process = context.Process(target=_command, args=(folder, list(map(str, arguments)), said, first))

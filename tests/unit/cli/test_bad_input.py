@@ -11,7 +11,7 @@ import pytest
 from tests.signals import given_back
 from tests.unit.cli import bad_data, bad_raw, bad_runs, bad_settings
 from tests.unit.cli.bad_table import CASES, Case, snapshot
-from tnr_dist.cli import main
+from tnr_dist.cli.app import main
 
 LONGEST = 1100  # characters of a clear line
 # What a run folder may hold that was begun and came to nothing: the same command takes it up again.
@@ -74,7 +74,7 @@ def test_the_table_covers_every_command():
     """Each command that `tnr --help` names has a case of its own."""
     import typer.main
 
-    from tnr_dist.cli import app
+    from tnr_dist.cli.app import app
 
     names = set()
     for name, command in typer.main.get_command(app).commands.items():
@@ -89,6 +89,6 @@ def test_the_table_covers_every_command():
 
 def test_what_cases_share_was_not_changed(place):
     """Cases work on copies: after all of them the shared data set is still what its manifest says."""
-    from tnr_dist.data.verify import verify_prepared
+    from tnr_dist.data.prepare.verify import verify_prepared
 
     assert not [finding for finding in verify_prepared(place.prepared) if finding.level == "error"]

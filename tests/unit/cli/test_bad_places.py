@@ -16,8 +16,8 @@ import pytest
 from tests.unit.cli.bad_child import in_child, short_files, without_rights
 from tests.unit.cli.bad_table import Place, snapshot
 from tests.unit.cli.test_bad_input import BEGUN
-from tnr_dist import lock
-from tnr_dist.errors import InputError
+from tnr_dist.util import lock
+from tnr_dist.util.errors import InputError
 
 
 def the_line(err: str) -> str:
@@ -169,7 +169,7 @@ def test_files_that_may_not_be_so_large(name, place):
 
 # Another process ------------------------------------------------------------------------------------------------------
 
-HOLD = "import sys, pathlib, tnr_dist.lock as l\nwith l.held(pathlib.Path(sys.argv[1])):\n print('held', flush=True)\n sys.stdin.read()"
+HOLD = "import sys, pathlib, tnr_dist.util.lock as l\nwith l.held(pathlib.Path(sys.argv[1])):\n print('held', flush=True)\n sys.stdin.read()"
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from tests.signals import given_back
-from tnr_dist.cli import main
-from tnr_dist.config import to_dict
-from tnr_dist.config_file import load_config
+from tnr_dist.cli.app import main
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import to_dict
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_bench_prints_before_it_saves_and_looks_first_whether_it_can(tnr, tmp_pa
     code, out, _ = tnr("bench", "metrics", "sample=2", "--save", tmp_path / "new" / "x.json", "--json")
     assert code == 0 and json.loads(out) == {"x": 1.5} == json.loads((tmp_path / "new" / "x.json").read_text())
     assert measured == [{"sample": 2}]
-    monkeypatch.setattr("tnr_dist.files.write_json", lambda *a: 1 / 0)
+    monkeypatch.setattr("tnr_dist.util.files.write_json", lambda *a: 1 / 0)
     code, out, _ = tnr("bench", "metrics", "--save", tmp_path / "y.json", "--json")
     assert code == 1 and json.loads(out) == {"x": 1.5}
 
@@ -243,9 +243,9 @@ def test_malformed_input_is_one_line_and_leaves_nothing(case, tmp_path, config, 
 
 
 def test_traceback_on_request(tnr, monkeypatch):
-    from tnr_dist import cli
+    from tnr_dist.cli import app
 
-    monkeypatch.setattr(cli, "_configure", lambda *a: 1 / 0)
+    monkeypatch.setattr(app, "_configure", lambda *a: 1 / 0)
     code, _, err = tnr("stage2", "c.yaml")
     assert code == 1 and "ZeroDivisionError" in err and one_line(err)
     monkeypatch.setenv("TNR_TRACEBACK", "")  # so that what -v sets is undone after the test

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tnr_dist import cli, ends
-from tnr_dist.config_file import load_config
-from tnr_dist.data import prepare as preparation
-from tnr_dist.data.prepare import PrepareOptions, prepare
-from tnr_dist.errors import InputError
-from tnr_dist.train import preemption
+from tnr_dist.cli import app
+from tnr_dist.config.read import load_config
+from tnr_dist.data.prepare import prepare as preparation
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
+from tnr_dist.util import ends, preemption
+from tnr_dist.util.errors import InputError
 
 FULL = Path("/dev/full")
 
@@ -26,7 +26,7 @@ def run(*arguments: object, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **va
         name: value for name, value in os.environ.items() if not name.startswith(("LC_", "PYTHONU", "PYTHONIO"))
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tnr_dist.cli", *map(str, arguments)],
+        [sys.executable, "-m", "tnr_dist.cli.app", *map(str, arguments)],
         stdout=stdout, stderr=stderr, env=environment | variables, timeout=120, check=False,
     )  # fmt: skip
     return done.returncode, (done.stderr or b"").decode("utf-8", "surrogateescape")
@@ -74,7 +74,7 @@ def test_an_end_of_file_is_said(prepared, monkeypatch, capsys, message):
     monkeypatch.setattr(preparation, "read_manifest", ends)
     monkeypatch.setattr(sys, "argv", ["tnr", "data", "stats", str(prepared)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     assert ended.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"tnr: EOFError: {message or 'a file or a stream ends too early'} (")
@@ -127,7 +127,7 @@ def test_messages_do_not_show_secrets_of_the_command_line(arguments, tmp_path, m
     monkeypatch.setattr(preemption, "listen", lambda: None)
     monkeypatch.setattr(sys, "argv", ["tnr", "stage2", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.count("\n") == 1
     assert "secret" not in said and "sec/ret" not in said, said

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from tnr_dist.data.account import Account
-from tnr_dist.data.behaviors import SplitRule, _block_starts, is_labelled
+from tnr_dist.data.prepare.counts import Account
+from tnr_dist.data.prepare.impressions import SplitRule, _block_starts, is_labelled
 
 
 @pytest.mark.parametrize("size", [3, 10, 100])

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tnr_dist.data import corpus
-from tnr_dist.data.corpus import read_corpus, tokenise_corpus
-from tnr_dist.data.prepare import PrepareOptions, prepare
+from tnr_dist.data.prepare import texts
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
+from tnr_dist.data.prepare.texts import read_corpus, tokenise_corpus
 from tnr_dist.data.tokens import read_table
-from tnr_dist.errors import InputError
 from tnr_dist.models.tokenizer import load_tokenizer
+from tnr_dist.util.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from raw import write_vocabulary
@@ -62,8 +62,8 @@ def test_every_form_gives_the_same(tmp_path, tokenizer, monkeypatch):
     for name in [*forms, "plain.parquet", "dictionary.parquet"]:
         assert tables(tmp_path / name.replace(".", "-"), tmp_path / name, tokenizer) == want, name
     # Neither chunks nor batches change a byte.
-    monkeypatch.setattr(corpus, "_TOKENISE", 1)
-    monkeypatch.setattr(corpus.read_corpus, "__defaults__", (64,))
+    monkeypatch.setattr(texts, "_TOKENISE", 1)
+    monkeypatch.setattr(texts.read_corpus, "__defaults__", (64,))
     assert len(list(read_corpus(tmp_path / "plain.tsv"))) > 2
     assert tables(tmp_path / "small", tmp_path / "plain.tsv", tokenizer) == want
 
@@ -93,7 +93,7 @@ def test_malformed(tmp_path, tokenizer, text, message):
 
 def test_two_ids_of_one_hash_are_two_articles(tmp_path, tokenizer, monkeypatch):
     path = tmp_path / "corpus.tsv"
-    monkeypatch.setattr(corpus, "hash_strings", lambda ids: np.array([len(one.as_py()) for one in ids], np.uint64))
+    monkeypatch.setattr(texts, "hash_strings", lambda ids: np.array([len(one.as_py()) for one in ids], np.uint64))
     lines = [f"{name}\tc\ts\tthe moon\ta\tb\n" for name in ("a", "b", "cc", "d", "ee")]
     path.write_text("".join(lines))
     assert prepare(PrepareOptions(corpus=str(path), plm=str(tokenizer.files.folder)), tmp_path / "out")

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import tokenizers
 
-from tnr_dist.config import Config, DataConfig
-from tnr_dist.data import prepare as module
+from tnr_dist.config.schema import Config, DataConfig
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest
-from tnr_dist.data.prepare import PrepareOptions, prepare
+from tnr_dist.data.prepare import prepare as module
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.data.shards import index_from_dict, read_index
 from tnr_dist.data.tokens import RaggedTable, TableWriter, check_ids, read_table, token_dtype
-from tnr_dist.errors import InputError
-from tnr_dist.files import file_hash, read_json
 from tnr_dist.models.tokenizer import load_tokenizer
-from tnr_dist.stages.common import DataSet
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import file_hash, read_json
 
 NEWS = "".join(f"N{i}\tnews\tx\tstorm a b {i}\tmore a\tu\t[]\t[]\n" for i in range(6))
 ROWS = "".join(f"{i}\tU{i % 3}\t11/15/2019 8:55:22 AM\tN1 N2\tN{i % 6}-1 N{(i + 1) % 6}-0\n" for i in range(1, 30))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions
 from tnr_dist.data.held_out import hold_out_last
-from tnr_dist.data.loader import ClickLoader, LoaderOptions
 from tnr_dist.data.shards import count_samples, read_index
 from tnr_dist.data.source import ShardSource
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 
 @pytest.fixture

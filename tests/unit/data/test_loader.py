@@ -11,12 +11,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from tnr_dist.data import loader as loader_module
-from tnr_dist.data.loader import ClickLoader, LoaderOptions
+from tnr_dist.bench.shuffle import shuffle_quality
+from tnr_dist.data.batches import clicks as loader_module
+from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions
+from tnr_dist.data.batches.sample_windows import decode, draw_negatives, last_clicked
 from tnr_dist.data.shards import ShardInfo, SplitIndex
-from tnr_dist.data.shuffle import shuffle_quality
-from tnr_dist.data.windows import decode, draw_negatives, last_clicked
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 OPTIONS = LoaderOptions(global_batch=8, history=5, streams=8, window_shards=2)
 

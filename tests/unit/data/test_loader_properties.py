@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tnr_dist.data.loader import ClickLoader, LoaderOptions
+from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions
 
 FAST = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 LONG = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
@@ -179,7 +179,7 @@ def test_chunks_do_not_matter(split, monkeypatch, chunk):
     """How many steps are gathered at once is not part of the order."""
     opts = LoaderOptions(9, streams=8, history=4)
     expected = global_batches(rank_batches(split, opts, 2, 0))
-    monkeypatch.setattr("tnr_dist.data.loader._CHUNK_SAMPLES", chunk)
+    monkeypatch.setattr("tnr_dist.data.batches.clicks._CHUNK_SAMPLES", chunk)
     assert_same(expected, global_batches(rank_batches(split, opts, 2, 1)))
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tnr_dist.data.masking import MaskedLoader, Masking
+from tnr_dist.data.batches.masking import MaskedLoader, Masking
 from tnr_dist.data.tokens import TableWriter
 
 CLS, SEP, MASK, VOCABULARY = 1, 2, 3, 1000

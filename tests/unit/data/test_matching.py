@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tnr_dist.data.matching import MatchingLoader
+from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.tokens import TableWriter
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 
 @pytest.fixture

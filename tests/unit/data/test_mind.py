@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tnr_dist.data.mind import (
+from tnr_dist.data.prepare.raw import (
     chunks_of,
     find_splits,
     parse_behaviours,
@@ -19,7 +19,7 @@ from tnr_dist.data.mind import (
     scan_chunk,
     union_news,
 )
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from raw import random_split

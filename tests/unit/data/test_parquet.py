@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tnr_dist.data import parquet
-from tnr_dist.data.corpus import read_corpus
 from tnr_dist.data.parquet import open_parquet, read_batches, read_table
-from tnr_dist.errors import InputError
+from tnr_dist.data.prepare.texts import read_corpus
+from tnr_dist.util.errors import InputError
 
 
 def write(path, table, **options):

@@ -18,15 +18,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tnr_dist import cli, lock
-from tnr_dist.data import behaviors, pool, prepare
-from tnr_dist.data.prepare import PrepareOptions, is_generated, manifest_hash, print_counts, read_manifest
-from tnr_dist.data.request import is_generated_input
+from tnr_dist.cli import app
+from tnr_dist.data.prepare import impressions, prepare
+from tnr_dist.data.prepare import processes as processes_module
+from tnr_dist.data.prepare.options import is_generated_input
+from tnr_dist.data.prepare.prepare import PrepareOptions, is_generated, manifest_hash, print_counts, read_manifest
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.data.tokens import read_table
-from tnr_dist.errors import InputError, mendable
-from tnr_dist.lock import held
 from tnr_dist.models.tokenizer import load_tokenizer
+from tnr_dist.util import lock
+from tnr_dist.util.errors import InputError, mendable
+from tnr_dist.util.lock import held
 
 sys.path.insert(0, str(Path(__file__).parent))
 from raw import Split, expected, random_split, write_vocabulary
@@ -220,7 +222,7 @@ def test_chunks_do_not_change_a_byte(plm, raw, whole, tmp_path, monkeypatch, chu
 
 def test_processes_do_not_change_a_byte(plm, raw, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "_CHUNK_BYTES", 8000)
-    monkeypatch.setattr(pool, "_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(processes_module, "_WORTH_PROCESSES", 0)
     run(plm, raw, tmp_path / "out", processes=2)
     assert tree(tmp_path / "out") == whole
 
@@ -272,7 +274,7 @@ def test_a_shard_that_is_not_whole_is_made_again(plm, raw, whole, tmp_path):
 def test_parts_at_one_time(plm, raw, whole, tmp_path):
     """Three processes work in one folder at once."""
     code = (
-        "import sys; from pathlib import Path; from tnr_dist.data.prepare import *\n"
+        "import sys; from pathlib import Path; from tnr_dist.data.prepare.prepare import *\n"
         "options = PrepareOptions(input=sys.argv[1], plm=sys.argv[2], max_unknown=1.0, block_size=8)\n"
         "prepare(options, Path(sys.argv[3]), part=(int(sys.argv[4]), 3), processes=1)\n"
     )
@@ -342,7 +344,7 @@ def test_killed_just_before_the_end(plm, raw, whole, tmp_path, monkeypatch):
 
 def test_a_finished_split_is_not_read_again(plm, raw, tmp_path, monkeypatch):
     done = []
-    real = behaviors.route_chunk
+    real = impressions.route_chunk
 
     def watched(route):
         done.append(route.out.parent.parent.name)
@@ -573,7 +575,7 @@ def test_a_full_disk_is_no_fault_of_the_zip(plm, raw, tmp_path, monkeypatch):
 def command(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["tnr", "data", "prepare", *map(str, arguments)])
     try:
-        cli.main()
+        app.main()
     except SystemExit as end:
         return end.code or 0
     return 0

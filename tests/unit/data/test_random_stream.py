@@ -7,9 +7,9 @@ than they began with, and no loss curve can be compared with an earlier one. CHA
 import numpy as np
 import pytest
 
-from tnr_dist.data.loader import ClickLoader, LoaderOptions
-from tnr_dist.data.masking import Masking
-from tnr_dist.data.matching import MatchingLoader
+from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions
+from tnr_dist.data.batches.masking import Masking
+from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.shards import SplitIndex, write_shard
 from tnr_dist.data.source import ShardSource
 from tnr_dist.data.tokens import TableWriter

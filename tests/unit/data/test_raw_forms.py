@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tnr_dist.data import raw_files
-from tnr_dist.data.account import print_counts
-from tnr_dist.data.columns import BEHAVIOUR_COLUMNS, NEWS_COLUMNS, is_header, start_of_rows
-from tnr_dist.data.mind import read_news
-from tnr_dist.data.prepare import PrepareOptions, prepare
-from tnr_dist.data.raw_files import Source, find_splits
-from tnr_dist.data.times import FORMS, parse_times
-from tnr_dist.data.verify import verify_download
-from tnr_dist.errors import InputError
+from tnr_dist.data.prepare import raw_files
+from tnr_dist.data.prepare.columns import BEHAVIOUR_COLUMNS, NEWS_COLUMNS, is_header, start_of_rows
+from tnr_dist.data.prepare.counts import print_counts
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
+from tnr_dist.data.prepare.raw import read_news
+from tnr_dist.data.prepare.raw_files import Source, find_splits
+from tnr_dist.data.prepare.times import FORMS, parse_times
+from tnr_dist.data.prepare.verify import verify_download
+from tnr_dist.util.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from raw import random_split, write_vocabulary

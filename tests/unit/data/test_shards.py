@@ -21,8 +21,8 @@ from tnr_dist.data.shards import (
     segment_sums,
     write_shard,
 )
-from tnr_dist.errors import InputError
-from tnr_dist.files import write_json
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import write_json
 
 
 def block(seed, labelled=True):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tnr_dist.data import addresses
-from tnr_dist.data.loader import ClickLoader, LoaderOptions
+from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions
 from tnr_dist.data.shards import (
     SplitIndex,
     _any_members,
@@ -26,7 +26,7 @@ from tnr_dist.data.shards import (
     unpack_tar,
 )
 from tnr_dist.data.source import ShardSource, expand_braces
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 
 @pytest.fixture

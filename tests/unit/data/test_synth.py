@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tnr_dist.data import synth, synth_model
-from tnr_dist.data.grammar import Writer, read_tables
-from tnr_dist.data.grammar_frames import FORMS, TONES
-from tnr_dist.data.synth import oracle_scores, synthesize
-from tnr_dist.errors import InputError
+from tnr_dist.synth import generate, readers
+from tnr_dist.synth.frames import FORMS, TONES
+from tnr_dist.synth.generate import oracle_scores, synthesize
+from tnr_dist.synth.grammar import Writer, read_tables
+from tnr_dist.util.errors import InputError
 
 SIZES = {"news": 1500, "users": 400, "impressions": 3000, "dev_impressions": 800, "test_impressions": 300}
 
@@ -137,7 +137,7 @@ def test_corpus_holds_all_news_with_bodies_on_their_subject(made):
 
 def test_same_arguments_same_bytes_whatever_the_threads(tmp_path, made, monkeypatch):
     folder, _ = made
-    monkeypatch.setattr(synth, "_THREADS", 1)
+    monkeypatch.setattr(generate, "_THREADS", 1)
     synthesize(tmp_path / "again", **SIZES, bodies=True, seed=3)
     assert hashes(tmp_path / "again") == hashes(folder)
     synthesize(tmp_path / "other", **SIZES, seed=4)
@@ -198,10 +198,10 @@ def test_titles_are_distinct_and_of_minds_length():
 
 def test_sizes_of_lists_follow_mind():
     rng = np.random.default_rng(0)
-    candidates = synth_model.sizes(rng, 100_000, 25.0, 0.91, 2, 300)
+    candidates = readers.sizes(rng, 100_000, 25.0, 0.91, 2, 300)
     assert abs(candidates.mean() - 37.4) < 1.5 and np.median(candidates) == 25
     counts = np.full(20_000, 40)
-    labels = synth_model.click(rng, np.zeros(counts.sum(), np.float32), counts)
+    labels = readers.click(rng, np.zeros(counts.sum(), np.float32), counts)
     clicks = np.add.reduceat(labels, np.cumsum(counts) - counts)
     assert clicks.min() == 1 and abs(clicks.mean() - 1.515) < 0.03
 
@@ -211,9 +211,9 @@ def test_clicks_follow_the_probabilities():
     logits = np.array([0.0, 1.0, 2.0], np.float32)
     counts = np.full(30_000, 3)
     scores = np.tile(logits, len(counts))
-    labels = synth_model.click(rng, scores.copy(), counts).reshape(-1, 3)
+    labels = readers.click(rng, scores.copy(), counts).reshape(-1, 3)
     single = labels[labels.sum(1) == 1].mean(0)
-    expected = synth_model.probabilities(logits, np.array([3]))
+    expected = readers.probabilities(logits, np.array([3]))
     assert expected == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=1e-6)
     assert single == pytest.approx(expected, abs=0.015)
 
@@ -222,7 +222,7 @@ def test_distinct_keeps_no_duplicate_and_favours_no_place():
     rng = np.random.default_rng(0)
     row = np.repeat(np.arange(2_000), 30)
     item = rng.integers(10, size=len(row))
-    kept, counts = synth_model.distinct(rng, row, item, np.full(2_000, 4))
+    kept, counts = readers.distinct(rng, row, item, np.full(2_000, 4))
     assert (counts == 4).all()
     assert all(len(set(four)) == 4 for four in kept.reshape(-1, 4).tolist())
     assert kept.reshape(-1, 4).mean(0) == pytest.approx([4.5] * 4, abs=0.3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tnr_dist.data.tokens import TableWriter, batched, gather_rows, read_table, token_dtype
-from tnr_dist.errors import InputError
+from tnr_dist.util.errors import InputError
 
 
 def write(stem, rows, dtype=np.uint16, piece=3):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tnr_dist.data.prepare import PrepareOptions, prepare
-from tnr_dist.data.unknown import describe_unknown
-from tnr_dist.data.verify import verify_download
-from tnr_dist.errors import InputError
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
+from tnr_dist.data.prepare.unknown import describe_unknown
+from tnr_dist.data.prepare.verify import verify_download
+from tnr_dist.util.errors import InputError
 
 
 @pytest.fixture

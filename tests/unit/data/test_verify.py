@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tnr_dist.data import download as module
+from tnr_dist.data.prepare import download as module
+from tnr_dist.data.prepare.verify import verify_download, verify_prepared
 from tnr_dist.data.shards import SplitIndex, index_to_dict, write_shard
 from tnr_dist.data.tokens import TableWriter
-from tnr_dist.data.verify import verify_download, verify_prepared
-from tnr_dist.digests import describe, write_sealed
-from tnr_dist.errors import InputError
-from tnr_dist.files import file_hash
+from tnr_dist.util.digests import describe, write_sealed
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import file_hash
 
 NEWS = "".join(f'N{i}\tsports\tgolf\tA "title" {i}\t\thttps://x\t[]\t[]\n' for i in range(6))
 BEHAVIOURS = "1\tU1\t11/15/2019 8:55:22 AM\tN0 N1\tN2-1 N3-0\n2\tU2\t11/9/2019 10:05:02 PM\t\tN4-0 N5-1\n"

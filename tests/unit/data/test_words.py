@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tnr_dist.data.words import NewsLookup, equal_ranges, gather_ascii, hash_strings, mix, split_words
+from tnr_dist.data.prepare.news_ids import NewsLookup, equal_ranges, gather_ascii, hash_strings, mix, split_words
 
 
 def one_key() -> tuple[str, str, str]:

@@ -11,9 +11,9 @@ from types import ModuleType
 
 import pytest
 
-from tnr_dist.config import Config
-from tnr_dist.config_file import with_overrides
-from tnr_dist.errors import InputError
+from tnr_dist.config.read import with_overrides
+from tnr_dist.config.schema import Config
+from tnr_dist.util.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"

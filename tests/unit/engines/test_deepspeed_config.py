@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 
-from tnr_dist.config import DeepSpeedConfig
-from tnr_dist.engines.deepspeed_config import Ours, read_ds_config, resolve, zero_stage
-from tnr_dist.errors import InputError
+from tnr_dist.config.schema import DeepSpeedConfig
+from tnr_dist.engines.deepspeed.config import Ours, read_ds_config, resolve, zero_stage
+from tnr_dist.util.errors import InputError
 
 
 def ours(**changes):

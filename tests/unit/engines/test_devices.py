@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.signals import given_back
-from tnr_dist.cli import main
+from tnr_dist.cli.app import main
 from tnr_dist.engines import devices
 from tnr_dist.engines.devices import choose_device, describe, driver_version, gpus_given, warnings
-from tnr_dist.engines.environment import Environment
-from tnr_dist.errors import InputError
+from tnr_dist.launch.environment import Environment
+from tnr_dist.util.errors import InputError
 
 ALONE = Environment(0, 1, 0, 1, "127.0.0.1", 0, "none")
 RANKS = Environment(0, 4, 0, 2, "node1", 20097, "slurm")

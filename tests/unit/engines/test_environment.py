@@ -1,7 +1,7 @@
 import pytest
 
-from tnr_dist.engines.environment import detect, tasks_per_node
-from tnr_dist.errors import InputError
+from tnr_dist.launch.environment import detect, tasks_per_node
+from tnr_dist.util.errors import InputError
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "n",
             "MASTER_PORT": "5", "TORCHELASTIC_RUN_ID": "none"}  # fmt: skip

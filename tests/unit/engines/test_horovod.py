@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tnr_dist.engines import horovod as engine
-from tnr_dist.engines.horovod_start import _environment, _places, load_horovod
-from tnr_dist.errors import InputError
+from tnr_dist.engines.horovod import engine as engine
+from tnr_dist.engines.horovod.start import _environment, _places, load_horovod
+from tnr_dist.util.errors import InputError
 
 SOURCES = sorted(Path(engine.__file__).parent.glob("horovod*.py"))
 MESSAGES = ("allreduce", "allgather", "alltoall", "broadcast", "reducescatter", "grouped_allreduce")

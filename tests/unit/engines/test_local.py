@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tnr_dist.engines.local import first_to_say, launch
+from tnr_dist.launch.local import first_to_say, launch
 
-FAIL = "import os; from tnr_dist.cli import _fail; _fail({message}, {code})"
+FAIL = "import os; from tnr_dist.cli.app import _fail; _fail({message}, {code})"
 
 
 def lines(capfd: pytest.CaptureFixture[str], message: str, code: int = 2) -> list[str]:

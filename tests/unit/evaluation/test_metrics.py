@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation import metrics
 from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics, impression_metrics
+from tnr_dist.util.errors import InputError
 
 
 def mind_dcg(labels, order, k):

@@ -9,10 +9,10 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from tests.pictures import drawn, figures, lines, words
-from tnr_dist.errors import InputError
-from tnr_dist.evaluation import plots
-from tnr_dist.evaluation.plots import COLOURS, quality_vs_speed, training_curves
-from tnr_dist.evaluation.report import count, percent, results_markdown, results_table
+from tnr_dist.figures import plots
+from tnr_dist.figures.plots import COLOURS, quality_vs_speed, training_curves
+from tnr_dist.figures.tables import count, percent, results_markdown, results_table
+from tnr_dist.util.errors import InputError
 
 ROWS = [
     {"model": "oracle", "auc": 0.99},

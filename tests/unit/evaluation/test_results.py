@@ -2,10 +2,10 @@
 
 import pytest
 
-from tnr_dist.digests import write_sealed
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.results import read_baselines, read_results
-from tnr_dist.files import read_json, write_json
+from tnr_dist.util.digests import write_sealed
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json, write_json
 
 SOUND = {
     "stage": "stage2", "split": "dev", "auc": 0.5, "mrr": 0, "impressions": 3, "tied": 0.0, "seed": 0, "seconds": 1.5,

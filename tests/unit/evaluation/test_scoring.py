@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.data.windows import last_clicked
+from tnr_dist.data.batches.sample_windows import last_clicked
 from tnr_dist.evaluation import scoring
 from tnr_dist.evaluation.scoring import UserVectors, block_scores
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, NRMSUserEncoder, Recommender

@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation import statistics
 from tnr_dist.evaluation.statistics import mean_and_deviation, paired_bootstrap, paired_t_test, sign_flip_test
+from tnr_dist.util.errors import InputError
 
 
 def test_mean_and_deviation():

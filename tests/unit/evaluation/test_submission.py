@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation import submission
 from tnr_dist.evaluation.metrics import NAMES, impression_metrics
 from tnr_dist.evaluation.submission import check_prediction, rank_candidates, read_prediction, write_prediction
+from tnr_dist.util.errors import InputError
 
 
 def make_zip(path, text, name="prediction.txt", more=()):

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from tests.lanes import missing
-from tnr_dist.config import Config, to_yaml
+from tnr_dist.config.schema import Config, to_yaml
 from tnr_dist.export.source import Source
-from tnr_dist.files import write_json, write_text
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import ModelSpec, build_recommender, save_recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.util.files import write_json, write_text
 
 TITLES = ["Storm", "Quiet night on the coast", "a b c d e f g h i j k l m n o p q r s t u v w x y z", "Two goals"]
 #: Close enough for float32: the largest component is about 1.

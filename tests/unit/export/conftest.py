@@ -12,7 +12,7 @@ from tnr_dist.data.manifest import manifest_hash
 from tnr_dist.export.command import export
 from tnr_dist.export.measure import our_vectors
 from tnr_dist.export.source import Source
-from tnr_dist.files import write_json
+from tnr_dist.util.files import write_json
 
 from .cases import TITLES, need, write_run
 

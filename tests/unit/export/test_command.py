@@ -14,19 +14,19 @@ import yaml
 from markdown_it import MarkdownIt
 from safetensors.torch import save_file
 
-from tnr_dist.config import to_yaml
-from tnr_dist.config_file import load_config
-from tnr_dist.digests import write_sealed
-from tnr_dist.errors import InputError
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import to_yaml
 from tnr_dist.export import huggingface, measure, runtimes
 from tnr_dist.export.command import export
 from tnr_dist.export.metadata import base_model, front_matter
 from tnr_dist.export.source import Source
-from tnr_dist.files import read_json, write_json, write_text
-from tnr_dist.hardware import OtherWork
-from tnr_dist.lock import held
-from tnr_dist.markup import html
 from tnr_dist.models.weights import read_safetensors
+from tnr_dist.util.digests import write_sealed
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json, write_json, write_text
+from tnr_dist.util.hardware import OtherWork
+from tnr_dist.util.lock import held
+from tnr_dist.util.markup import html
 
 from .cases import need, write_run
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tnr_dist.digests import write_sealed
-from tnr_dist.errors import InputError
 from tnr_dist.export import Recommender
 from tnr_dist.export.command import export
 from tnr_dist.export.description import FORMATS
+from tnr_dist.util.digests import write_sealed
+from tnr_dist.util.errors import InputError
 
 FOR_OTHERS = {"news.parquet", "index.faiss"}  # no `Recommender` reads them
 

@@ -14,11 +14,11 @@ import pytest
 import tokenizers
 import torch
 
-from tnr_dist.errors import InputError
 from tnr_dist.export import Recommender
 from tnr_dist.export.description import Description
 from tnr_dist.export.measure import our_vectors
 from tnr_dist.export.runtimes import open_runtime
+from tnr_dist.util.errors import InputError
 
 from .cases import CLOSE, KINDS, TITLES, need, random_titles, source_of
 

@@ -73,9 +73,9 @@ def test_minilm(tmp_path):
     """The real PLM, through every format."""
     import shutil
 
-    from tnr_dist.errors import InputError
     from tnr_dist.export.command import export
     from tnr_dist.models.plm import load_plm
+    from tnr_dist.util.errors import InputError
 
     from .cases import write_run
 

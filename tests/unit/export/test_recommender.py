@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from tnr_dist.digests import write_sealed
-from tnr_dist.errors import InputError
 from tnr_dist.export import Recommender
 from tnr_dist.export.description import Description
 from tnr_dist.export.runtimes import open_runtime
+from tnr_dist.util.digests import write_sealed
+from tnr_dist.util.errors import InputError
 
 from .cases import TITLES, source_of
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.models.attention import LONG, PADDING, Plan
+from tnr_dist.kernels.attention_plan import LONG, PADDING, AttentionPlan
 from tnr_dist.models.packed import Packed
 
 
@@ -69,7 +69,7 @@ def test_split_keeps_every_sequence_whole():
 
 def test_plan_buckets_cover_all_tokens_with_bounded_padding():
     lengths = np.sort(np.random.default_rng(2).integers(0, 512, 300))
-    plan = Plan(lengths)
+    plan = AttentionPlan(lengths)
     edges = [(b.start, b.stop) for b in plan.buckets]
     assert edges[0][0] == 0 and edges[-1][1] == lengths.sum()
     assert all(a[1] == b[0] for a, b in pairwise(edges))

@@ -8,9 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, BertConfig, BertForMaskedLM, BertModel, MPNetConfig, MPNetModel
 
-from tnr_dist.data.prepare import PrepareOptions, prepare
-from tnr_dist.errors import InputError
-from tnr_dist.files import file_hash
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.models import published
 from tnr_dist.models.convert import convert_plm
 from tnr_dist.models.packed import Packed
@@ -19,6 +17,8 @@ from tnr_dist.models.sources import find_folder
 from tnr_dist.models.tokenizer import TokenizerFiles, load_tokenizer
 from tnr_dist.models.transformer import EncoderConfig
 from tnr_dist.models.weights import load_state, load_strict, save_model
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import file_hash
 
 CONFIG = {
     "model_type": "bert",

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.errors import InputError
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import (
     Matcher,
@@ -17,6 +16,7 @@ from tnr_dist.models.recommender import (
 )
 from tnr_dist.models.transformer import EncoderConfig
 from tnr_dist.models.weights import load_state, save_model
+from tnr_dist.util.errors import InputError
 
 ENCODER = EncoderConfig(50, 16, 2, 2, 32, 40)
 KINDS = {

@@ -10,7 +10,7 @@ from tnr_dist.models import packed
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.baselines.common import in_parts
+from tnr_dist.stages.parts.corpus_task import in_parts
 
 BUDGET = 20
 

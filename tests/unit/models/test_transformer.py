@@ -4,12 +4,12 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
 
-from tnr_dist.errors import InputError
 from tnr_dist.models import transformer
 from tnr_dist.models.attention import attention_scores, relative_buckets
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.util.errors import InputError
 
 SMALL = {
     "vocab_size": 90,

@@ -20,12 +20,12 @@ from transformers import (
     RobertaModel,
 )
 
-from tnr_dist.errors import InputError
 from tnr_dist.models import convert, unilm
 from tnr_dist.models.convert import convert_plm
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import KINDS, load_plm, read_config, to_huggingface
 from tnr_dist.models.tokenizer import load_tokenizer
+from tnr_dist.util.errors import InputError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "News", "news", "##s", "!"]
 SMALL = {

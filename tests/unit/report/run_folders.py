@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from tnr_dist.config import Config, RowConfig, to_yaml
+from tnr_dist.config.schema import Config, RowConfig, to_yaml
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
-from tnr_dist.files import write_json, write_text
-from tnr_dist.stages.common import DataSet
+from tnr_dist.runs.folder import RunFolder, in_order
 from tnr_dist.stages.evaluate import write_impressions
 from tnr_dist.stages.targets import each_seed, row_folder
-from tnr_dist.train.runfolder import RunFolder, in_order
+from tnr_dist.util.files import write_json, write_text
 
 LAYERS = {"teacher": 3, "tiny-newsrec": 1}
 BEGUN = 1_700_000_000  # seconds since 1970: the time of every file

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.pictures import drawn, figures, lines, words
-from tnr_dist.report.charts import Point, Series, bar_chart, column_chart, figure, line_chart, point_chart, thinned
-from tnr_dist.report.drawing import Dot, Label, Legend, Line, text_width, write_png
-from tnr_dist.report.palette import DARK, LIGHT, SERIES
+from tnr_dist.figures.charts import Point, Series, bar_chart, column_chart, figure, line_chart, point_chart, thinned
+from tnr_dist.figures.drawing import Dot, Label, Legend, Line, text_width, write_png
+from tnr_dist.figures.palette import DARK, LIGHT, SERIES
 
 SVG = "{http://www.w3.org/2000/svg}"
 

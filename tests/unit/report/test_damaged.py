@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from tests.unit.report.run_folders import make_config, write_experiment
-from tnr_dist.cli import main
-from tnr_dist.config import RowConfig
-from tnr_dist.errors import InputError
+from tnr_dist.cli.app import main
+from tnr_dist.config.schema import RowConfig
 from tnr_dist.report.command import make_document
-from tnr_dist.report.found import find_runs
-from tnr_dist.report.groups import group_runs
+from tnr_dist.report.group_by_seed import group_runs
 from tnr_dist.report.html import to_html
 from tnr_dist.report.markdown import to_markdown
+from tnr_dist.report.read_runs import find_runs
 from tnr_dist.report.results import models_of
+from tnr_dist.util.errors import InputError
 
 STUDENT = "seed-0/stage2-1"
 FILES = ("complete.json", "begun.json", "results.json", "environment.json", "config.yaml", "metrics.jsonl")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.report.run_folders import make_config, unfinish, write_experiment
-from tnr_dist.config import RowConfig
-from tnr_dist.errors import InputError
-from tnr_dist.report.found import find_runs, read_run
-from tnr_dist.report.groups import differing, flat, group_runs
+from tnr_dist.config.schema import RowConfig
+from tnr_dist.report.group_by_seed import differing, flat, group_runs
+from tnr_dist.report.read_runs import find_runs, read_run
+from tnr_dist.util.errors import InputError
 
 
 def labels(*folders: Path) -> list[str]:

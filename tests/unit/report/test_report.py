@@ -12,15 +12,15 @@ from markdown_it import MarkdownIt
 
 from tests.pictures import drawn
 from tests.unit.report.run_folders import BEGUN, make_config, unfinish, write_experiment
-from tnr_dist.config import RowConfig, to_yaml
-from tnr_dist.errors import InputError
-from tnr_dist.files import write_text
-from tnr_dist.markup import html
+from tnr_dist.config.schema import RowConfig, to_yaml
+from tnr_dist.figures.palette import LIGHT, SERIES
 from tnr_dist.report.command import report, split_arguments, write_report
 from tnr_dist.report.data import read_impression_facts
-from tnr_dist.report.palette import LIGHT, SERIES
 from tnr_dist.report.progress import duration
 from tnr_dist.stages.evaluate import read_impressions
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import write_text
+from tnr_dist.util.markup import html
 
 EVIL = '<script>alert("x")</script>|[y](javascript:z)'
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tnr_dist.report.shorten import shortened
+from tnr_dist.figures.shorten import shortened
 
 LONG = "Tiny-NewsRec-4 with everything that was ever tried on it"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from tnr_dist.config import Config
+from tnr_dist.config.schema import Config
 from tnr_dist.reproduce import workers
 
 

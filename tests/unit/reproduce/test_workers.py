@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tnr_dist.config_file import load_config
+from tnr_dist.config.read import load_config
 from tnr_dist.reproduce.command import Prepared, run_here
 
 pytestmark = pytest.mark.slow

@@ -10,26 +10,28 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.unit.stages.baseline_scene import by_slots, layer_losses, one_text, settings
-from tnr_dist.config import RowConfig
-from tnr_dist.config_file import load_config
-from tnr_dist.data.masking import Masking
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import RowConfig
+from tnr_dist.data.batches.masking import Masking
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.baselines import further_pretrain, tinybert
-from tnr_dist.stages.baselines.further_pretrain import MLMHead, MLMInputs, MLMModule
+from tnr_dist.runs.folder import in_order
+from tnr_dist.runs.tracker import read_metrics
+from tnr_dist.stages import further_pretrain
+from tnr_dist.stages.baselines import tinybert
 from tnr_dist.stages.baselines.newsbert import NewsBERTModule
 from tnr_dist.stages.baselines.tinybert import GeneralModule, IntermediateModule, PredictionModule
 from tnr_dist.stages.baselines.tinybert_joint import JointModule
-from tnr_dist.stages.common import DataSet, freeze, fresh_model
+from tnr_dist.stages.further_pretrain import MLMHead, MLMInputs, MLMModule
+from tnr_dist.stages.parts.start_models import freeze, fresh_model
 from tnr_dist.stages.registry import make, run_command
-from tnr_dist.stages.rows import evaluate_run, is_evaluated
+from tnr_dist.stages.table_rows import evaluate_run, is_evaluated
 from tnr_dist.stages.targets import row_folder
-from tnr_dist.train.runfolder import in_order
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.util.errors import InputError
 
 ROWS = {
     "further-pretrain": RowConfig("PLM-NR-3 (FP)", "further-pretrain"),

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.cache.teachers import TeacherCache
-from tnr_dist.cli import main
-from tnr_dist.config_file import load_config
+from tnr_dist.cli.app import main
+from tnr_dist.config.read import load_config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index, read_shard
+from tnr_dist.data.teacher_cache import TeacherCache
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError, Preempted
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache, pipeline
 from tnr_dist.stages import evaluate as evaluate_module
-from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import evaluate, scored, write_impressions
 from tnr_dist.stages.registry import run_command
-from tnr_dist.train import preemption
+from tnr_dist.util import preemption
+from tnr_dist.util.errors import InputError, Preempted
 
 
 def chain(path: Path, *overrides: str) -> None:
@@ -230,7 +230,7 @@ def test_cache_holds_what_the_teachers_say(finished, chain_yaml):
                 user = torch.zeros(16)
             logits = news[number][block["candidate_news"][low:high].astype(int)] @ user
         np.testing.assert_allclose(columns["teacher_logits"][low:high, number], logits, rtol=1e-4, atol=1e-5)
-        from tnr_dist.cache.teachers import from_stored
+        from tnr_dist.data.teacher_cache import from_stored
 
         rounded = stored.facts["users"]["max_rounding_error"]
         np.testing.assert_allclose(
@@ -289,7 +289,7 @@ def test_a_model_of_another_shape_is_not_continued(copy, chain_yaml):
     shutil.rmtree(copy / "seed-0" / "stage2-1")
     config = seed_config(copy, chain_yaml)
     config.model.dropout = 0.3  # may differ: it is no part of the shape
-    from tnr_dist.stages.common import continued_model
+    from tnr_dist.stages.parts.start_models import continued_model
 
     model, spec = continued_model(config, copy / "seed-0" / "stage1-1", "stage1")
     assert spec.encoder.dropout == 0.3 and model.news_encoder.encoder.layers[0].dropout == 0.3

@@ -17,30 +17,32 @@ import torch
 
 from tests import engine_task
 from tests.click_batches import random_titles
-from tnr_dist.cache.teachers import TeacherCache
-from tnr_dist.cli import main
-from tnr_dist.config import Config, FinetuneConfig
-from tnr_dist.config_file import load_config
-from tnr_dist.data.matching import MatchingLoader
+from tnr_dist.cli.app import main
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import Config, FinetuneConfig
+from tnr_dist.data.batches.matching import MatchingLoader
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index, read_shard
-from tnr_dist.digests import plm_digest
+from tnr_dist.data.teacher_cache import TeacherCache
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError
 from tnr_dist.evaluation.results import read_baselines
 from tnr_dist.export.source import Source
 from tnr_dist.models.convert import convert_plm
+from tnr_dist.models.digest import plm_digest
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import read_safetensors
-from tnr_dist.report.found import read_run
-from tnr_dist.stages import cache, frozen
-from tnr_dist.stages.common import DataSet, fresh_model, trained_model
+from tnr_dist.report.read_runs import read_run
+from tnr_dist.runs import finished
+from tnr_dist.stages import cache
 from tnr_dist.stages.evaluate import evaluate, read_impressions
-from tnr_dist.stages.frozen import TokenRows, frozen_states
+from tnr_dist.stages.parts import frozen
+from tnr_dist.stages.parts.frozen import TokenRows, frozen_states
+from tnr_dist.stages.parts.start_models import fresh_model, trained_model
 from tnr_dist.stages.registry import run_command
 from tnr_dist.stages.stage1 import _read_vectors
-from tnr_dist.train import finished
 from tnr_dist.train.checkpoint import Checkpoints
+from tnr_dist.util.errors import InputError
 
 
 @dataclasses.dataclass

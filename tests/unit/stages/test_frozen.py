@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.click_batches import random_titles
-from tnr_dist.config import FinetuneConfig
+from tnr_dist.config.schema import FinetuneConfig
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages import frozen
+from tnr_dist.stages.parts import frozen
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from tnr_dist.config_file import load_config
-from tnr_dist.stages import jobs, outlook
+from tnr_dist.config.read import load_config
+from tnr_dist.reproduce import jobs
+from tnr_dist.stages import outlook
 
 
 @pytest.fixture

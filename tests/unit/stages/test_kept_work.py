@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tnr_dist.cli import main
-from tnr_dist.config_file import load_config
-from tnr_dist.data.prepare import check_request
-from tnr_dist.digests import write_sealed
+from tnr_dist.cli.app import main
+from tnr_dist.config.read import load_config
+from tnr_dist.data.dataset import DataSet
+from tnr_dist.data.prepare.prepare import check_request
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError
-from tnr_dist.stages import common, pipeline, stage2
-from tnr_dist.stages.common import DataSet
+from tnr_dist.runs.owned import recorded
+from tnr_dist.stages import pipeline, stage2
 from tnr_dist.stages.outlook import GO_ON, MAKE, REFUSE, REPLACE, SKIP, steps
-from tnr_dist.train.owned import recorded
+from tnr_dist.util.digests import write_sealed
+from tnr_dist.util.errors import InputError
 
 OTHER = "stage2.beta2=0.5"
 
@@ -117,7 +117,7 @@ def test_the_replaced_run_stays_until_the_new_one_is_complete(copy, chain_yaml, 
         raise FloatingPointError("stage2: loss is nan at step 1")
 
     with monkeypatch.context() as broken, pytest.raises(FloatingPointError):
-        broken.setattr(common, "train", fails)
+        broken.setattr("tnr_dist.stages.run.train", fails)
         chain(chain_yaml, copy, OTHER, replace=True)
     aside = [path for path in (copy / "seed-0").iterdir() if path.name.startswith("stage2-1-")]
     assert len(aside) == 1 and files(aside[0]) == before

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tnr_dist.cli import main
-from tnr_dist.config_file import load_config
-from tnr_dist.digests import write_sealed
+from tnr_dist.cli.app import main
+from tnr_dist.config.read import load_config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError
 from tnr_dist.export.command import export
 from tnr_dist.report.command import write_report
+from tnr_dist.runs.places import run_config
 from tnr_dist.stages import pipeline
 from tnr_dist.stages.chosen import chosen_run
-from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import evaluate
-from tnr_dist.train.places import run_config
+from tnr_dist.util.digests import write_sealed
+from tnr_dist.util.errors import InputError
 
 ROWS = "rows: [{name: FT-1, method: finetune, layers: 1}]"
 
@@ -145,7 +145,7 @@ def test_a_run_of_other_settings_is_not_taken_for_the_one_asked_for(copy, chain_
 
 
 def test_a_run_folder_s_own_configuration_finds_what_was_moved_with_it(run, capsys, monkeypatch):
-    monkeypatch.setattr("tnr_dist.train.preemption.listen", lambda: None)
+    monkeypatch.setattr("tnr_dist.util.preemption.listen", lambda: None)
     monkeypatch.setattr("sys.argv", ["tnr", "finetune", str(run / "config.yaml")])
     main()
     assert f"{run}: complete, skipped" in capsys.readouterr().err

@@ -5,8 +5,8 @@ import pytest
 from tests.ranks import on_ranks
 from tests.unit.train.test_resume import config, train
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError
 from tnr_dist.stages.registry import run_command
+from tnr_dist.util.errors import InputError
 
 
 def said(settings):

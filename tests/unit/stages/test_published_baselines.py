@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from tests.unit.stages.baseline_scene import by_slots, layer_losses, one_text
 from tnr_dist.stages.baselines.newsbert import NewsBERTModule
 from tnr_dist.stages.baselines.tinybert_joint import JointModule
-from tnr_dist.stages.common import freeze
+from tnr_dist.stages.parts.start_models import freeze
 
 
 def vectors(news_encoder, encoder, titles, news):

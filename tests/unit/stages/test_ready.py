@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from tnr_dist.config_file import load_config
-from tnr_dist.errors import InputError
-from tnr_dist.files import write_json
+from tnr_dist.config.read import load_config
 from tnr_dist.stages import pipeline, ready
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import write_json
 
 
 @pytest.mark.parametrize(

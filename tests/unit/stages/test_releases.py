@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.cache.teachers import TeacherCache
-from tnr_dist.config_file import load_config
+from tnr_dist.config.read import load_config
+from tnr_dist.data.dataset import DataSet
+from tnr_dist.data.teacher_cache import TeacherCache
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
+from tnr_dist.runs.folder import in_order
 from tnr_dist.stages import cache, stage1, stage2
-from tnr_dist.stages.common import DataSet, kept_model
+from tnr_dist.stages.parts.start_models import kept_model
 from tnr_dist.stages.registry import make
-from tnr_dist.train.runfolder import in_order
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "paper"
 RELEASES = ("first_release", "later_release")

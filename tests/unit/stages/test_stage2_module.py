@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.click_batches import random_titles
-from tnr_dist.config import Stage2Config
+from tnr_dist.config.schema import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.losses.click import click_loss
 from tnr_dist.losses.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
@@ -16,7 +16,7 @@ from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.clicks import ClickTitles
+from tnr_dist.stages.parts.click_inputs import ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
 
 M, D, B, L, C, NEWS = 3, 8, 6, 5, 4, 40

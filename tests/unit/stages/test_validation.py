@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.config_file import load_config
+from tnr_dist.config.read import load_config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.held_out import hold_out_last
 from tnr_dist.data.shards import read_index
 from tnr_dist.data.source import ShardSource
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError, Preempted
 from tnr_dist.evaluation.metrics import impression_metrics
 from tnr_dist.evaluation.scoring import encode_table, recommender_scorer
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.stages.common import DataSet
+from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages.registry import run_command
-from tnr_dist.train import preemption
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.util import preemption
+from tnr_dist.util.errors import InputError, Preempted
 
 
 def settings(chain_yaml: Path, output: Path, *overrides: str):
@@ -98,7 +98,7 @@ def test_a_resumed_run_keeps_the_best_of_both_parts(validated, chain_yaml, tmp_p
 
 def test_a_kept_model_is_not_the_last_one_when_that_is_worse(validated, chain_yaml, tmp_path, monkeypatch):
     """The scores are replaced, so that the first is the best: the result is the model after 2 steps."""
-    from tnr_dist.stages.validation import Validation
+    from tnr_dist.stages.parts.validation import Validation
 
     given = iter([0.9, 0.2, 0.3])
     monkeypatch.setattr(Validation, "score", lambda self, engine: next(given))

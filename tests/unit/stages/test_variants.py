@@ -8,27 +8,28 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.cache.teachers import TeacherCache, from_stored
-from tnr_dist.config import RowConfig
-from tnr_dist.config_file import load_config
-from tnr_dist.data.prepare import PrepareOptions, prepare
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import RowConfig
+from tnr_dist.data.dataset import DataSet
+from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.data.shards import read_index, read_shard
+from tnr_dist.data.teacher_cache import TeacherCache, from_stored
 from tnr_dist.data.tokens import read_table
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError
 from tnr_dist.losses.stage1 import stage1_loss
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import Matcher, load_recommender
+from tnr_dist.runs.checkpoint_files import sorted_steps
+from tnr_dist.runs.folder import in_order
+from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
-from tnr_dist.stages.common import DataSet, continued_model, fresh_model, kept_model
 from tnr_dist.stages.evaluate import evaluate, predict
+from tnr_dist.stages.parts.start_models import continued_model, fresh_model, kept_model
 from tnr_dist.stages.registry import make, run_command
-from tnr_dist.stages.rows import evaluate_run
+from tnr_dist.stages.table_rows import evaluate_run
 from tnr_dist.stages.targets import row_folder
-from tnr_dist.train.checkpoint import sorted_steps
-from tnr_dist.train.runfolder import in_order
-from tnr_dist.train.tracking import read_metrics
+from tnr_dist.util.errors import InputError
 
 ENCODER = "news_encoder.encoder."
 

@@ -7,14 +7,14 @@ import shutil
 import pytest
 
 from tests.wandb_files import read_offline
-from tnr_dist.config_file import load_config
+from tnr_dist.config.read import load_config
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.runs.tracker import read_metrics
+from tnr_dist.runs.wandb_tables import news_titles
 from tnr_dist.stages import cache, stage2
-from tnr_dist.stages.common import DataSet
 from tnr_dist.stages.evaluate import evaluate
 from tnr_dist.stages.registry import run_command
-from tnr_dist.tracking.tables import news_titles
-from tnr_dist.train.tracking import read_metrics
 
 TRAINING = {
     "train/loss", "train/loss_distill", "train/loss_emb_news", "train/loss_emb_user", "train/loss_target", "train/omega",

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tnr_dist.errors import InputError
-from tnr_dist.tracking import dashboard
+from tnr_dist.runs import dashboard
+from tnr_dist.util.errors import InputError
 
 KEYS = (
     "train/loss", "train/loss_distill", "train/loss_emb", "train/loss_emb_news", "train/loss_emb_user",

@@ -6,7 +6,7 @@ import torch
 from tnr_dist.data.shards import read_index
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.evaluation.scoring import evaluate_split
-from tnr_dist.tracking.tables import nearest_news, news_titles, worst_impressions
+from tnr_dist.runs.wandb_tables import nearest_news, news_titles, worst_impressions
 
 
 def scorer(block):

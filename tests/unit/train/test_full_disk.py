@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from tests import engine_task
 from tests.unit.train.test_resume import STEPS, config, train, weights
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError, mendable
 from tnr_dist.models import weights as model_files
+from tnr_dist.runs.checkpoint_files import Room, sorted_steps
+from tnr_dist.runs.tracker import MetricsFile, read_metrics
 from tnr_dist.train import checkpoint
-from tnr_dist.train.checkpoint import Checkpoints, Room, sorted_steps
-from tnr_dist.train.tracking import MetricsFile, read_metrics
+from tnr_dist.train.checkpoint import Checkpoints
+from tnr_dist.util.errors import InputError, mendable
 
 
 def refuse(*_arguments):

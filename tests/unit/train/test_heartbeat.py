@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tnr_dist import cli
-from tnr_dist.config import Config
-from tnr_dist.engines.environment import Environment
-from tnr_dist.errors import RankLost
-from tnr_dist.train import heartbeat, preemption
+from tnr_dist.cli import app
+from tnr_dist.config.schema import Config
+from tnr_dist.launch.environment import Environment
+from tnr_dist.train import heartbeat
 from tnr_dist.train.heartbeat import Heartbeat, watched
+from tnr_dist.util import preemption
+from tnr_dist.util.errors import RankLost
 
 
 def ranks(folder, n):
@@ -64,8 +65,8 @@ def test_memory_that_a_rank_lacks_is_its_own_trouble(tmp_path):
 def test_a_command_that_loses_a_rank_outside_of_training_says_so_too(monkeypatch):
     place = Environment(1, 2, 1, 2, "127.0.0.1", 0, "none")
     stand_in = SimpleNamespace(environment=place, device="cpu", close=lambda: None)
-    monkeypatch.setattr("tnr_dist.engines.base.make_engine", lambda *_: stand_in)
-    monkeypatch.setattr("tnr_dist.stages.terms.terms_of", lambda *_: None)
-    monkeypatch.setattr(cli, "_BEFORE_LOST", 0.0)
-    with pytest.raises(RankLost, match="rank 1: lost another rank"), cli._engine(Config(), "cache", stops=False):
+    monkeypatch.setattr("tnr_dist.engines.make.make_engine", lambda *_: stand_in)
+    monkeypatch.setattr("tnr_dist.stages.parts.terms.terms_of", lambda *_: None)
+    monkeypatch.setattr(app, "_BEFORE_LOST", 0.0)
+    with pytest.raises(RankLost, match="rank 1: lost another rank"), app._engine(Config(), "cache", stops=False):
         raise RuntimeError(GLOO)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from tnr_dist.config import Config, LogConfig, TrainConfig, WandbConfig
+from tnr_dist.config.schema import Config, LogConfig, TrainConfig, WandbConfig
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.losses.weighting import Omega
 from tnr_dist.models.projection import Projection
+from tnr_dist.runs.folder import RunFolder
+from tnr_dist.runs.tracker import Tracker
 from tnr_dist.train.loop import learning_rate, make_optimizer, train
-from tnr_dist.train.runfolder import RunFolder
-from tnr_dist.train.tracking import Tracker
 
 # Far from the defaults and from each other, so that none can stand for another. eps is as large as the gradients.
 UNUSUAL = {"betas": [0.6, 0.95], "eps": 0.03}

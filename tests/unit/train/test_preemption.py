@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tnr_dist.train import preemption
+from tnr_dist.util import preemption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])

@@ -2,8 +2,8 @@
 
 import subprocess
 
-from tnr_dist import revision
-from tnr_dist.train.surroundings import command_line
+from tnr_dist.runs.environment import command_line
+from tnr_dist.util import revision
 
 
 def test_the_command_line_holds_no_secrets():

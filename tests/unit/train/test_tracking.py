@@ -11,16 +11,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import mendable
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.train import peak
-from tnr_dist.train.peak import Peak
+from tnr_dist.runs.tracker import MetricsFile, Tracker, read_metrics
+from tnr_dist.train import peak_flops
+from tnr_dist.train.peak_flops import Peak
 from tnr_dist.train.throughput import Throughput, peak_gib
-from tnr_dist.train.tracking import MetricsFile, Tracker, read_metrics
+from tnr_dist.util.errors import mendable
 
 
 def test_records_of_later_steps_are_taken_back(tmp_path):
@@ -193,16 +193,16 @@ def test_the_worst_of_the_ranks_is_shown_and_each_of_them():
 ])  # fmt: skip
 def test_known_devices(monkeypatch, name, tflops):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
-    found = peak.device_peak(SimpleNamespace(device=torch.device("cuda", 0)))
+    found = peak_flops.device_peak(SimpleNamespace(device=torch.device("cuda", 0)))
     assert found.flops == tflops * 1e12 and name in found.source and "data sheet" in found.source
 
 
 def test_an_unknown_device_is_measured_once_and_moves_no_random_number():
-    peak.measured_peak.cache_clear()
+    peak_flops.measured_peak.cache_clear()
     torch.manual_seed(3)
     state = torch.get_rng_state()
     engine = DDPEngine("cpu", 1)
-    first = peak.device_peak(engine)
+    first = peak_flops.device_peak(engine)
     assert torch.equal(torch.get_rng_state(), state)
     assert first.flops > 1e8 and "fp32, measured" in first.source
-    assert peak.device_peak(engine) == first
+    assert peak_flops.device_peak(engine) == first

@@ -12,16 +12,16 @@ import psutil
 import pytest
 
 from tests.wandb_files import _read, read_offline
-from tnr_dist.config import Config, WandbConfig
-from tnr_dist.config_file import load_config
+from tnr_dist.config.read import load_config
+from tnr_dist.config.schema import Config, WandbConfig
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.errors import InputError, Preempted
+from tnr_dist.runs import wandb
+from tnr_dist.runs.tracker import Tracker, read_metrics
+from tnr_dist.runs.wandb import WandbRun
 from tnr_dist.stages import finetune
 from tnr_dist.stages.registry import run_command
-from tnr_dist.tracking import client
-from tnr_dist.tracking.client import WandbRun
 from tnr_dist.train import loop
-from tnr_dist.train.tracking import Tracker, read_metrics
+from tnr_dist.util.errors import InputError, Preempted
 
 STEPS = 5
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -34,7 +34,7 @@ def environment(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setattr(WandbRun, "first", None)
-    client.say_once.cache_clear()
+    wandb.say_once.cache_clear()
     return monkeypatch
 
 
@@ -99,7 +99,7 @@ def test_an_interrupted_run_goes_on_with_its_id(offline, settings, capfd):
     for part in (first, second):
         assert (part.run.run_group, part.run.job_type, part.run.project) == ("experiment", "finetune", "tnr_dist")
         assert part.run.display_name == "finetune-2 seed-0"
-        assert part.metrics == {"samples": ""} | {f"{name}/*": "samples" for name in client._NAMESPACES}
+        assert part.metrics == {"samples": ""} | {f"{name}/*": "samples" for name in wandb._NAMESPACES}
         assert part.config["finetune"]["max_steps"] == STEPS
         facts = part.config["run"]
         assert facts["stage"] == "finetune" and facts["ranks"] == 1
@@ -202,7 +202,7 @@ def test_slurm_tells_all_processes_to_stop(offline, settings, held_back, monkeyp
                 one.send_signal(signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(client, "_UNWRITTEN", 1.0)
+    monkeypatch.setattr(wandb, "_UNWRITTEN", 1.0)
     if held_back:
         original = WandbRun.log
         monkeypatch.setattr(WandbRun, "log", lambda *arguments, commit: original(*arguments))
@@ -323,11 +323,11 @@ def test_online_falls_back_to_offline(offline, settings, monkeypatch, tmp_path, 
 
 
 def test_mode_without_a_login_is_offline(environment):
-    assert client.chosen_mode(WandbConfig()) == "offline"
-    assert client.chosen_mode(WandbConfig(mode="disabled")) == "disabled"
+    assert wandb.chosen_mode(WandbConfig()) == "offline"
+    assert wandb.chosen_mode(WandbConfig(mode="disabled")) == "disabled"
     environment.setenv("WANDB_API_KEY", KEY)
-    assert client.chosen_mode(WandbConfig()) == "online"
-    assert client.chosen_mode(WandbConfig(mode="offline")) == "offline"
+    assert wandb.chosen_mode(WandbConfig()) == "online"
+    assert wandb.chosen_mode(WandbConfig(mode="offline")) == "offline"
 
 
 @pytest.mark.parametrize(("host", "base", "mode"), [
@@ -337,7 +337,7 @@ def test_mode_with_a_login_of_netrc(environment, tmp_path, host, base, mode):
     (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password {KEY}\n")
     if base:
         environment.setenv("WANDB_BASE_URL", base)
-    assert client.chosen_mode(WandbConfig()) == mode
+    assert wandb.chosen_mode(WandbConfig()) == mode
 
 
 @pytest.mark.parametrize(("variable", "value", "mode"), [
@@ -345,28 +345,28 @@ def test_mode_with_a_login_of_netrc(environment, tmp_path, host, base, mode):
 ])  # fmt: skip
 def test_mode_of_the_environment(environment, variable, value, mode):
     environment.setenv(variable, value)
-    assert client.chosen_mode(WandbConfig(mode="online")) == mode
+    assert wandb.chosen_mode(WandbConfig(mode="online")) == mode
 
 
 def test_an_unknown_mode_is_an_error(environment):
     environment.setenv("WANDB_MODE", "of")
     with pytest.raises(InputError, match="WANDB_MODE=of"):
-        client.chosen_mode(WandbConfig())
+        wandb.chosen_mode(WandbConfig())
 
 
 def test_names():
     config = Config(output="runs/demo/seed-3")
-    assert client.experiment(config) == "demo"
-    assert client.experiment(Config(output="runs/demo")) == "demo"
+    assert wandb.experiment(config) == "demo"
+    assert wandb.experiment(Config(output="runs/demo")) == "demo"
     config.wandb.group = "mine"
-    assert client.experiment(config) == "mine"
+    assert wandb.experiment(config) == "mine"
 
 
 def test_secrets_of_a_url_are_left_out():
     shards = "https://user:secret@host/train/shard-{000000..000135}.tar?signature=secret"
     config = Config()
     config.data.shards = shards
-    cleaned = client.without_secrets(client.to_dict(config))
+    cleaned = wandb.without_secrets(wandb.to_dict(config))
     assert cleaned["data"]["shards"] == "https://host/train/shard-{000000..000135}.tar"
     assert "secret" not in json.dumps(cleaned)
 
@@ -393,7 +393,7 @@ def test_secrets_of_a_url_are_left_out():
     ],
 )
 def test_secrets_of_commands_and_odd_passwords_are_left_out(address, shown):
-    assert client.without_secrets({"data": {"shards": address}}) == {"data": {"shards": shown}}
+    assert wandb.without_secrets({"data": {"shards": address}}) == {"data": {"shards": shown}}
 
 
 def test_secrets_of_the_command_line_are_left_out(offline, tmp_path):

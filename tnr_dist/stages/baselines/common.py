@@ -3,9 +3,6 @@ click samples, tasks that need nothing before the first step."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,17 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config import GeneralConfig, MLMConfig
-from tnr_dist.data.loader import Batch
-from tnr_dist.data.matching import MatchingLoader
 from tnr_dist.engines.base import Engine
 from tnr_dist.losses.tinybert import attention_loss, state_loss
-from tnr_dist.models.packed import Packed, recomputed
+from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
-from tnr_dist.stages.clicks import ClickInputs, ClickTask
-from tnr_dist.stages.common import plm_parameters
-from tnr_dist.transfer import to_device
+from tnr_dist.stages.parts.click_inputs import ClickInputs
+from tnr_dist.stages.parts.click_task import ClickTask
+from tnr_dist.util.transfer import to_device
 
 
 class WithTeacher(nn.Module):
@@ -36,38 +30,6 @@ class WithTeacher(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> WithTeacher:
         self._teacher[0]._apply(fn)
         return super()._apply(fn, recurse)  # type: ignore[return-value]
-
-
-@dataclass
-class CorpusTask:
-    """A stage on the texts of the News corpus; see `train.loop.Task`."""
-
-    recommender: Recommender
-    module: nn.Module
-    loader: MatchingLoader
-    train: MLMConfig | GeneralConfig
-    seed: int
-    title: str
-    inputs: Callable[[Batch], Any]  # what `to_device` gives
-    prefetch: bool = True
-
-    def begin(self, engine: Engine) -> None:
-        """See `Task`."""
-
-    def to_device(self, batch: Batch) -> Any:
-        """See `Task`."""
-        return self.inputs(batch)
-
-    def plm_parameters(self) -> set[nn.Parameter]:
-        """See `Task`."""
-        return plm_parameters(self.module)
-
-    def validation(self) -> None:
-        """See `Task`."""
-
-    def validate(self, engine: Engine) -> dict[str, float]:
-        """See `Task`."""
-        return {}
 
 
 class BesideTeacher(Protocol):
@@ -86,36 +48,6 @@ class TeacherClickTask(ClickTask):
         self.titles.repeats = False
         module: BesideTeacher = self.module  # type: ignore[assignment]
         module.prepare(f"{self.title}: teacher")
-
-
-def corpus_texts(batch: Batch, loader: MatchingLoader, title_tokens: int, body_tokens: int) -> Packed:
-    """The b bodies of a batch, then their b titles, on the host."""
-    bodies, titles = loader.bodies, loader.titles
-    parts = (
-        Packed.gather(bodies.values, bodies.offsets, batch["body"], body_tokens),
-        Packed.gather(titles.values, titles.offsets, batch["body"], title_tokens),
-    )
-    return Packed(torch.cat([p.tokens for p in parts]), np.concatenate([p.lengths for p in parts]))
-
-
-def in_parts(texts: Packed, budget: int, compute: Callable[[Packed, slice], Tensor]) -> Tensor:
-    """`compute` on runs of whole texts of about `budget` tokens (0: on all), of which only the results are kept.
-
-    Their activations are computed again when their gradient is due, as `NewsEncoder` does it.
-
-    Args:
-        texts: U texts, T tokens.
-        budget: tokens of a part.
-        compute: from texts, shortest first, and their rows of [T, ...] in `texts.by_length` to rows of texts or tokens.
-
-    Returns:
-        The parts' rows one after another: in the order of `texts.by_length`.
-    """
-    batch, count = texts.by_length.batch, len(texts.tokens)
-    if not budget or count <= budget or not torch.is_grad_enabled():
-        return compute(batch, slice(0, count))
-    parts = batch.split(count / math.ceil(count / budget))
-    return torch.cat([recomputed(compute, part, rows) for part, rows in parts])
 
 
 def states_and_scores(encoder: Encoder, texts: Packed, below: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:

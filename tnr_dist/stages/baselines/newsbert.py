@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tnr_dist.config import Config, NewsBERTConfig
+from tnr_dist.config.schema import Config, NewsBERTConfig
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.errors import InputError
 from tnr_dist.losses.click import click_loss
 from tnr_dist.losses.newsbert import (
     blocks,
@@ -37,24 +37,18 @@ from tnr_dist.models.flops import plm_flops, top_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
+from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import post_train
-from tnr_dist.stages.baselines.common import TeacherClickTask, in_parts, users_and_scores
-from tnr_dist.stages.clicks import ClickInputs, ClickTitles
-from tnr_dist.stages.common import (
-    BATCH_SETTINGS,
-    MODEL_SETTINGS,
-    DataSet,
-    click_loader,
-    continued_model,
-    fit_scale,
-    folder,
-    freeze,
-    recipe,
-)
+from tnr_dist.stages.baselines.common import TeacherClickTask, users_and_scores
+from tnr_dist.stages.parts.click_data import click_loader, fit_scale
+from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.corpus_task import in_parts
+from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
+from tnr_dist.stages.parts.start_models import continued_model, freeze
 from tnr_dist.stages.stage import RowRun, Training
 from tnr_dist.stages.stage1 import first_layers
-from tnr_dist.train.runfolder import RunFolder
-from tnr_dist.transfer import to_device
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.transfer import to_device
 
 
 class NewsBERTModule(nn.Module):

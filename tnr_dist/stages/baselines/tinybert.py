@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config import ClickTrainConfig, Config, GeneralConfig
-from tnr_dist.data.loader import Batch
-from tnr_dist.data.matching import MatchingLoader
+from tnr_dist.config.schema import ClickTrainConfig, Config, GeneralConfig
+from tnr_dist.data.batches.clicks import Batch
+from tnr_dist.data.batches.matching import MatchingLoader
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.losses.newsbert import mean_over_slots
@@ -34,35 +35,24 @@ from tnr_dist.models.flops import plm_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
+from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import finetune, post_train
 from tnr_dist.stages.baselines import tinybert_joint
 from tnr_dist.stages.baselines.common import (
-    CorpusTask,
     TeacherClickTask,
     WithTeacher,
-    corpus_texts,
-    in_parts,
     layer_losses,
     states_and_scores,
     users_and_scores,
 )
-from tnr_dist.stages.clicks import ClickInputs, ClickTitles
-from tnr_dist.stages.common import (
-    BATCH_SETTINGS,
-    MODEL_SETTINGS,
-    DataSet,
-    click_loader,
-    continued_model,
-    fit_scale,
-    folder,
-    freeze,
-    recipe,
-    trained_model,
-)
+from tnr_dist.stages.parts.click_data import click_loader, fit_scale
+from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.corpus_task import CorpusTask, corpus_texts, in_parts
+from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
+from tnr_dist.stages.parts.start_models import continued_model, freeze, trained_model
 from tnr_dist.stages.stage import RowRun, Training
 from tnr_dist.stages.stage1 import first_layers
-from tnr_dist.train.runfolder import RunFolder
-from tnr_dist.transfer import to_device
+from tnr_dist.util.transfer import to_device
 
 PARTS = ("loss_embedding", "loss_hidden", "loss_attention")
 

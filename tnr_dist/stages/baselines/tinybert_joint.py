@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.config import Config, JointConfig
+from tnr_dist.config.schema import Config, JointConfig
+from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.losses.click import click_loss
@@ -25,29 +26,21 @@ from tnr_dist.losses.tinybert import joint_loss, last_layers, prediction_loss
 from tnr_dist.models.flops import plm_flops, top_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
+from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import finetune
 from tnr_dist.stages.baselines.common import (
     TeacherClickTask,
     WithTeacher,
-    in_parts,
     layer_losses,
     states_and_scores,
     users_and_scores,
 )
-from tnr_dist.stages.clicks import ClickInputs, ClickTitles
-from tnr_dist.stages.common import (
-    BATCH_SETTINGS,
-    MODEL_SETTINGS,
-    DataSet,
-    click_loader,
-    fit_scale,
-    folder,
-    freeze,
-    recipe,
-    trained_model,
-)
+from tnr_dist.stages.parts.click_data import click_loader, fit_scale
+from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.corpus_task import in_parts
+from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
+from tnr_dist.stages.parts.start_models import freeze, trained_model
 from tnr_dist.stages.stage1 import first_layers
-from tnr_dist.train.runfolder import RunFolder
 
 
 class JointModule(WithTeacher):

@@ -1,1 +1,0 @@
-"""Teacher tables and side shards."""

@@ -1,0 +1,1 @@
+"""From shards to global batches, the same for every number of ranks."""

@@ -1,0 +1,190 @@
+"""The teacher cache: what M frozen teachers say of a split, computed once and stored per news and per history.
+
+    cache.json              teachers and their digests, data and tokenizer, dtype and its rounding error, shard digests
+    news.safetensors        [M, news, D] news vectors
+    SPLIT/shard-NNNNNN.tar  beside each data shard, per block: teacher_users [H, M, D], teacher_logits [candidates, M]
+
+Logits are kept for all candidates, so negatives can be redrawn every epoch and the cache stays exact. A bf16 vector is
+stored as its bit pattern (uint16), because NumPy has no bf16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tnr_dist.data.shards import ShardInfo, SplitIndex, unpack_tar
+from tnr_dist.util.digests import digest, fault
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json, read_json_object
+
+FORMAT_VERSION = 1
+_COLUMNS = {"teacher_users": "histories", "teacher_logits": "candidates"}  # column -> its rows in the data's index
+
+
+def to_stored(values: Tensor, dtype: str) -> np.ndarray:
+    """Float32 values as they are stored: uint16 bit patterns of bf16 (rounded to nearest), or float32."""
+    values = values.detach().float().cpu()
+    if dtype == "bf16":
+        return values.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    return values.numpy()
+
+
+def from_stored(values: np.ndarray) -> Tensor:
+    """The inverse of `to_stored`; bf16 stays bf16."""
+    if values.dtype == np.uint16:
+        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(values)
+
+
+class TeacherCache:
+    """Read access to a finished cache.
+
+    Raises InputError when the folder holds none, when it is damaged, or when it does not match `expected` (keys of
+    cache.json and the values a stage needs, such as the data's digest and the teachers' ids).
+    """
+
+    def __init__(self, folder: Path, expected: dict[str, Any]) -> None:
+        if not (folder / "cache.json").is_file():
+            raise InputError(f"{folder}: no teacher cache (no cache.json); run `tnr cache` first")
+        self.folder, self.facts = folder, read_json(folder / "cache.json")
+        if not isinstance(self.facts, dict) or self.facts.get("format_version") != FORMAT_VERSION:
+            raise InputError(f"{folder / 'cache.json'}: not a teacher cache of format {FORMAT_VERSION}; {self._anew()}")
+        for key, kind in (("teachers", list), ("splits", dict), ("news", dict)):
+            if not isinstance(self.facts.get(key), kind):
+                raise InputError(f"{folder / 'cache.json'}: {key} is missing or damaged; {self._anew()}")
+        for key, value in expected.items():
+            if self.facts.get(key) != value:
+                names = {
+                    "teachers": "other teachers",
+                    "data": "other data",
+                    "tokenizer": "another tokenizer",
+                    "history": "another history length",
+                    "history_padding": "another padding of histories",
+                }
+                raise InputError(
+                    f"{folder}: the cache was made from {names.get(key, 'another ' + key)} "
+                    f"(it has {_short(self.facts.get(key))}, this stage needs {_short(value)}); {self._anew()}"
+                )
+        done = folder / "complete.json"
+        files = read_json_object(done).get("files") if done.is_file() else None
+        if isinstance(files, dict) and (found := fault(folder, "cache.json", files)):
+            raise InputError(f"{folder / 'cache.json'}: {found}; {self._anew()}")
+
+    @property
+    def teachers(self) -> int:
+        """M."""
+        return len(self.facts["teachers"])
+
+    def news_vectors(self) -> Tensor:
+        """[M, news, D] in the stored dtype."""
+        path = self.folder / "news.safetensors"
+        try:
+            if digest(path) != self.facts["news"]["sha256"]:
+                raise InputError(f"{path}: damaged (digest differs); {self._anew()}")
+            return load_file(path)["news"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); {self._anew()}") from None
+
+    def columns(self, split: str, info: ShardInfo) -> dict[str, np.ndarray]:
+        """A shard's teacher columns in its blocks' order: teacher_users [H, M, D], teacher_logits [candidates, M]."""
+        path = self.folder / split / info.name
+        digest = self.facts["splits"].get(split, {}).get(info.name)
+        if digest is None:
+            raise InputError(
+                f"{self.folder}: the cache has no side shard for {split}/{info.name}; name {split} in cache.splits, "
+                f"{self._anew()}"
+            )
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {self._this_one()}") from None
+        # Every time, as with data shards: bits can flip after the first epoch too, and a run on them would look sound.
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise InputError(f"{path}: damaged (digest differs); {self._this_one()}")
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for key, field, array in unpack_tar(data, str(path)):
+            found.setdefault(key, {})[field] = array
+        out: dict[str, np.ndarray] = {}
+        for field, per in _COLUMNS.items():
+            parts = []
+            for block in info.blocks:
+                column = found.get(block["key"], {}).get(field)
+                if column is None or len(column) != block[per]:
+                    raise InputError(f"{path}: does not fit block {block['key']} of the data; {self._anew()}")
+                parts.append(column)
+            out[field] = np.concatenate(parts)
+        return out
+
+    # `tnr cache` leaves a complete cache as it is and looks at no digest: what is to be made again must be taken away.
+
+    def _anew(self) -> str:
+        return f"delete {self.folder} and run `tnr cache` again"
+
+    def _this_one(self) -> str:
+        return f"delete it, its .json and {self.folder / 'complete.json'}, then run `tnr cache` again"
+
+    def gib(self, split: str) -> float:
+        """Size of a split's side shards."""
+        names = self.facts["splits"].get(split, {})
+        return sum(path.stat().st_size for name in names if (path := self.folder / split / name).is_file()) / 2**30
+
+
+class TeacherTables:
+    """A split's user vectors and logits as two tables; batches then carry only rows of them.
+
+    Attributes:
+        users: [H, M, D] in the stored dtype, histories of all shards.
+        logits: [candidates, M] float32, candidates of all shards.
+
+    A damaged side shard leaves its rows zero, and `columns` raises its InputError where the loader meets the shard.
+    """
+
+    def __init__(
+        self, cache: TeacherCache, index: SplitIndex, bar: Callable[[int], None] = lambda shards: None
+    ) -> None:
+        self._starts: dict[str, tuple[int, int] | InputError] = {}
+        sizes = {field: sum(b[per] for s in index.shards for b in s.blocks) for field, per in _COLUMNS.items()}
+        tables: dict[str, np.ndarray] = {}
+        at = dict.fromkeys(_COLUMNS, 0)
+        for info in index.shards:
+            try:
+                found = cache.columns(index.split, info)
+                for field, values in found.items():
+                    if field not in tables:
+                        tables[field] = np.zeros((sizes[field], *values.shape[1:]), values.dtype)
+                    tables[field][at[field] : at[field] + len(values)] = values
+                self._starts[info.name] = (at["teacher_users"], at["teacher_logits"])
+            except InputError as error:
+                self._starts[info.name] = error
+            for field, per in _COLUMNS.items():
+                at[field] += sum(block[per] for block in info.blocks)
+            bar(1)
+        if not tables:
+            first = next((str(fault) for fault in self._starts.values() if isinstance(fault, InputError)), cache.folder)
+            raise InputError(f"{first} (not one side shard of {index.split} can be read)")
+        self.users, self.logits = from_stored(tables["teacher_users"]), from_stored(tables["teacher_logits"])
+
+    def columns(self, info: ShardInfo) -> dict[str, np.ndarray]:
+        """A shard's rows of the tables: teacher_user_rows [H], teacher_logit_rows [candidates], int64."""
+        starts = self._starts[info.name]
+        if isinstance(starts, InputError):
+            raise starts
+        histories, candidates = (sum(block[per] for block in info.blocks) for per in _COLUMNS.values())
+        return {
+            "teacher_user_rows": starts[0] + np.arange(histories),
+            "teacher_logit_rows": starts[1] + np.arange(candidates),
+        }
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""DeepSpeed behind the engines' seam."""

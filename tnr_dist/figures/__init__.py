@@ -1,0 +1,1 @@
+"""Charts and tables for the terminal, reports and studies."""

@@ -1,0 +1,82 @@
+"""What a stage that trains on texts of the News corpus hands to the training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tnr_dist.config.schema import GeneralConfig, MLMConfig
+from tnr_dist.data.batches.clicks import Batch
+from tnr_dist.data.batches.matching import MatchingLoader
+from tnr_dist.engines.base import Engine
+from tnr_dist.models.packed import Packed, recomputed
+from tnr_dist.models.recommender import Recommender
+from tnr_dist.stages.parts.start_models import plm_parameters
+
+
+@dataclass
+class CorpusTask:
+    """A stage on the texts of the News corpus; see `train.loop.Task`."""
+
+    recommender: Recommender
+    module: nn.Module
+    loader: MatchingLoader
+    train: MLMConfig | GeneralConfig
+    seed: int
+    title: str
+    inputs: Callable[[Batch], Any]  # what `to_device` gives
+    prefetch: bool = True
+
+    def begin(self, engine: Engine) -> None:
+        """See `Task`."""
+
+    def to_device(self, batch: Batch) -> Any:
+        """See `Task`."""
+        return self.inputs(batch)
+
+    def plm_parameters(self) -> set[nn.Parameter]:
+        """See `Task`."""
+        return plm_parameters(self.module)
+
+    def validation(self) -> None:
+        """See `Task`."""
+
+    def validate(self, engine: Engine) -> dict[str, float]:
+        """See `Task`."""
+        return {}
+
+
+def corpus_texts(batch: Batch, loader: MatchingLoader, title_tokens: int, body_tokens: int) -> Packed:
+    """The b bodies of a batch, then their b titles, on the host."""
+    bodies, titles = loader.bodies, loader.titles
+    parts = (
+        Packed.gather(bodies.values, bodies.offsets, batch["body"], body_tokens),
+        Packed.gather(titles.values, titles.offsets, batch["body"], title_tokens),
+    )
+    return Packed(torch.cat([p.tokens for p in parts]), np.concatenate([p.lengths for p in parts]))
+
+
+def in_parts(texts: Packed, budget: int, compute: Callable[[Packed, slice], Tensor]) -> Tensor:
+    """`compute` on runs of whole texts of about `budget` tokens (0: on all), of which only the results are kept.
+
+    Their activations are computed again when their gradient is due, as `NewsEncoder` does it.
+
+    Args:
+        texts: U texts, T tokens.
+        budget: tokens of a part.
+        compute: from texts, shortest first, and their rows of [T, ...] in `texts.by_length` to rows of texts or tokens.
+
+    Returns:
+        The parts' rows one after another: in the order of `texts.by_length`.
+    """
+    batch, count = texts.by_length.batch, len(texts.tokens)
+    if not budget or count <= budget or not torch.is_grad_enabled():
+        return compute(batch, slice(0, count))
+    parts = batch.split(count / math.ceil(count / budget))
+    return torch.cat([recomputed(compute, part, rows) for part, rows in parts])

@@ -1,0 +1,207 @@
+"""What the frozen layers make of every title: computed once, kept on the device, in host memory or on disk.
+
+The frozen layers see no dropout, so their output for a title is the same in every step. On disk it lies in segments of
+`_SEGMENT` titles under a key of the frozen weights, the tokens and the precision: other weights are another key, the M
+teachers (which start from one post-trained PLM) share one, and a run that is taken up again finds it there. A segment
+is a `.npy` file followed by the sha256 of it; one that is damaged is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tnr_dist.config.schema import ClickTrainConfig
+from tnr_dist.data.teacher_cache import from_stored, to_stored
+from tnr_dist.data.tokens import RaggedTable, gather_rows, positions_of
+from tnr_dist.engines.base import Engine
+from tnr_dist.evaluation.scoring import length_chunks
+from tnr_dist.kernels.gather_cast import ragged_index
+from tnr_dist.models.packed import Packed
+from tnr_dist.models.transformer import Encoder
+from tnr_dist.util.digests import digest
+from tnr_dist.util.files import atomic_path
+from tnr_dist.util.progress import Bar, say
+from tnr_dist.util.restarts import mark_progress
+from tnr_dist.util.transfer import to_device
+
+_SEGMENT = 16_384
+_DIGEST = 32  # bytes of a sha256
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Where the tokens of some titles lie in the token table; told to the device by title, not by token.
+
+    Attributes:
+        starts: [E] int64, row of each title's first token.
+        lengths: [E] int64, summing to T.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    device: torch.device
+
+    @cached_property
+    def on_host(self) -> np.ndarray:
+        """[T] int64: the row of each token."""
+        return np.arange(self.lengths.sum()) + np.repeat(
+            self.starts - (np.cumsum(self.lengths) - self.lengths), self.lengths
+        )
+
+    @cached_property
+    def on_device(self) -> Tensor:
+        """The same on the device."""
+        return ragged_index(self.starts, self.lengths, self.device)
+
+
+class FrozenStates(Protocol):
+    """States below the first trainable layer."""
+
+    def rows(self, tokens: TokenRows) -> Tensor:
+        """States [T, hidden] of these rows of the token table, on the engine's device."""
+
+
+class _InMemory:
+    """One tensor [tokens, hidden], on the device or pinned on the host."""
+
+    def __init__(self, states: Tensor, device: torch.device) -> None:
+        self.states, self.device = states, device
+
+    def rows(self, tokens: TokenRows) -> Tensor:
+        if self.states.device == self.device:
+            return self.states[tokens.on_device]
+        return to_device(self.states[torch.from_numpy(tokens.on_host)], self.device)
+
+
+class _OnDisk:
+    """Memory-mapped segments; segment i holds token rows edges[i] to edges[i + 1]."""
+
+    def __init__(self, maps: list[np.ndarray], edges: np.ndarray, device: torch.device) -> None:
+        self.maps, self.edges, self.device = maps, edges, device
+
+    def rows(self, tokens: TokenRows) -> Tensor:
+        rows = tokens.on_host
+        out = np.empty((len(rows), self.maps[0].shape[1]), self.maps[0].dtype)
+        segment = np.searchsorted(self.edges, rows, side="right") - 1
+        for number in np.unique(segment):
+            chosen = segment == number
+            out[chosen] = self.maps[number][rows[chosen] - self.edges[number]]
+        return to_device(from_stored(out), self.device)
+
+
+def frozen_states(
+    encoder: Encoder, titles: RaggedTable, settings: ClickTrainConfig, engine: Engine, place: Path, title: str
+) -> FrozenStates | None:
+    """Compute or find the states below `encoder`'s first trainable layer; None when no layer is frozen or it is none.
+
+    `place`: the folder of the segments on disk. All ranks call it; each computes its share.
+    """
+    if not encoder.frozen_layers or settings.frozen_cache == "none":
+        return None
+    encoder.eval()
+    gib = len(titles.values) * encoder.config.hidden * compute_dtype(engine).itemsize / 2**30
+    where = settings.frozen_cache
+    if where == "auto":
+        where = "device" if gib <= settings.frozen_cache_gib else "disk"
+    if where == "disk":
+        return _on_disk(encoder, titles, engine, place, title)
+    states = _in_memory(encoder, titles, engine, title)
+    if where == "host" and engine.device.type == "cuda":
+        states = states.cpu().pin_memory()
+    return _InMemory(states, engine.device)
+
+
+def compute_dtype(engine: Engine) -> torch.dtype:
+    """What the encoder computes its states in."""
+    with engine.autocast():
+        on = torch.is_autocast_enabled(engine.device.type)
+        return torch.get_autocast_dtype(engine.device.type) if on else torch.float32
+
+
+@torch.no_grad()
+def _run(encoder: Encoder, titles: RaggedTable, rows: np.ndarray, engine: Engine) -> Tensor:
+    packed = Packed.gather(titles.values, titles.offsets, rows).to(engine.device)
+    with engine.autocast():
+        return encoder(packed, 0, encoder.frozen_layers).to(compute_dtype(engine))
+
+
+def _in_memory(encoder: Encoder, titles: RaggedTable, engine: Engine, title: str) -> Tensor:
+    rank, world = engine.environment.rank, engine.environment.world_size
+    out = torch.zeros(len(titles.values), encoder.config.hidden, dtype=compute_dtype(engine), device=engine.device)
+    with Bar(title, len(titles), "news", enabled=rank == 0) as bar:
+        for rows in length_chunks(titles, int(titles.lengths.max(initial=0)), engine.device)[rank::world]:
+            tokens, _ = positions_of(titles.offsets, rows)
+            out[to_device(tokens, engine.device)] = _run(encoder, titles, rows, engine)
+            bar.advance(min(len(rows) * world, len(titles) - bar.done))
+    # Each row was computed by one rank and is zero elsewhere.
+    return engine.all_reduce(out)
+
+
+def _on_disk(encoder: Encoder, titles: RaggedTable, engine: Engine, place: Path, title: str) -> FrozenStates:
+    rank, world = engine.environment.rank, engine.environment.world_size
+    stored = "bf16" if compute_dtype(engine) == torch.bfloat16 else "fp32"
+    folder = place / key_of(encoder, titles, stored)
+    starts = np.arange(0, len(titles), _SEGMENT)
+    files = [folder / f"segment-{number:06d}.npy" for number in range(len(starts))]
+    with Bar(title, len(titles), "news", enabled=rank == 0) as bar:
+        for number in range(rank, len(starts), world):
+            stop = min(int(starts[number]) + _SEGMENT, len(titles))
+            if files[number].exists() and not _is_sound(files[number]):
+                say(f"{files[number]}: damaged or of an older version; computed again")
+                files[number].unlink()
+            if not files[number].exists():
+                _write_segment(encoder, titles, np.arange(starts[number], stop), engine, stored, files[number])
+            bar.advance(min((stop - int(starts[number])) * world, len(titles) - bar.done))
+    engine.barrier()
+    maps = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+    return _OnDisk(maps, np.asarray(titles.offsets)[starts], engine.device)
+
+
+def _write_segment(
+    encoder: Encoder, titles: RaggedTable, rows: np.ndarray, engine: Engine, stored: str, file: Path
+) -> None:
+    values, offsets = gather_rows(titles.values, titles.offsets, rows)
+    part = RaggedTable(values, offsets)
+    out: np.ndarray | None = None
+    for chunk in length_chunks(part, int(part.lengths.max(initial=0)), engine.device):
+        states = to_stored(_run(encoder, part, chunk, engine), stored)
+        out = np.empty((len(values), states.shape[1]), states.dtype) if out is None else out
+        tokens, _ = positions_of(offsets, chunk)
+        out[tokens] = states
+    assert out is not None  # a segment has one title at least
+    with atomic_path(file) as temporary:
+        with temporary.open("wb") as handle:
+            np.save(handle, out, allow_pickle=False)
+        found = digest(temporary)
+        with temporary.open("ab") as handle:
+            handle.write(bytes.fromhex(found))
+    mark_progress()
+
+
+def _is_sound(file: Path) -> bool:
+    size = file.stat().st_size - _DIGEST
+    if size <= 0:
+        return False
+    with file.open("rb") as handle:
+        handle.seek(size)
+        return handle.read().hex() == digest(file, size)
+
+
+def key_of(encoder: Encoder, titles: RaggedTable, stored: str) -> str:
+    """What the states depend on: frozen weights, their number, the tokens, the precision."""
+    digest = hashlib.sha256(f"{encoder.frozen_layers} {stored} {_SEGMENT}".encode())
+    for name, parameter in sorted(encoder.named_parameters()):
+        if not name.startswith("layers.") or int(name.split(".")[1]) < encoder.frozen_layers:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for values in (titles.values, titles.offsets):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:32]

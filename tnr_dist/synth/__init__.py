@@ -1,0 +1,1 @@
+"""`tnr data synth`: data sets in MIND's format whose true click probabilities are known."""
