@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.engines.allocator import keep_freed_memory
-from tnr_dist.engines.base import OptimizerFactory, Terms
+from tnr_dist.engines.base import Engine, OptimizerFactory, Terms
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.devices import choose_device
 from tnr_dist.engines.precision import choose_precision
@@ -25,8 +26,8 @@ from tnr_dist.util.hardware import cores
 TIMEOUT_SECONDS = 600.0  # of every wait for another rank
 
 
-class EngineCore:
-    """See `Engine`. Parameters stay float32; bf16 is autocast, so master weights are float32 in every engine."""
+class EngineCore(Engine):
+    """The common part of engines. Parameters stay float32; bf16 is autocast, so master weights are float32 in every engine."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -49,6 +50,7 @@ class EngineCore:
         self._clip = 0.0
         self._answer: Callable[[], bool] | None = None  # to the last question of `any_rank`
 
+    @override
     def setup(
         self,
         module: nn.Module,
@@ -59,7 +61,6 @@ class EngineCore:
         batch_size: int = 0,
         accumulate: int = 1,
     ) -> None:
-        """See `Engine`."""
         self._let_go()
         self._forget()
         self.module = module.to(self.device)
@@ -68,8 +69,8 @@ class EngineCore:
         self.optimizer = optimizer(self.module)
         self._take(optimizer, batch_size, accumulate)
 
+    @override
     def finish(self) -> None:
-        """See `Engine`."""
         self._let_go()
         self.optimizer.state.clear()
 
@@ -87,30 +88,30 @@ class EngineCore:
             vars(self).pop(name, None)
         gc.collect()  # wrappers of modules refer to themselves
 
+    @override
     def use_precision(self, precision: str) -> None:
-        """See `Engine`."""
         self._precision = choose_precision(precision, self.device)
 
+    @override
     def autocast(self) -> AbstractContextManager[Any]:
-        """See `Engine`."""
         if self._precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
+    @override
     def whole(self) -> AbstractContextManager[Any]:
-        """See `Engine`."""
         return contextlib.nullcontext()
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See `Engine`."""
         return self.optimizer.state_dict()
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Engine`."""
         self.optimizer.load_state_dict(state)
 
+    @override
     def any_rank(self, flag: bool) -> bool:
-        """See `Engine`."""
         if self.environment.world_size == 1:
             return flag
         # Asked beside the device, so that it is not waited for, and read a step later, so that no rank is either.
@@ -118,8 +119,8 @@ class EngineCore:
         self._answer = self._ask(flag)
         return answer
 
+    @override
     def gather(self, values: np.ndarray) -> list[np.ndarray]:
-        """See `Engine`."""
         if self.environment.world_size == 1:
             return [values]
         # Bytes: arrays rather than objects, because those would travel as pickles. From host to host: a step with shared
@@ -134,14 +135,14 @@ class EngineCore:
             for end, size in zip(ends, sizes, strict=True)
         ]
 
+    @override
     def all_gather_rows(self, rows: Tensor, sizes: list[int]) -> Tensor:
-        """See `Engine`."""
         if self.environment.world_size == 1:
             return rows
         return GatherRows.apply(rows, sizes, self._all_gather, self._reduce_scatter)
 
+    @override
     def all_reduce(self, value: Tensor) -> Tensor:
-        """See `Engine`."""
         raise NotImplementedError
 
     def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:

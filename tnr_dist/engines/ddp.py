@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.engines.base import OptimizerFactory, Terms
 from tnr_dist.engines.graphs import Recordable, StepGraphs
@@ -14,7 +15,7 @@ from tnr_dist.engines.process_group import ProcessGroupEngine
 
 
 class DDPEngine(ProcessGroupEngine):
-    """See `Engine`."""
+    """Data parallelism by torch's DistributedDataParallel."""
 
     def __init__(self, device: str = "auto", threads: int = 0, terms: Terms | None = None) -> None:
         super().__init__(device, threads, terms)
@@ -37,8 +38,8 @@ class DDPEngine(ProcessGroupEngine):
             self._wrapped = self.module
             self._graphs = StepGraphs(self.module, self.autocast) if self.device.type == "cuda" else None
 
+    @override
     def forward(self, *args: Any) -> Any:
-        """See `Engine`."""
         assert self._wrapped is not None
         if self._graphs is not None and len(args) == 1 and isinstance(args[0], Recordable):
             parts = self._graphs.run(args[0])
@@ -47,20 +48,20 @@ class DDPEngine(ProcessGroupEngine):
         with self.autocast():
             return self._wrapped(*args)
 
+    @override
     def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Engine`."""
         if last or not isinstance(self._wrapped, nn.parallel.DistributedDataParallel):
             return contextlib.nullcontext()
         return self._wrapped.no_sync()
 
+    @override
     def backward(self, loss: Tensor) -> None:
-        """See `Engine`."""
         if not loss.requires_grad:
             return  # a recorded step has added its gradients
         (loss * self.environment.world_size).backward()  # DDP averages; the shares are to be summed
 
+    @override
     def step(self) -> Tensor:
-        """See `Engine`."""
         return self._update(keep_gradients=self._graphs is not None and self._graphs.used)
 
     def _let_go(self) -> None:
