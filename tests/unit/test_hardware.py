@@ -73,3 +73,14 @@ def test_a_linux_without_proc(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"^/proc/self/status: not there; tnr runs on Linux"):
         check_platform()
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("of_task", "affinity", "ranks", "cores"),
+    [("", 8, 4, 2), ("8", 32, 4, 8), ("8", 8, 4, 8), ("8", 4, 4, 4), ("", 2, 4, 1), ("word", 8, 2, 4)],
+    ids=["no Slurm", "tasks of a node share its cores", "bound by srun", "bound to fewer", "more ranks than cores", "no number"],
+)
+def test_cores_of_a_rank_are_divided_once(monkeypatch, of_task, affinity, ranks, cores):
+    monkeypatch.setattr(hardware, "cores", lambda: affinity)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", of_task)
+    assert hardware.cores_of_rank(ranks) == cores

@@ -20,7 +20,7 @@ from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.devices import choose_device
 from tnr_dist.engines.precision import choose_precision
 from tnr_dist.launch.environment import Environment, detect
-from tnr_dist.util.hardware import cores
+from tnr_dist.util.hardware import cores_of_rank
 
 TIMEOUT_SECONDS = 600.0  # of every wait for another rank
 
@@ -41,7 +41,7 @@ class EngineCore:
             torch.cuda.set_device(self.device)
         else:
             keep_freed_memory()
-            torch.set_num_threads(threads or max(1, cores() // self.environment.local_world_size))
+            torch.set_num_threads(threads or cores_of_rank(self.environment.local_world_size))
         if on_one_machine(self.environment):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
