@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.encoding import device, matmul_tflops
+from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
 from tnr_dist.bench.shapes import history_lengths
 from tnr_dist.bench.titles import PADDED, encoder_of, padded, random_titles, synchronise, transformers_bert
 from tnr_dist.config.schema import Stage2Config
@@ -30,7 +31,6 @@ from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.losses.click import click_loss
-from tnr_dist.losses.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
 from tnr_dist.losses.stage2 import distillation_loss
 from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed

@@ -566,7 +566,7 @@ def doctor(
     code = _ranks(resolved) if resolved is not None else None
     if code is not None:
         raise typer.Exit(code)
-    from tnr_dist.cli.doctor import examine, show
+    from tnr_dist.cli.doctor.examine import examine, show
 
     rank = detect().rank
     findings = examine(resolved, limit, need_gib)

@@ -135,15 +135,3 @@ class _GatherCast(torch.autograd.Function):
             blocks = _blocks(grad[0].numel())
             scatter_kernel[_grid(len(index), blocks)](grad.contiguous(), index, sums, len(index), **blocks)
         return sums.to(ctx.dtype), None, None
-
-
-def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
-    """(kernel, signature, constants, num_warps, num_stages): teachers' vectors [V, 4, 256], states of 384 and 768."""
-    cases: list[tuple[Any, dict[str, str], dict[str, Any], int, int]] = []
-    for width in (4 * 256, 384, 768):
-        for source, target in (("*bf16", "*fp32"), ("*fp32", "*bf16"), ("*bf16", "*bf16")):
-            types = {"table": source, "index": "*i64", "out": target, "count": "i32", "stride": "i32:16"}
-            cases.append((gather_kernel.jit, types, _blocks(width), 4, 1))
-        types = {"grad": "*bf16", "index": "*i64", "sums": "*fp32", "count": "i32"}
-        cases.append((scatter_kernel.jit, types, _blocks(width), 4, 1))
-    return cases

@@ -1,11 +1,10 @@
-"""Compile every kernel for sm_90 without a GPU and read what it needs from the binary: `python -m tnr_dist.kernels.aot`.
+"""Compile every kernel for sm_90 without a GPU and read what it needs from the binary: `python -m tests.kernels.aot`.
 
 A kernel that keeps part of its registers in memory (spills) is many times slower, and nothing but this shows it.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -18,11 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.kernels.aot_signatures import SIGNATURES
 from tnr_dist.kernels.dispatch import interpreted
 from tnr_dist.util.errors import InputError
 
-#: Modules of this package that have `aot_signatures`.
-MODULES = ("additive_pooling", "distillation", "gather_cast", "projection_mse", "ragged_attention", "residual_norm")
 #: Compute capability and threads of a warp of the target.
 TARGET = (90, 32)
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
@@ -49,8 +47,8 @@ class Report:
     seconds: float
 
 
-def compile_all(modules: Iterable[str] = MODULES) -> list[Report]:
-    """Compile every `aot_signatures()` of `modules`.
+def compile_all(modules: Iterable[str] = tuple(SIGNATURES)) -> list[Report]:
+    """Compile every kernel of `modules`.
 
     A signature's types are Triton's ("*bf16", "i32"; "i32:16" = divisible by 16); pointers are taken as aligned to 16.
 
@@ -58,12 +56,11 @@ def compile_all(modules: Iterable[str] = MODULES) -> list[Report]:
         InputError: Triton or its bundled tools are missing, or Triton interprets.
     """
     if interpreted():
-        raise InputError("kernels.aot: TRITON_INTERPRET is set, so nothing is compiled; unset it and start again")
+        raise InputError("aot: TRITON_INTERPRET is set, so nothing is compiled; unset it and start again")
     tool = bundled("cuobjdump")
     reports = []
     for name in modules:
-        module = importlib.import_module(f"tnr_dist.kernels.{name}")
-        for function, signature, constants, warps, stages in module.aot_signatures():
+        for function, signature, constants, warps, stages in SIGNATURES[name]():
             reports.append(_compile(tool, name, function, signature, constants, warps, stages))
     return reports
 
@@ -77,12 +74,10 @@ def bundled(name: str) -> Path:
     try:
         import triton.backends.nvidia as backend
     except ImportError:
-        raise InputError("kernels.aot: Triton is not installed; pip install triton") from None
+        raise InputError("aot: Triton is not installed; pip install triton") from None
     tool = Path(backend.__path__[0]) / "bin" / name
     if not os.access(tool, os.X_OK):
-        raise InputError(
-            f"kernels.aot: this Triton comes without {name} ({tool}); install Triton's own wheel from PyPI"
-        )
+        raise InputError(f"aot: this Triton comes without {name} ({tool}); install Triton's own wheel from PyPI")
     return tool
 
 
@@ -132,7 +127,7 @@ def _compile(
 def main(modules: list[str]) -> int:
     """Print one JSON object a kernel for `modules` (none = all); exit code 1 if one spills, 2 if none can be compiled."""
     try:
-        reports = compile_all(modules or MODULES)
+        reports = compile_all(modules or tuple(SIGNATURES))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
