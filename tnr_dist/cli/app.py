@@ -21,6 +21,7 @@ import typer.core
 from tnr_dist import __version__
 from tnr_dist.bench.common import NAMES
 from tnr_dist.cli.data import app as data_commands
+from tnr_dist.cli.init import init
 from tnr_dist.reproduce import STUDY_NAMES
 from tnr_dist.util.ends import Output, end
 from tnr_dist.util.errors import InputError, Preempted, Unavailable, mendable, one_line
@@ -49,6 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands, name="data")
+app.command("init")(init)
 
 _DATA_READY = "TNR_DATA_READY"  # set for the ranks that `tnr run` starts itself, after it has prepared the data
 
