@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from tnr_dist.util.errors import InputError
 from tnr_dist.runs.wandb import has_key
+from tnr_dist.util.errors import InputError
 
 _INSTALL = "pip install wandb wandb-workspaces"
 

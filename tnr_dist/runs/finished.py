@@ -7,10 +7,8 @@ from typing import Any
 
 from tnr_dist.launch.warn import warn_once
 from tnr_dist.util.digests import Stated, check_seal, describe, fault, is_sealed
-from tnr_dist.launch.environment import detect
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json
-from tnr_dist.util.progress import say
 
 DONE = "complete.json"
 #: What later stages, exports and reports read of a run. Checkpoints, side shards and results have digests of their own.
@@ -25,7 +23,6 @@ _FILES = (
 )
 _RECORDS = ("environment.json", "metrics.jsonl")  # of what was done; no stage, evaluation or export reads them
 _GROWS = ("metrics.jsonl",)  # `tnr evaluate` adds to it
-
 
 
 def describe_run(run: Path) -> Stated:

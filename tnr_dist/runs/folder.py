@@ -27,15 +27,15 @@ from typing import Any
 
 from tnr_dist.config.schema import Config, get, to_dict, to_yaml
 from tnr_dist.data.manifest import read_manifest
-from tnr_dist.util.digests import Stated, check_seal, read_sealed, write_sealed
 from tnr_dist.models.digest import plm_digest
+from tnr_dist.runs import owned
+from tnr_dist.runs.finished import DONE, check_run, describe_run, read_done
+from tnr_dist.runs.places import absolute, places
+from tnr_dist.util.digests import Stated, check_seal, read_sealed, write_sealed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json_object, write_text
 from tnr_dist.util.lock import is_held
 from tnr_dist.util.restarts import mark_progress
-from tnr_dist.runs import owned
-from tnr_dist.runs.finished import DONE, check_run, describe_run, read_done
-from tnr_dist.runs.places import absolute, places
 
 State = str  # "complete", "stale" or "open"
 

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.util.files import read_json
-from tnr_dist.runs.wandb import WandbRun, experiment
 from tnr_dist.runs.checkpoint_files import sorted_steps
 from tnr_dist.runs.folder import RunFolder
+from tnr_dist.runs.wandb import WandbRun, experiment
+from tnr_dist.util.files import read_json
 
 
 def use_inputs(wandb_run: WandbRun, run: RunFolder) -> None:

@@ -12,8 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.util import files
-from tnr_dist.util import lease
+from tnr_dist.util import files, lease
 from tnr_dist.util.digests import check_seal
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.config.schema import Config, get
 from tnr_dist.config.read import load_config, with_overrides
+from tnr_dist.config.schema import Config, get
 from tnr_dist.data.manifest import manifest_hash
 from tnr_dist.util.digests import read_sealed
 from tnr_dist.util.errors import InputError

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from tnr_dist.util import lease
 from tnr_dist.config.schema import Config
 from tnr_dist.engines.base import Engine
-from tnr_dist.util.files import read_bytes, read_json, write_text
+from tnr_dist.runs.checkpoint_files import Room
+from tnr_dist.runs.environment import write_surroundings
+from tnr_dist.runs.folder import RunFolder
+from tnr_dist.runs.lineage import input_ids, log_checkpoints, log_result, use_inputs
 from tnr_dist.runs.wandb import WandbRun
 from tnr_dist.runs.wandb_tables import Table
-from tnr_dist.runs.checkpoint_files import Room
-from tnr_dist.runs.lineage import input_ids, log_checkpoints, log_result, use_inputs
-from tnr_dist.runs.folder import RunFolder
-from tnr_dist.runs.environment import write_surroundings
+from tnr_dist.util import lease
+from tnr_dist.util.files import read_bytes, read_json, write_text
 
 METRICS = "metrics.jsonl"
 _MOST_BYTES = 1 << 30  # of a metrics file: a million records

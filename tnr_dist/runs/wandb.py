@@ -21,11 +21,11 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from tnr_dist.config.schema import Config, WandbConfig, to_dict
+from tnr_dist.runs.wandb_tables import Table
 from tnr_dist.util.errors import InputError, Preempted
 from tnr_dist.util.files import write_text
 from tnr_dist.util.progress import say, say_once
 from tnr_dist.util.redaction import without_secrets
-from tnr_dist.runs.wandb_tables import Table
 
 Mode = Literal["online", "offline", "disabled"]
 _MODES: dict[str, Mode] = {
