@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.config.explain import meaning
+from tnr_dist.config.fields import meaning
 from tnr_dist.config.schema import ClickTrainConfig, Config, TrainConfig
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +26,7 @@ _MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', r
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key of the configuration tree: its dotted name, type, default and comment."""
+    """One key of the configuration tree: its dotted name, type, default and meaning."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""Which key was meant where an unknown one stands: a typing error, another name of it, or what its comment says."""
+"""Which key was meant where an unknown one stands: a typing error, another name of it, or what its meaning says."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import difflib
 import re
 import typing
 
-from tnr_dist.config.explain import meaning
+from tnr_dist.config.fields import meaning
 from tnr_dist.config.schema import Config
 
-# What other libraries call these settings, where neither the name nor the comment has it.
+# What other libraries call these settings, where neither the name nor the meaning has it.
 _OTHER_NAMES = {
     "adam_eps": "eps",
     "adam_epsilon": "eps",
@@ -80,7 +80,7 @@ def _of_group(part: str, kind: type, names: list[str], last: bool) -> str:
 
 
 def _share(part: str, name: str, text: str) -> float:
-    """How much of a key's name or comment the words of `part` make up; 0 unless all of them are there, or begin one."""
+    """How much of a key's name or meaning the words of `part` make up; 0 unless all of them are there, or begin one."""
     wanted = _words(part)
     shares = [
         len(wanted) / len(words)

@@ -164,7 +164,7 @@ def test_every_key_has_a_meaning() -> None:
     assert not [key.name for key in GENERATE.all_keys() if not key.meaning.strip()]
 
 
-def test_comments_above_and_behind_a_key_are_its_meaning() -> None:
+def test_the_declared_meaning_of_a_key_or_its_bases_is_shown() -> None:
     meanings = {key.name: key.meaning for key in GENERATE.all_keys()}
     assert "the last L clicked news" in meanings["data.history"]
     assert "activations a rank keeps at a time; beyond" in meanings["stage2.token_budget"]
