@@ -78,7 +78,14 @@ def test_a_linux_without_proc(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("of_task", "affinity", "ranks", "cores"),
     [("", 8, 4, 2), ("8", 32, 4, 8), ("8", 8, 4, 8), ("8", 4, 4, 4), ("", 2, 4, 1), ("word", 8, 2, 4)],
-    ids=["no Slurm", "tasks of a node share its cores", "bound by srun", "bound to fewer", "more ranks than cores", "no number"],
+    ids=[
+        "no Slurm",
+        "tasks of a node share its cores",
+        "bound by srun",
+        "bound to fewer",
+        "more ranks than cores",
+        "no number",
+    ],
 )
 def test_cores_of_a_rank_are_divided_once(monkeypatch, of_task, affinity, ranks, cores):
     monkeypatch.setattr(hardware, "cores", lambda: affinity)
