@@ -1,22 +1,17 @@
 """Corpora in TSV and Parquet give the same token tables; what is dropped is counted; what is wrong is named."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.data.prepare.raw import write_vocabulary
 from tnr_dist.data.prepare import texts
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.data.prepare.texts import read_corpus, tokenise_corpus
 from tnr_dist.data.tokens import read_table
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.util.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from raw import write_vocabulary
 
 ROWS = [
     ("A1", "sun wins", "the moon"),

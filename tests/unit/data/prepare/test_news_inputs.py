@@ -1,13 +1,12 @@
 """Several inputs of a news in one token row: exactly [CLS] title [SEP] category [SEP] ... [SEP], each cut on its own."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.data.prepare.raw import random_split, write_vocabulary
 from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare, print_counts
@@ -15,9 +14,6 @@ from tnr_dist.data.prepare.verify import verify_prepared
 from tnr_dist.data.tokens import join_rows, read_table
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.util.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from raw import random_split, write_vocabulary
 
 LENGTHS = {"title": 5, "category": 3, "subcategory": 4, "abstract": 3}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.data.prepare.raw import random_split, write_vocabulary
 from tnr_dist.data.prepare import raw_files
 from tnr_dist.data.prepare.columns import BEHAVIOUR_COLUMNS, NEWS_COLUMNS, is_header, start_of_rows
 from tnr_dist.data.prepare.counts import print_counts
@@ -26,9 +26,6 @@ from tnr_dist.data.prepare.raw_files import Source, find_splits
 from tnr_dist.data.prepare.times import FORMS, parse_times
 from tnr_dist.data.prepare.verify import verify_download
 from tnr_dist.util.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from raw import random_split, write_vocabulary
 
 NEWS_HEADER = "news_id\tcategory\tsubcategory\ttitle\tabstract\turl\ttitle_entities\tabstract_entities\n"
 ROWS_HEADER = "impression_id\tuser_id\ttime\thistory\timpressions\n"

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.data.prepare.raw import Split, expected, random_split, write_vocabulary
 from tnr_dist.cli import app
 from tnr_dist.data.prepare import impressions, prepare
 from tnr_dist.data.prepare import processes as processes_module
@@ -29,9 +30,6 @@ from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.util import lock
 from tnr_dist.util.errors import InputError, mendable
 from tnr_dist.util.lock import held
-
-sys.path.insert(0, str(Path(__file__).parent))
-from raw import Split, expected, random_split, write_vocabulary
 
 
 @pytest.fixture(scope="module")

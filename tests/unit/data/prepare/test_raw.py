@@ -1,14 +1,13 @@
 """Finding splits in folders and zips, cutting files into chunks, reading rows."""
 
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.data.prepare.raw import random_split
 from tnr_dist.data.prepare.raw import (
     chunks_of,
     find_splits,
@@ -20,9 +19,6 @@ from tnr_dist.data.prepare.raw import (
     union_news,
 )
 from tnr_dist.util.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from raw import random_split
 
 
 def make_zip(path, folder, inner=""):

@@ -31,13 +31,13 @@ def test_a_commit_is_that_of_the_package_alone(tmp_path, monkeypatch):
 
     git("init")
     git("commit", "--allow-empty", "-m", "x")
-    monkeypatch.setattr(revision, "__file__", str(package / "revision.py"))
+    monkeypatch.setattr(revision, "__file__", str(package / "util" / "revision.py"))
     assert revision.commit() == ""
     (tmp_path / "project" / "tnr_dist").mkdir()
-    monkeypatch.setattr(revision, "__file__", str(tmp_path / "project" / "tnr_dist" / "revision.py"))
+    monkeypatch.setattr(revision, "__file__", str(tmp_path / "project" / "tnr_dist" / "util" / "revision.py"))
     assert len(revision.commit()) == 12
     (tmp_path / "project" / "tnr_dist" / "a.py").write_text("")
     git("add", ".")
     assert revision.commit()[12:] == "+"
-    monkeypatch.setattr(revision, "__file__", str(tmp_path / "nothing" / "revision.py"))
+    monkeypatch.setattr(revision, "__file__", str(tmp_path / "nothing" / "tnr_dist" / "util" / "revision.py"))
     assert revision.commit() == ""

@@ -13,7 +13,7 @@ from tnr_dist.config.schema import Config, get, to_dict
 from tnr_dist.reproduce.paper import TABLE2
 from tnr_dist.stages.targets import row_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 PAPER = [path for path in FILES if path.parent.name == "paper"]
 
