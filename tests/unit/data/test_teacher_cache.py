@@ -9,9 +9,10 @@ from tnr_dist.bench.loader import make_split, make_teachers
 from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions
 from tnr_dist.data.shards import read_index
 from tnr_dist.data.source import ShardSource
-from tnr_dist.data.teacher_cache import TeacherTables, from_stored
+from tnr_dist.data.teacher_cache import TeacherTables
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json, write_json
+from tnr_dist.util.transfer import from_stored
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +23,18 @@ def made(tmp_path_factory):
     return folder, index, make_teachers(folder / "train", index, folder / "cache")
 
 
-def loader(folder, index, columns, **options):
-    return ClickLoader(index, ShardSource(folder / "train"), LoaderOptions(512, **options), columns=columns)
+def loader(folder, index, teachers, **options):
+    return ClickLoader(index, ShardSource(folder / "train"), LoaderOptions(512, **options), teachers=teachers)
 
 
 def test_rows_are_the_values(made):
     folder, index, cache = made
-    tables = TeacherTables(cache, index)
-    rows = loader(folder, index, tables.columns).epoch(0)
+    tables = TeacherTables.read(cache, index)
+    rows = loader(folder, index, tables.rows.columns).epoch(0)
     values = loader(folder, index, lambda info: cache.columns("train", info)).epoch(0)
     for number, (a, b) in enumerate(zip(rows, values, strict=True)):
         np.testing.assert_array_equal(a["candidates"], b["candidates"])
-        users, logits = tables.users[a["teacher_user_rows"]], tables.logits[a["teacher_logit_rows"]]
+        users, logits = tables.users[a["teacher_users"]], tables.logits[a["teacher_logits"]]
         assert users.equal(from_stored(b["teacher_users"])) and logits.equal(from_stored(b["teacher_logits"]))
         if number == 5:
             break
@@ -45,15 +46,15 @@ def test_a_damaged_side_shard_counts_as_a_bad_shard(made):
     sound = path.read_bytes()
     try:
         path.write_bytes(sound[:5000] + bytes([sound[5000] ^ 1]) + sound[5001:])
-        tables = TeacherTables(cache, index)
+        tables = TeacherTables.read(cache, index)
         with pytest.raises(InputError, match="damaged"):
-            list(loader(folder, index, tables.columns).epoch(0))
-        skipping = loader(folder, index, tables.columns, on_bad_shard="skip")
+            list(loader(folder, index, tables.rows.columns).epoch(0))
+        skipping = loader(folder, index, tables.rows.columns, on_bad_shard="skip")
         skipped = sum(int((batch["row"] < 0).sum()) for batch in skipping.epoch(0))
         assert skipped == index.shards[0].samples
         (folder / "cache" / "train" / index.shards[1].name).rename(folder / "away.tar")
         with pytest.raises(InputError, match="not one side shard"):
-            TeacherTables(cache, index)
+            TeacherTables.read(cache, index)
     finally:
         path.write_bytes(sound)
         if (folder / "away.tar").exists():

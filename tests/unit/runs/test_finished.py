@@ -29,6 +29,7 @@ from tnr_dist.evaluation.results import read_baselines
 from tnr_dist.export.source import Source
 from tnr_dist.models.convert import convert_plm
 from tnr_dist.models.digest import plm_digest
+from tnr_dist.models.packed import TokenRows
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import read_safetensors
@@ -37,7 +38,7 @@ from tnr_dist.runs import finished
 from tnr_dist.stages import cache
 from tnr_dist.stages.evaluate import evaluate, read_impressions
 from tnr_dist.stages.parts import frozen
-from tnr_dist.stages.parts.frozen import TokenRows, frozen_states
+from tnr_dist.stages.parts.frozen import frozen_states
 from tnr_dist.stages.parts.start_models import fresh_model, trained_model
 from tnr_dist.stages.registry import run_command
 from tnr_dist.stages.stage1 import _read_vectors

@@ -2,6 +2,7 @@
 
 import json
 import mmap
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +18,11 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.runs.tracker import MetricsFile, Tracker, read_metrics
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTask
+from tnr_dist.stages.parts.corpus_task import encoded_texts
 from tnr_dist.train import peak_flops
 from tnr_dist.train.peak_flops import Peak
-from tnr_dist.train.throughput import Throughput, peak_gib
+from tnr_dist.train.throughput import Texts, Throughput, peak_gib
 from tnr_dist.util.errors import mendable
 
 
@@ -112,34 +115,18 @@ def test_a_frozen_encoder_only_runs():
         assert news_encoder_flops(news_encoder(), LENGTHS) == news_encoder_flops(encoder, LENGTHS)
 
 
-def engine_of(module):
-    engine = DDPEngine("cpu", 1)
-    engine.module = module
-    return engine
-
-
-def batch(samples):
-    ids = np.zeros((samples, 10), np.int32)
-    return {"history": ids, "candidates": ids[:, :5], "count": np.array(samples, np.float32)}
-
-
 def test_counts_of_a_window():
-    module = torch.nn.ModuleDict({"news_encoder": news_encoder(1)})
-    throughput = Throughput(engine_of(module), Peak(1e9, "test"))
+    encoder = news_encoder(1)
+    throughput = Throughput(DDPEngine("cpu", 1), Peak(1e9, "test"))
     for _ in range(2):
-        throughput.step(batch(4), 0.0)
-        with throughput.forward(None):
-            module["news_encoder"](texts())
+        throughput.step(4.0, 60, [Texts(LENGTHS, partial(news_encoder_flops, encoder, LENGTHS))], 0.0)
     record = throughput.record(throughput.shares().tolist())
     per_s = record["perf/samples_per_s"] / 8
     assert record["perf/news_per_s"] == pytest.approx(8 * per_s)
     assert record["perf/tokens_per_s"] == pytest.approx(2 * LENGTHS.sum() * per_s)
     assert record["perf/dedupe_ratio"] == pytest.approx(8 / (8 * 15))
-    assert record["perf/mfu"] == pytest.approx(2 * news_encoder_flops(module["news_encoder"], LENGTHS) * per_s / 1e9)
+    assert record["perf/mfu"] == pytest.approx(2 * news_encoder_flops(encoder, LENGTHS) * per_s / 1e9)
     throughput.restart()
-    assert throughput.record(throughput.shares().tolist())["perf/news_per_s"] == 0
-    throughput.close()
-    module["news_encoder"](texts())
     assert throughput.record(throughput.shares().tolist())["perf/news_per_s"] == 0
 
 
@@ -148,9 +135,8 @@ def test_a_module_that_counts_itself():
         def encoded(self, inputs):
             return inputs, 7.0
 
-    throughput = Throughput(engine_of(torch.nn.ModuleList([Own()])), None)
-    with throughput.forward(LENGTHS):
-        pass
+    throughput = Throughput(DDPEngine("cpu", 1), None)
+    throughput.step(1.0, 1, [encoded_texts(Own(), LENGTHS)], 0.0)
     assert throughput.shares()[:3].tolist() == [len(LENGTHS), LENGTHS.sum(), 7.0]
 
 
@@ -159,24 +145,27 @@ def test_memory_is_the_peak_since_the_training_began():
         for page in range(0, len(block), mmap.PAGESIZE):
             block[page] = 1
         high = peak_gib(torch.device("cpu"))
-    Throughput(engine_of(torch.nn.ModuleList()), None)
+    Throughput(DDPEngine("cpu", 1), None)
     assert peak_gib(torch.device("cpu")) < high - 0.2
 
 
-def test_a_recorded_step_counts_what_its_inputs_say():
-    """Hooks run when a CUDA graph is recorded, several times, and not when it is replayed."""
-    module = torch.nn.ModuleDict({"news_encoder": news_encoder(1)})
-    throughput = Throughput(engine_of(module), None)
-    for runs in (4, 0):
-        throughput.step(batch(1), 0.0)
-        with throughput.forward(SimpleNamespace(real_lengths=LENGTHS[:3])):
-            for _ in range(runs):
-                module["news_encoder"](texts())
-    assert throughput.shares()[:2].tolist() == [6, 2 * 15]
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_filled_batch_counts_its_real_titles_above_the_cached_layers(cached):
+    encoder = news_encoder(1)
+    batch = texts()
+    some = torch.zeros(1)
+    inputs = ClickInputs(some, batch, some if cached else None, some, some, some, some, some, some, 1.0)
+    task = ClickTask(SimpleNamespace(news_encoder=encoder), None, None, None, None, 0, "test")
+    (plain,) = task.texts(inputs)
+    assert plain.lengths is batch.lengths and plain.flops() == news_encoder_flops(encoder, LENGTHS, 2 * cached)
+    inputs.real_lengths = LENGTHS[:3]
+    (filled,) = task.texts(inputs)
+    assert filled.lengths.tolist() == [7, 3, 5]
+    assert filled.flops() == news_encoder_flops(encoder, LENGTHS[:3], 2 * cached)
 
 
 def test_the_worst_of_the_ranks_is_shown_and_each_of_them():
-    throughput = Throughput(engine_of(news_encoder()), Peak(1e9, "test"))
+    throughput = Throughput(DDPEngine("cpu", 1), Peak(1e9, "test"))
     throughput.world = 2
     counts = [10.0, 20.0, 4e6, 40.0]
     record = throughput.record([*counts, 5.0, 1.5, 90.0, 60.0, 0.5, 80.0])

@@ -16,13 +16,14 @@ from tnr_dist.config.read import load_config
 from tnr_dist.data.batches.sample_windows import last_clicked
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index, read_shard
-from tnr_dist.data.teacher_cache import TeacherCache, from_stored, to_stored
+from tnr_dist.data.teacher_cache import TeacherCache
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache
 from tnr_dist.stages.registry import run_command
 from tnr_dist.util import preemption
 from tnr_dist.util.errors import InputError, Preempted
+from tnr_dist.util.transfer import from_stored, to_stored
 
 
 def settings(prepared, tiny_plm, output, *overrides):
@@ -178,8 +179,8 @@ def test_learned_padding_of_the_teachers_histories(prepared, tiny_plm, tmp_path)
         with torch.no_grad():
             users = model.user_encoder.train()(news[number][slots.clamp(min=0)], slots >= 0)
             logits = (users[owner] * news[number][candidates]).sum(1)
-        np.testing.assert_allclose(columns["teacher_users"][:, number], users, atol=1e-5)
-        np.testing.assert_allclose(columns["teacher_logits"][:, number], logits, atol=1e-4)
+        np.testing.assert_allclose(columns.users[:, number], users, atol=1e-5)
+        np.testing.assert_allclose(columns.logits[:, number], logits, atol=1e-4)
     # It is part of what the cache is: another padding is another cache, refused by name.
     masked = settings(prepared, tiny_plm, tmp_path, *learned)
     assert cache.run_folder(masked, data).key != cache.run_folder(config, data).key

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tnr_dist.util.threads import run_ahead
+from tnr_dist.util.transfer import run_ahead
 
 
 def alive():

@@ -38,7 +38,7 @@ def rank_batches(split, opts, world, threads, epoch=0, start=0, columns=False):
                 rank=rank,
                 world_size=world,
                 workers=threads,
-                columns=split.columns if columns else None,
+                teachers=split.teachers if columns else None,
             ).epoch(epoch, start)
         )
         for rank in range(world)

@@ -129,7 +129,7 @@ def test_skipping_keeps_ranks_in_step_and_counts(split, bad, world, columns, cap
     for number in bad:
         damage(split, number, "flipped")
     options = replace(OPTIONS, on_bad_shard="skip")
-    extra = {"columns": split.columns} if columns else {}
+    extra = {"teachers": split.teachers} if columns else {}
     loaders = [make(split, options, rank=r, world_size=world, workers=1, **extra) for r in range(world)]
     per_rank = [list(loader.epoch(0)) for loader in loaders]
     assert {len(batches) for batches in per_rank} == {loaders[0].steps}
@@ -155,7 +155,7 @@ def test_skipping_everything_is_an_error(split):
     for number in range(len(split.index.shards)):
         damage(split, number, "missing")
     with pytest.raises(InputError, match="not one shard can be read"):
-        list(make(split, replace(OPTIONS, on_bad_shard="skip"), columns=split.columns).epoch(0))
+        list(make(split, replace(OPTIONS, on_bad_shard="skip"), teachers=split.teachers).epoch(0))
 
 
 def test_an_index_that_promises_other_samples(split):
@@ -195,7 +195,7 @@ def test_errors_of_the_thread_arrive(split):
         raise RuntimeError("from the thread")
 
     with pytest.raises(RuntimeError, match="from the thread"):
-        list(make(split, workers=1, columns=columns).epoch(0))
+        list(make(split, workers=1, teachers=columns).epoch(0))
     assert not loader_threads()
 
 
@@ -273,7 +273,7 @@ def test_a_split_without_labels_or_samples(split):
 
 
 def test_arrays_are_ready_for_the_device(split):
-    for batch in make(split, columns=split.columns).epoch(0):
+    for batch in make(split, teachers=split.teachers).epoch(0):
         for name, values in batch.items():
             assert values.flags.c_contiguous and values.flags.writeable, name
         kinds = {name: batch[name].dtype.str for name in ("history", "candidates", "weights", "count", "row")}

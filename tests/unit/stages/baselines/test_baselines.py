@@ -48,7 +48,7 @@ ROWS = {
 def test_tinybert_between_layers(scene, layers, trainable, mapping):
     student, teacher, _, titles, inputs, *_ = scene("tinybert.intermediate", layers, trainable)
     encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
-    found = IntermediateModule(encoder, other, 0, titles)(inputs)
+    found = IntermediateModule(encoder, other, 0)(inputs)
     with torch.no_grad():
         first = encoder.frozen_layers
         expected = by_slots(inputs, lambda news: layer_losses(encoder, other, titles, news, mapping, first))
@@ -61,13 +61,13 @@ def test_tinybert_between_layers(scene, layers, trainable, mapping):
 
 
 def test_tinybert_learns_projections_where_widths_differ(scene):
-    _, teacher, _, titles, inputs, *_ = scene("tinybert.intermediate", 2, -1)
+    _, teacher, _, _, inputs, *_ = scene("tinybert.intermediate", 2, -1)
     other = teacher.news_encoder.encoder
     narrow = EncoderConfig(
         other.config.vocab_size, 16, 2, other.config.heads, 32, 64, dropout=0.0, attention_dropout=0.0
     )
     student = encoder_from_config(narrow)
-    module = IntermediateModule(student, other, 0, titles)
+    module = IntermediateModule(student, other, 0)
     with torch.no_grad():
         per_text = module.losses(inputs.titles)
         own, theirs = student.forward_all(inputs.titles)[0], other.forward_all(inputs.titles)[0]
@@ -97,8 +97,8 @@ def test_tinybert_general_counts_a_news_once(scene):
 
 def test_tinybert_prediction_is_the_teachers_soft_labels(scene):
     student, teacher, _, titles, inputs, *_ = scene("tinybert.prediction", 2, 1)
-    module = PredictionModule(student, teacher, titles, 2.0)
-    module.prepare("teacher")
+    module = PredictionModule(student, teacher, 2.0)
+    module.prepare(titles, "teacher")
     found = module(inputs)["loss"]
     expected = 0.0
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_newsbert(scene, layers, trainable, blocks):
     student, teacher, train, titles, inputs, engine, _ = scene("newsbert", layers, trainable, "newsbert.beta=0.3", "newsbert.target_weight=0.5")  # fmt: skip
     freeze(teacher.news_encoder, train, engine)
     encoder, other, top = student.news_encoder.encoder, teacher.news_encoder.encoder, student.news_encoder
-    module = NewsBERTModule(student, other, titles, train)
+    module = NewsBERTModule(student, other, train)
     assert [list(block) for block in module.blocks] == blocks
     first = encoder.frozen_layers
     matched = [(first + i + 1, block[-1] + 1) for i, block in enumerate(blocks)]
@@ -168,9 +168,9 @@ def test_newsbert(scene, layers, trainable, blocks):
 
 
 def test_newsberts_teacher_learns_from_labels_alone(scene):
-    student, teacher, train, titles, inputs, engine, _ = scene("newsbert", 1, 2)
+    student, teacher, train, _, inputs, engine, _ = scene("newsbert", 1, 2)
     freeze(teacher.news_encoder, train, engine)
-    module = NewsBERTModule(student, teacher.news_encoder.encoder, titles, train)
+    module = NewsBERTModule(student, teacher.news_encoder.encoder, train)
     parts = module(inputs)
     learning = [p for p in teacher.news_encoder.encoder.parameters() if p.requires_grad]
     for name in ("loss_hidden", "loss_pooled", "loss_distill", "loss_target"):
@@ -193,13 +193,13 @@ def test_a_token_budget_changes_nothing(scene, which):
         if which in ("newsbert", "vectors"):
             student.news_encoder.token_budget = budget
             train.match = "vectors" if which == "vectors" else "pooled"
-            module, batch = NewsBERTModule(student, other, titles, train), inputs
+            module, batch = NewsBERTModule(student, other, train), inputs
         elif which == "joint":
             student.news_encoder.token_budget = budget
-            module, batch = JointModule(student, teacher, titles, train), inputs
-            module.prepare("teacher")
+            module, batch = JointModule(student, teacher, train), inputs
+            module.prepare(titles, "teacher")
         elif which == "intermediate":
-            module, batch = IntermediateModule(encoder, other, budget, titles), inputs
+            module, batch = IntermediateModule(encoder, other, budget), inputs
         else:
             module, batch = MLMModule(encoder, budget), mlm_batch(titles)
         module.zero_grad()
@@ -221,18 +221,18 @@ def test_frozen_states_known_beforehand_change_nothing(scene, section, layers):
     freeze(teacher.news_encoder, train, engine)
     encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
     if section == "newsbert":
-        module = NewsBERTModule(student, other, titles, train)
+        module = NewsBERTModule(student, other, train)
     elif section == "tinybert.joint":
-        module = JointModule(student, teacher, titles, train)
-        module.prepare("teacher")
+        module = JointModule(student, teacher, train)
+        module.prepare(titles, "teacher")
         titles.teacher_frozen = None
     else:
-        module = IntermediateModule(encoder, other, 0, titles)
+        module = IntermediateModule(encoder, other, 0)
     found = []
     for known in (False, True):
         if known:
             titles.prepare("student")
-            module.prepare("teacher")
+            module.prepare(titles, "teacher")
             inputs = titles.inputs(batch)
             assert (inputs.frozen is not None) == (layers == 2) and inputs.teacher_frozen is not None
         module.zero_grad()
@@ -254,13 +254,13 @@ def test_operations_are_about_those_that_torch_counts(scene, which):
     module, texts = MLMModule(encoder, 0), mlm_batch(titles)
     if which != "mlm":
         if which == "newsbert":
-            module = NewsBERTModule(student, other, titles, train)
+            module = NewsBERTModule(student, other, train)
         elif which == "joint":
-            module = JointModule(student, teacher, titles, train)
+            module = JointModule(student, teacher, train)
         else:
-            module = IntermediateModule(encoder, other, 0, titles)
+            module = IntermediateModule(encoder, other, 0)
         titles.prepare("student")
-        module.prepare("teacher")
+        module.prepare(titles, "teacher")
         texts = titles.inputs(batch)
     lengths, flops = module.encoded(texts)
     assert lengths is (texts.texts if which == "mlm" else texts.titles).lengths

@@ -43,8 +43,8 @@ def test_tinybert_joint(scene, layers, trainable, mapping):
         "tinybert.joint", layers, trainable, "tinybert.joint.temperature=2", "tinybert.joint.target_weight=0.3"
     )
     encoder, other = student.news_encoder.encoder, teacher.news_encoder.encoder
-    module = JointModule(student, teacher, titles, train)
-    module.prepare("teacher")
+    module = JointModule(student, teacher, train)
+    module.prepare(titles, "teacher")
     found = module(inputs)
     with torch.no_grad():
         # No loss on embeddings, whatever learns.
@@ -72,7 +72,7 @@ def test_newsbert_with_vectors(scene, layers):
     )
     freeze(teacher.news_encoder, train, engine)
     encoder, other, top = student.news_encoder.encoder, teacher.news_encoder.encoder, student.news_encoder
-    module = NewsBERTModule(student, other, titles, train)
+    module = NewsBERTModule(student, other, train)
     found = module(inputs)
     with torch.no_grad():
         own, theirs = (vectors(top, one, titles, inputs.news) for one in (encoder, other))
@@ -89,15 +89,15 @@ def test_newsbert_with_vectors(scene, layers):
     assert found["loss"].item() == pytest.approx(np.dot(parts, [1, 1, 1, 1, 0.1, 1]), rel=1e-6)
     assert "loss_pooled" not in found
     train.match = "pooled"
-    pooled = NewsBERTModule(student, other, titles, train)(inputs)
+    pooled = NewsBERTModule(student, other, train)(inputs)
     for name in ("loss_hidden", "loss_distill", "loss_target", "loss_teacher"):
         torch.testing.assert_close(found[name], pooled[name])
 
 
 def test_newsberts_teacher_learns_nothing_from_vectors(scene):
-    student, teacher, train, titles, inputs, engine, _ = scene("newsbert", 1, 2, "newsbert.match=vectors")
+    student, teacher, train, _, inputs, engine, _ = scene("newsbert", 1, 2, "newsbert.match=vectors")
     freeze(teacher.news_encoder, train, engine)
-    parts = NewsBERTModule(student, teacher.news_encoder.encoder, titles, train)(inputs)
+    parts = NewsBERTModule(student, teacher.news_encoder.encoder, train)(inputs)
     learning = [p for p in teacher.news_encoder.encoder.parameters() if p.requires_grad]
     for name in ("loss_news", "loss_user"):
         grads = torch.autograd.grad(parts[name], learning, retain_graph=True, allow_unused=True)

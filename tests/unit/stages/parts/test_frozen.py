@@ -9,7 +9,7 @@ import torch
 from tests.click_batches import random_titles
 from tnr_dist.config.schema import FinetuneConfig
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.models.packed import Packed
+from tnr_dist.models.packed import Packed, StatesInMemory, StatesOnDisk, TokenRows
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.parts import frozen
 
@@ -39,7 +39,7 @@ def test_rows_are_the_frozen_layers_output(encoder, titles, tmp_path, monkeypatc
     monkeypatch.setattr(frozen, "_SEGMENT", 7)
     found = states(encoder, titles, where, tmp_path, precision)
     chosen = np.array([49, 3, 3, 14, 0, 21])
-    tokens = frozen.TokenRows(titles.offsets[chosen], titles.lengths[chosen], torch.device("cpu"))
+    tokens = TokenRows(titles.offsets[chosen], titles.lengths[chosen], torch.device("cpu"))
     np.testing.assert_array_equal(tokens.on_host, tokens.on_device)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         expected = encoder.eval()(Packed.gather(titles.values, titles.offsets, chosen), 0, 2)
@@ -49,9 +49,9 @@ def test_rows_are_the_frozen_layers_output(encoder, titles, tmp_path, monkeypatc
 
 
 def test_auto_goes_to_disk_beyond_the_budget(encoder, titles, tmp_path):
-    assert isinstance(states(encoder, titles, "auto", tmp_path), frozen._InMemory)
+    assert isinstance(states(encoder, titles, "auto", tmp_path), StatesInMemory)
     assert not list(tmp_path.iterdir())
-    assert isinstance(states(encoder, titles, "auto", tmp_path, gib=1e-9), frozen._OnDisk)
+    assert isinstance(states(encoder, titles, "auto", tmp_path, gib=1e-9), StatesOnDisk)
 
 
 def test_off_and_nothing_frozen(encoder, titles, tmp_path):
