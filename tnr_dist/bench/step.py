@@ -22,7 +22,6 @@ from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.encoding import device, matmul_tflops
 from tnr_dist.bench.shapes import history_lengths
 from tnr_dist.bench.titles import PADDED, encoder_of, padded, random_titles, synchronise, transformers_bert
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.teacher_cache import to_stored
 from tnr_dist.data.tokens import RaggedTable
@@ -38,6 +37,7 @@ from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recom
 from tnr_dist.stages.parts.click_inputs import ClickTitles
 from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Projection, Stage2Module
+from tnr_dist.stages.stage2_settings import Stage2Config
 from tnr_dist.train.prefetch import prefetch
 
 _TEACHERS, _DIM, _HISTORY, _NEGATIVES = 4, 256, 50, 4
