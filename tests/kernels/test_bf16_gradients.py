@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from tests.click_batches import random_titles
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.kernels.layer_norm import layer_norm
@@ -23,6 +22,7 @@ from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recom
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
+from tnr_dist.stages.stage2_settings import Stage2Config
 
 TOKENS, M, B, L, C = 20_000, 2, 400, 20, 5
 BOUND = 0.02

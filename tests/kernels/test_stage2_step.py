@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
@@ -22,6 +21,7 @@ from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recom
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
+from tnr_dist.stages.stage2_settings import Stage2Config
 
 M, D, B, L, C, NEWS, VOCABULARY = 3, 24, 6, 7, 4, 30, 40
 

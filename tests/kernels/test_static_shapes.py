@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from tests.click_batches import WORDS, random_batch, random_titles
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
@@ -20,6 +19,7 @@ from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.parts.fill_batches import fill, most_tiles, next_size
 from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Stage2Module
+from tnr_dist.stages.stage2_settings import Stage2Config
 from tnr_dist.util.transfer import prefetch
 
 M, D, B, L, C, NEWS, LONGEST = 2, 16, 8, 6, 3, 60, 12

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.stages.baseline_scene import scene  # noqa: F401
-from tnr_dist.config.read import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.stages import pipeline
+from tnr_dist.stages.methods import load_config
 
 TRAINING = {
     "post_train": "{batch_size: 16, max_steps: 3, negatives: 3, lr: 1e-3, body_tokens: 40, held_out: 0.1}",

@@ -23,7 +23,6 @@ from tnr_dist.bench.encoding import device, matmul_tflops
 from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
 from tnr_dist.bench.shapes import history_lengths
 from tnr_dist.bench.titles import PADDED, encoder_of, padded, random_titles, synchronise, transformers_bert
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
@@ -37,6 +36,7 @@ from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recom
 from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Projection, Stage2Module
+from tnr_dist.stages.stage2_settings import Stage2Config
 from tnr_dist.util.transfer import prefetch, to_stored
 
 _TEACHERS, _DIM, _HISTORY, _NEGATIVES = 4, 256, 50, 4

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import Config, MatchingConfig, PostTrainConfig
+from tnr_dist.config.schema import Config, MatchingConfig
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
@@ -21,6 +21,7 @@ from tnr_dist.models.recommender import Matcher, NewsEncoder, Recommender
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import freeze, fresh_model, plm_parameters
+from tnr_dist.stages.post_train_settings import PostTrainConfig
 from tnr_dist.stages.stage import Training
 from tnr_dist.train.throughput import Texts
 from tnr_dist.util.transfer import to_device
@@ -149,22 +150,23 @@ def matching_loader(config: Config, data: DataSet, train: MatchingConfig, engine
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the post-trained encoder lies and what it depends on."""
-    settings = (*MODEL_SETTINGS, *recipe("post_train", config.post_train))
+    settings = (*MODEL_SETTINGS, *recipe("post_train", PostTrainConfig.of(config)))
     return RunFolder("post-train", "post-train", config, settings, {"data": data.id}, {})
 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> PostTrainTask:
     """The whole PLM, which learns to match."""
-    config = run.config
+    config, train = run.config, PostTrainConfig.of(run.config)
     model, _ = fresh_model(config, data, 0, config.seed, run.stage)
-    freeze(model.news_encoder, config.post_train, engine)
-    loader = matching_loader(config, data, config.post_train, engine)
+    freeze(model.news_encoder, train, engine)
+    loader = matching_loader(config, data, train, engine)
     module = MatchingModule(Matcher(model.news_encoder))
-    return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)
+    return PostTrainTask(model, module, loader, train, config.seed, engine.device)
 
 
 def _keep(config: Config) -> tuple[int, int]:
-    return config.post_train.keep_models, config.post_train.keep_models_every
+    train = PostTrainConfig.of(config)
+    return train.keep_models, train.keep_models_every
 
 
 STAGES = (Training("post-train", build, _keep),)

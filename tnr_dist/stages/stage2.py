@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import Config, Stage2Config
+from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index
 from tnr_dist.data.teacher_cache import TeacherCache, TeacherTables
@@ -25,6 +25,7 @@ from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder
 from tnr_dist.stages.parts.start_models import continued_model, freeze, with_fresh_user_encoder
 from tnr_dist.stages.stage import RowRun, Training
 from tnr_dist.stages.stage1 import first_layers
+from tnr_dist.stages.stage2_settings import Stage2Config
 from tnr_dist.util.progress import Bar
 
 
@@ -120,7 +121,7 @@ class Stage2Module(nn.Module):
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the distilled student of `student.layers` layers lies and what it depends on."""
     inputs: dict[str, str | RunFolder] = {"data": data.id}
-    name, init = f"stage2-{config.student.layers}", config.stage2.init
+    name, init = f"stage2-{config.student.layers}", Stage2Config.of(config).init
     if init == "stage1":
         inputs["stage1"] = stage1.run_folder(config, data)
     else:
@@ -128,20 +129,21 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     if init == "post-train":
         inputs["post-train"] = post_train.run_folder(config, data)
     inputs["cache"] = cache.run_folder(config, data)
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("stage2", config.stage2))
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("stage2", Stage2Config.of(config)))
     return RunFolder(name, "stage2", config, settings, inputs, {})
 
 
 def start_of_student(config: Config, data: DataSet) -> tuple[Recommender, ModelSpec]:
     """What the student starts from: stage 1's, or (without stage 1, Fig. 4) the first layers of `stage2.init`."""
-    if config.stage2.init == "stage1":
+    init = Stage2Config.of(config).init
+    if init == "stage1":
         return continued_model(config, stage1.run_folder(config, data).path, "stage1")
-    return first_layers(config, data, config.stage2.init, "stage2")
+    return first_layers(config, data, init, "stage2")
 
 
 def teacher_tables(config: Config, data: DataSet, stored: TeacherCache, engine: Engine) -> TeacherTables | None:
     """The train split's teacher columns in memory, when they are within `stage2.teacher_tables_gib`."""
-    if stored.gib("train") > config.stage2.teacher_tables_gib:
+    if stored.gib("train") > Stage2Config.of(config).teacher_tables_gib:
         return None
     index = read_index(data.folder, "train")
     with Bar("teacher tables", len(index.shards), "shards", enabled=engine.environment.rank == 0) as bar:
@@ -150,33 +152,33 @@ def teacher_tables(config: Config, data: DataSet, stored: TeacherCache, engine: 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> ClickTask:
     """The student of `student.layers` layers, on the teachers' cache."""
-    config = run.config
+    config, settings = run.config, Stage2Config.of(run.config)
     stored = TeacherCache(cache.run_folder(config, data).path, cache.expected(config, data))
     student, spec = start_of_student(config, data)
     student = with_fresh_user_encoder(student, spec, config.seed, "stage2")
-    freeze(student.news_encoder, config.stage2, engine)
+    freeze(student.news_encoder, settings, engine)
     news = stored.news_vectors().transpose(0, 1).contiguous()  # [news, M, D]: one gather serves all teachers
     titles = ClickTitles(
         data.news_tokens(config.data),
         config.data.news_tokens,
         student.news_encoder,
-        config.stage2,
+        settings,
         engine,
         folder(config, "frozen"),
     )
     tables = teacher_tables(config, data, stored, engine)
-    module = Stage2Module(student, news, config.stage2, config.model.news_dim, tables)
+    module = Stage2Module(student, news, settings, config.model.news_dim, tables)
     loader, held_out = click_loader(
         config,
         data,
-        config.stage2,
+        settings,
         config.seed,
         engine,
         teachers=tables.rows.columns if tables else lambda info: stored.columns("train", info),
     )
-    fit_scale(config, data, config.stage2, student, loader, engine)
+    fit_scale(config, data, settings, student, loader, engine)
     title = f"stage2 ({config.student.layers} layers)"
-    return ClickTask(student, module, titles, loader, config.stage2, config.seed, title, held_out)
+    return ClickTask(student, module, titles, loader, settings, config.seed, title, held_out)
 
 
 STAGES = (Training("stage2", build),)

@@ -15,10 +15,10 @@ import pytest
 from tests.ranks import on_ranks
 from tnr_dist.cli.doctor import ranks as ranks_module
 from tnr_dist.cli.doctor.examine import examine, show
-from tnr_dist.config.read import load_config
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.launch.environment import detect
 from tnr_dist.runs.finished import describe_run
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util.digests import write_sealed
 
 

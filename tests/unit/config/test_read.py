@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from tnr_dist.config.read import load_config
-from tnr_dist.config.schema import Config, to_dict, to_yaml
+from tnr_dist.config.schema import to_dict, to_yaml
+from tnr_dist.stages.methods import Tree, load_config
 from tnr_dist.util.errors import InputError
 
 
@@ -21,7 +21,7 @@ def test_yaml_then_overrides(tmp_path):
 
 
 def test_defaults_are_the_papers():
-    config = Config()
+    config = Tree()
     assert (config.model.news_dim, config.model.query_dim, config.data.history, config.data.negatives) == (
         256,
         200,

@@ -8,9 +8,9 @@ import yaml
 from typer.testing import CliRunner
 
 from tnr_dist.cli.app import app
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import Config, get, to_dict
 from tnr_dist.reproduce.paper import TABLE2
+from tnr_dist.stages.methods import Tree, load_config
 from tnr_dist.stages.targets import row_config
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -181,7 +181,7 @@ def settings_in(cell: str) -> list[str]:
 
 @pytest.mark.parametrize("column", [1, 2, 3])
 def test_the_page_says_what_each_release_sets(column):
-    config = [Config(), *(load_config(CONFIGS / "paper" / f"{release}.yaml") for release in RELEASES)][column - 1]
+    config = [Tree(), *(load_config(CONFIGS / "paper" / f"{release}.yaml") for release in RELEASES)][column - 1]
     for row in release_table():
         settings = settings_in(row[column])
         assert settings, row
@@ -194,7 +194,7 @@ def test_the_page_says_what_each_release_sets(column):
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_page_names_every_setting_that_a_release_changes(release):
-    ours, theirs = flat(Config()), flat(load_config(CONFIGS / "paper" / f"{release}.yaml"))
+    ours, theirs = flat(Tree()), flat(load_config(CONFIGS / "paper" / f"{release}.yaml"))
     changed = {key for key, value in theirs.items() if value != ours[key]} - NOT_THE_METHODS
     column = 2 + RELEASES.index(release)
     assert changed <= {setting.partition("=")[0] for row in release_table() for setting in settings_in(row[column])}

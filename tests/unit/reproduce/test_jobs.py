@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from tnr_dist.config.read import load_config
 from tnr_dist.reproduce import jobs
 from tnr_dist.stages import outlook
+from tnr_dist.stages.methods import load_config
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ import torch
 from tests import engine_task
 from tests.click_batches import random_titles
 from tnr_dist.cli.app import main
-from tnr_dist.config.read import load_config
-from tnr_dist.config.schema import Config, FinetuneConfig
+from tnr_dist.config.schema import Config
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index, read_shard
@@ -37,6 +36,8 @@ from tnr_dist.report.read_runs import read_run
 from tnr_dist.runs import finished
 from tnr_dist.stages import cache
 from tnr_dist.stages.evaluate import evaluate, read_impressions
+from tnr_dist.stages.finetune_settings import FinetuneConfig
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.parts import frozen
 from tnr_dist.stages.parts.frozen import frozen_states
 from tnr_dist.stages.parts.start_models import fresh_model, trained_model

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from tnr_dist.cli.app import main
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.export.command import export
@@ -18,6 +17,7 @@ from tnr_dist.runs.places import run_config
 from tnr_dist.stages import pipeline
 from tnr_dist.stages.chosen import chosen_run
 from tnr_dist.stages.evaluate import evaluate
+from tnr_dist.stages.methods import Tree, load_config
 from tnr_dist.util.digests import write_sealed
 from tnr_dist.util.errors import InputError
 
@@ -56,7 +56,7 @@ def run(tree, request, tmp_path, monkeypatch) -> Path:
 
 def test_a_run_s_data_and_plm_are_found_from_anywhere(run):
     root = run.parents[2]
-    config = run_config(run)
+    config = run_config(Tree, run)
     assert (config.data.dir, config.plm.name) == (str(root / "data"), str(root / "plms" / "tiny"))
     assert Path(load_config(run / "config.yaml").data.dir).is_absolute()
 

@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from tests.wandb_files import _read, read_offline
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import Config, WandbConfig
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.runs import wandb
 from tnr_dist.runs.tracker import Tracker, read_metrics
 from tnr_dist.runs.wandb import WandbRun
 from tnr_dist.stages import finetune
+from tnr_dist.stages.methods import Tree, load_config
 from tnr_dist.stages.registry import run_command
 from tnr_dist.train import loop
 from tnr_dist.util.errors import InputError, Preempted
@@ -364,7 +364,7 @@ def test_names():
 
 def test_secrets_of_a_url_are_left_out():
     shards = "https://user:secret@host/train/shard-{000000..000135}.tar?signature=secret"
-    config = Config()
+    config = Tree()
     config.data.shards = shards
     cleaned = wandb.without_secrets(wandb.to_dict(config))
     assert cleaned["data"]["shards"] == "https://host/train/shard-{000000..000135}.tar"

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from tests.ranks import on_ranks
-from tnr_dist.config.read import load_config
 from tnr_dist.data.batches.sample_windows import last_clicked
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index, read_shard
@@ -20,6 +19,7 @@ from tnr_dist.data.teacher_cache import TeacherCache
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 from tnr_dist.util import preemption
 from tnr_dist.util.errors import InputError, Preempted

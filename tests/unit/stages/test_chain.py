@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tnr_dist.cli.app import main
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.data.teacher_cache import TeacherCache
@@ -18,6 +17,7 @@ from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache, pipeline
 from tnr_dist.stages import evaluate as evaluate_module
 from tnr_dist.stages.evaluate import evaluate, scored, write_impressions
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 from tnr_dist.util import preemption
 from tnr_dist.util.errors import InputError, Preempted

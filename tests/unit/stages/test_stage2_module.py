@@ -8,7 +8,6 @@ import torch
 
 from tests.click_batches import random_titles
 from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.losses.click import click_loss
 from tnr_dist.losses.stage2 import distillation_loss
@@ -18,6 +17,7 @@ from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recom
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
+from tnr_dist.stages.stage2_settings import Stage2Config
 
 M, D, B, L, C, NEWS = 3, 8, 6, 5, 4, 40
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import RowConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
@@ -25,6 +24,7 @@ from tnr_dist.runs.folder import in_order
 from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
 from tnr_dist.stages.evaluate import evaluate, predict
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.parts.start_models import continued_model, fresh_model, kept_model
 from tnr_dist.stages.registry import make, run_command
 from tnr_dist.stages.table_rows import evaluate_run

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tnr_dist.cli import app
-from tnr_dist.config.schema import Config
 from tnr_dist.launch.environment import Environment
+from tnr_dist.stages.methods import Tree
 from tnr_dist.train import heartbeat
 from tnr_dist.train.heartbeat import Heartbeat, watched
 from tnr_dist.util import preemption
@@ -68,5 +68,5 @@ def test_a_command_that_loses_a_rank_outside_of_training_says_so_too(monkeypatch
     monkeypatch.setattr("tnr_dist.engines.make.make_engine", lambda *_: stand_in)
     monkeypatch.setattr("tnr_dist.stages.parts.terms.terms_of", lambda *_: None)
     monkeypatch.setattr(app, "_BEFORE_LOST", 0.0)
-    with pytest.raises(RankLost, match="rank 1: lost another rank"), app._engine(Config(), "cache", stops=False):
+    with pytest.raises(RankLost, match="rank 1: lost another rank"), app._engine(Tree(), "cache", stops=False):
         raise RuntimeError(GLOO)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tnr_dist.cli import app
-from tnr_dist.config.read import load_config
 from tnr_dist.data.prepare import prepare as preparation
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util import ends, preemption
 from tnr_dist.util.errors import InputError
 

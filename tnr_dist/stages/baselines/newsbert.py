@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tnr_dist.config.schema import Config, NewsBERTConfig
+from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.losses.click import click_loss
@@ -40,6 +40,7 @@ from tnr_dist.models.transformer import Encoder
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import post_train
 from tnr_dist.stages.baselines.common import TeacherClickTask, users_and_scores
+from tnr_dist.stages.baselines.newsbert_settings import NewsBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import in_parts
@@ -180,13 +181,13 @@ def states_at(
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where NewsBERT-n lies, n = `student.layers`, and what it depends on."""
     inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("newsbert", config.newsbert))
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("newsbert", NewsBERTConfig.of(config)))
     return RunFolder(f"newsbert-{config.student.layers}", "newsbert", config, settings, inputs, {})
 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     """A student of `student.layers` layers together with its teacher."""
-    config, train = run.config, run.config.newsbert
+    config, train = run.config, NewsBERTConfig.of(run.config)
     if getattr(engine, "stage", 0) == 3:
         raise InputError("newsbert: deepspeed.zero_stage=3 splits parameters that it links; use 0 to 2")
     teacher, _ = continued_model(config, post_train.run_folder(config, data).path, "post-train")

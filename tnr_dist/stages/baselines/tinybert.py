@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import ClickTrainConfig, Config, GeneralConfig
+from tnr_dist.config.schema import ClickTrainConfig, Config
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
@@ -45,6 +45,7 @@ from tnr_dist.stages.baselines.common import (
     states_and_scores,
     users_and_scores,
 )
+from tnr_dist.stages.baselines.tinybert_settings import GeneralConfig, TinyBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import CorpusTask, corpus_texts, in_parts
@@ -200,13 +201,17 @@ class PredictionModule(WithTeacher):
 def general_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the student of the general distillation lies and what it depends on."""
     inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
-    settings = (*MODEL_SETTINGS, "student", *recipe("tinybert.general", config.tinybert.general))
+    settings = (*MODEL_SETTINGS, "student", *recipe("tinybert.general", TinyBERTConfig.of(config).general))
     return RunFolder(f"tinybert-general-{config.student.layers}", "tinybert-general", config, settings, inputs, {})
 
 
 def intermediate_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the student of the distillation between layers lies and what it depends on."""
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, *recipe("tinybert.intermediate", config.tinybert.intermediate))
+    settings = (
+        *MODEL_SETTINGS,
+        *BATCH_SETTINGS,
+        *recipe("tinybert.intermediate", TinyBERTConfig.of(config).intermediate),
+    )
     inputs: dict[str, str | RunFolder] = {
         "data": data.id,
         "tinybert-general": general_folder(config, data),
@@ -218,9 +223,9 @@ def intermediate_folder(config: Config, data: DataSet) -> RunFolder:
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where TinyBERT-n lies, n = `student.layers`, and what it depends on; of either form."""
-    if config.tinybert.form == "joint":
+    if TinyBERTConfig.of(config).form == "joint":
         return tinybert_joint.run_folder(config, data)
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, *recipe("tinybert.prediction", config.tinybert.prediction))
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, *recipe("tinybert.prediction", TinyBERTConfig.of(config).prediction))
     inputs: dict[str, str | RunFolder] = {
         "data": data.id,
         "tinybert-intermediate": intermediate_folder(config, data),
@@ -231,14 +236,14 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
 
 def runs(config: Config, data: DataSet) -> list[RunFolder]:
     """What `tnr baseline tinybert` makes: all three trainings of TinyBERT-n, or its joint one."""
-    if config.tinybert.form == "joint":
+    if TinyBERTConfig.of(config).form == "joint":
         return [run_folder(config, data)]
     return [general_folder(config, data), intermediate_folder(config, data), run_folder(config, data)]
 
 
 def build_general(run: RunFolder, data: DataSet, engine: Engine) -> CorpusTask:
     """The student of the general distillation."""
-    config, train, env = run.config, run.config.tinybert.general, engine.environment
+    config, train, env = run.config, TinyBERTConfig.of(run.config).general, engine.environment
     teacher, _ = trained_model(post_train.run_folder(config, data).path, "post-train")
     student, _ = first_layers(config, data, config.student.init, run.stage)
     freeze(student.news_encoder, train, engine)
@@ -263,7 +268,7 @@ def _corpus_inputs(batch: Batch, loader: MatchingLoader, train: GeneralConfig, d
 
 def build_intermediate(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     """The student of the distillation between layers."""
-    config, train = run.config, run.config.tinybert.intermediate
+    config, train = run.config, TinyBERTConfig.of(run.config).intermediate
     student, teacher = _student(config, general_folder(config, data)), _teacher(config, data)
     freeze(student.news_encoder, train, engine)
     titles = _titles(config, data, student, train, engine)
@@ -275,7 +280,7 @@ def build_intermediate(run: RunFolder, data: DataSet, engine: Engine) -> Teacher
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     """TinyBERT-n, from the student of the distillation between layers."""
-    config, train = run.config, run.config.tinybert.prediction
+    config, train = run.config, TinyBERTConfig.of(run.config).prediction
     student, teacher = _student(config, intermediate_folder(config, data)), _teacher(config, data)
     freeze(student.news_encoder, train, engine)
     titles = _titles(config, data, student, train, engine)

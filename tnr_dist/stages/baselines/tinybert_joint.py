@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.config.schema import Config, JointConfig
+from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
@@ -35,6 +35,7 @@ from tnr_dist.stages.baselines.common import (
     states_and_scores,
     users_and_scores,
 )
+from tnr_dist.stages.baselines.tinybert_settings import JointConfig, TinyBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import in_parts
@@ -123,14 +124,14 @@ class JointModule(WithTeacher):
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where TinyBERT-n of the joint form lies, n = `student.layers`, and what it depends on."""
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("tinybert.joint", config.tinybert.joint))
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("tinybert.joint", TinyBERTConfig.of(config).joint))
     inputs: dict[str, str | RunFolder] = {"data": data.id, "teacher": finetune.teacher_folder(config, data, 0)}
     return RunFolder(f"tinybert-joint-{config.student.layers}", "tinybert-joint", config, settings, inputs, {})
 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     """The PLM's first layers beside teacher 0."""
-    config, train = run.config, run.config.tinybert.joint
+    config, train = run.config, TinyBERTConfig.of(run.config).joint
     teacher, _ = trained_model(finetune.teacher_folder(config, data, 0).path, "finetune")
     student, _ = first_layers(config, data, config.student.init, run.stage)
     freeze(student.news_encoder, train, engine)

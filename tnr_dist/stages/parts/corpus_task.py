@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import GeneralConfig, MLMConfig
+from tnr_dist.config.schema import TrainConfig
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.engines.base import Engine
@@ -35,7 +35,7 @@ class CorpusTask:
     recommender: Recommender
     module: nn.Module
     loader: MatchingLoader
-    train: MLMConfig | GeneralConfig
+    train: TrainConfig
     seed: int
     title: str
     inputs: Callable[[Batch], Any]  # what `to_device` gives

@@ -7,12 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.unit.data.prepare.raw import random_split, write_vocabulary
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare, print_counts
 from tnr_dist.data.prepare.verify import verify_prepared
 from tnr_dist.data.tokens import join_rows, read_table
 from tnr_dist.models.tokenizer import load_tokenizer
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util.errors import InputError
 
 LENGTHS = {"title": 5, "category": 3, "subcategory": 4, "abstract": 3}

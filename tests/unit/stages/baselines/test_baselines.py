@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.unit.stages.baseline_scene import by_slots, layer_losses, one_text, settings
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import RowConfig
 from tnr_dist.data.batches.masking import Masking
 from tnr_dist.data.dataset import DataSet
@@ -27,6 +26,7 @@ from tnr_dist.stages.baselines.newsbert import NewsBERTModule
 from tnr_dist.stages.baselines.tinybert import GeneralModule, IntermediateModule, PredictionModule
 from tnr_dist.stages.baselines.tinybert_joint import JointModule
 from tnr_dist.stages.further_pretrain import MLMHead, MLMInputs, MLMModule
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.parts.start_models import freeze, fresh_model
 from tnr_dist.stages.registry import make, run_command
 from tnr_dist.stages.table_rows import evaluate_run, is_evaluated

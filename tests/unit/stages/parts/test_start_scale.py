@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tnr_dist.config.read import load_config
 from tnr_dist.data.batches.clicks import ClickLoader
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.packed import Packed
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.parts.click_data import click_loader
 from tnr_dist.stages.parts.start_models import fresh_model
 from tnr_dist.stages.parts.start_scale import fit_start_scale

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.held_out import hold_out_last
 from tnr_dist.data.shards import read_index
@@ -19,6 +18,7 @@ from tnr_dist.evaluation.metrics import impression_metrics
 from tnr_dist.evaluation.scoring import encode_table, recommender_scorer
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.runs.tracker import read_metrics
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 from tnr_dist.util import preemption
 from tnr_dist.util.errors import InputError, Preempted
