@@ -7,7 +7,7 @@ import pytest
 
 from tnr_dist.launch.local import first_to_say, launch
 
-FAIL = "import os; from tnr_dist.cli.app import _fail; _fail({message}, {code})"
+FAIL = "import os; from tnr_dist.cli.app import fail; fail({message}, {code})"
 
 
 def lines(capfd: pytest.CaptureFixture[str], message: str, code: int = 2) -> list[str]:
