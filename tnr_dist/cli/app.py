@@ -17,6 +17,7 @@ import typer.core
 
 from tnr_dist import __version__
 from tnr_dist.cli import data, score, tools, train
+from tnr_dist.cli.init import init
 from tnr_dist.cli.options import SCORES, STOPS
 from tnr_dist.util.ends import Output, end
 from tnr_dist.util.errors import InputError, Preempted, Unavailable, mendable, one_line
@@ -84,6 +85,7 @@ for _name, _function, _epilog in (
     ("report", tools.report, None),
     ("dashboard", tools.dashboard, None),
     ("doctor", tools.doctor, None),
+    ("init", init, None),
 ):
     app.command(_name, epilog=_epilog)(_function)
 app.command("bench", cls=tools.BenchCommand)(tools.bench)

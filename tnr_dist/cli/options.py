@@ -38,14 +38,14 @@ def configure(path: Path, overrides: list[str] | None, print_config: bool) -> Co
         InputError: a bad file, key or value.
     """
     from tnr_dist.config.explain import explained_yaml
-    from tnr_dist.config.read import load_config
     from tnr_dist.runs.owned import is_run_config
     from tnr_dist.runs.wandb import chosen_mode
+    from tnr_dist.stages.methods import Tree, load_config
 
     if is_run_config(path):  # what it names may have been moved with the run folder
         from tnr_dist.runs.places import run_config
 
-        config = run_config(path.parent, overrides or [])
+        config = run_config(Tree, path.parent, overrides or [])
     else:
         config = load_config(path, overrides or [])
     if print_config:

@@ -1,4 +1,4 @@
-"""Which key was meant where an unknown one stands: a typing error, another name of it, or what its comment says."""
+"""Which key was meant where an unknown one stands: a typing error, another name of it, or what its meaning says."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import difflib
 import re
 import typing
 
-from tnr_dist.config.explain import meaning
-from tnr_dist.config.schema import Config
+from tnr_dist.config.fields import meaning
 
-# What other libraries call these settings, where neither the name nor the comment has it.
+# What other libraries call these settings, where neither the name nor the meaning has it.
 _OTHER_NAMES = {
     "adam_eps": "eps",
     "adam_epsilon": "eps",
@@ -42,17 +41,18 @@ _OTHER_NAMES = {
 }
 
 
-def nearest_key(full: str, parent: str, part: str, kind: type) -> str:
+def nearest_key(full: str, parent: str, part: str, kind: type, tree: type) -> str:
     """The key that was most likely meant.
 
     Args:
         full: the key as it was given; parent: its part that is known ('' at the top); part: the name after that, which is
             none of the fields of `kind`.
+        tree: the whole one.
     """
     names = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
     if found := _of_group(part, kind, names, last=full.endswith(part)):
         return f"{parent}.{found}" if parent else found
-    keys = _all_keys(Config)
+    keys = _all_keys(tree)
     leaf = full.rpartition(".")[2]
     # The leaf may exist in another group: `lr` alone, or `data.lr`.
     for name in (leaf, _OTHER_NAMES.get(leaf, "")):
@@ -80,7 +80,7 @@ def _of_group(part: str, kind: type, names: list[str], last: bool) -> str:
 
 
 def _share(part: str, name: str, text: str) -> float:
-    """How much of a key's name or comment the words of `part` make up; 0 unless all of them are there, or begin one."""
+    """How much of a key's name or meaning the words of `part` make up; 0 unless all of them are there, or begin one."""
     wanted = _words(part)
     shares = [
         len(wanted) / len(words)

@@ -14,12 +14,13 @@ import types
 import typing
 import unicodedata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
+from tnr_dist.config.fields import limits_of
 from tnr_dist.config.hints import nearest_key
-from tnr_dist.config.schema import NEWS_INPUTS, Config, TrainConfig, ValidatedTrainConfig, get
+from tnr_dist.config.schema import Config
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_text
 from tnr_dist.util.redaction import without_secrets
@@ -54,8 +55,25 @@ def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
-def load_config(path: Path | str | None, overrides: typing.Sequence[str] = ()) -> Config:
+C = TypeVar("C", bound=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Where values come from, and the tree that they are for."""
+
+    name: str
+    kind: type[Config]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def load_config(kind: type[C], path: Path | str | None, overrides: typing.Sequence[str] = ()) -> C:
     """Read `path` (YAML; None: defaults only), apply `key.sub=value` overrides, check everything.
+
+    Args:
+        kind: the tree; `stages.methods.Tree` has the sections of all stages.
 
     Raises InputError for a missing file, bad YAML, an unknown key, a wrong type, or a value out of range.
     """
@@ -69,7 +87,7 @@ def load_config(path: Path | str | None, overrides: typing.Sequence[str] = ()) -
             tree = {}
         if not isinstance(tree, dict):
             raise InputError(f"{path}: expected a mapping of keys at the top level, found {type(tree).__name__}")
-    return with_overrides(_build(Config, tree, "", where), overrides)
+    return with_overrides(_build(kind, tree, "", _Source(where, kind)), overrides)
 
 
 def _read(path: Path) -> str:
@@ -87,11 +105,11 @@ def _read(path: Path) -> str:
         raise InputError(f"{path}: not a UTF-8 text file") from None
 
 
-def with_overrides(config: Config, overrides: typing.Sequence[str], where: str = "command line") -> Config:
+def with_overrides(config: C, overrides: typing.Sequence[str], where: str = "command line") -> C:
     """A copy of `config` with `key.sub=value` overrides, checked; InputError as `load_config`, which says `where`."""
     config = copy.deepcopy(config)
     for override in overrides:
-        _override(config, override, where)
+        _override(config, override, _Source(where, type(config)))
     _check(config)
     return config
 
@@ -111,7 +129,7 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}: not valid YAML: {error}") from None
 
 
-def _override(config: Config, override: str, where: str) -> None:
+def _override(config: Config, override: str, where: _Source) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"override {without_secrets(override)!r}: expected key=value, for example stage2.lr=1e-4")
@@ -140,11 +158,11 @@ def _first(kind: Any) -> str:
     return dataclasses.fields(kind)[0].name
 
 
-def _unknown(full: str, parent: str, part: str, kind: type, where: str) -> str:
-    return f"{where}: unknown key {full!r}; did you mean {nearest_key(full, parent, part, kind)!r}?"
+def _unknown(full: str, parent: str, part: str, kind: type, where: _Source) -> str:
+    return f"{where}: unknown key {full!r}; did you mean {nearest_key(full, parent, part, kind, where.kind)!r}?"
 
 
-def _build(kind: Any, tree: dict[str, Any], prefix: str, where: str) -> Any:
+def _build(kind: Any, tree: dict[str, Any], prefix: str, where: _Source) -> Any:
     hints = typing.get_type_hints(kind)
     for key in tree:
         if key not in hints:
@@ -152,7 +170,7 @@ def _build(kind: Any, tree: dict[str, Any], prefix: str, where: str) -> Any:
     return kind(**{key: _convert(hints[key], value, prefix + key, where) for key, value in tree.items()})
 
 
-def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
+def _convert(hint: Any, value: Any, key: str, where: _Source) -> Any:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
@@ -192,64 +210,10 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs")
 
 
-def _wrong(key: str, value: Any, expected: str, where: str) -> InputError:
+def _wrong(key: str, value: Any, expected: str, where: _Source) -> InputError:
     return InputError(f"{where}: {key}={without_secrets(value)!r}: expected {expected}")
 
 
-_POSITIVE = [
-    "data.history",
-    "data.negatives",
-    "data.streams",
-    "data.window_shards",
-    "model.news_dim",
-    "model.query_dim",
-    "model.user_heads",
-    "student.layers",
-    "post_train.negatives",
-    "stage1.negatives",
-    "finetune.teachers",
-    "stage1.teachers",
-    "post_train.keep_models",
-    "stage1.temperature",
-    "stage2.temperature",
-    "stage2.omega",
-    "tinybert.prediction.temperature",
-    "tinybert.joint.temperature",
-    "newsbert.temperature",
-    "log.every",
-    "log.keep",
-    "timeout",
-    "seeds",
-    "ranks",
-]
-
-
-# A text is at least [CLS], one token and [SEP].
-_TOKENS = [
-    *(f"data.{name}_tokens" for name in ("title", "body", "category", "subcategory", "abstract")),
-    *(
-        f"{stage}.{name}_tokens"
-        for stage in ("post_train", "stage1", "further_pretrain", "tinybert.general")
-        for name in ("title", "body")
-    ),
-]
-# What the tables and figures of `tnr reproduce` vary.
-_VARIED = ("reproduce.sizes", "reproduce.teachers", "reproduce.beta1", "reproduce.beta2")
-_TRAININGS = (
-    "post_train",
-    "stage1",
-    "finetune",
-    "stage2",
-    "further_pretrain",
-    "tinybert.general",
-    "tinybert.intermediate",
-    "tinybert.prediction",
-    "tinybert.joint",
-    "newsbert",
-)
-# Trainings in which nothing would learn with all layers frozen.
-_LAYERS_LEARN = ("tinybert.general", "tinybert.intermediate", "tinybert.joint", "newsbert")
-_MOST_OF_A_MACHINE = 1024  # threads or processes; far more end torch with a segmentation fault
 # What all rows share: the data, and the engine, which is started once.
 _NOT_OF_A_ROW = (
     *("output", "rows", "seed", "seeds", "folders", "data", "synth", "evaluate"),
@@ -259,100 +223,31 @@ _NOT_OF_A_ROW = (
 
 def _check(config: Config) -> None:
     """Values that have the right type and still make no sense."""
-    for key in _POSITIVE:
-        if get(config, key) <= 0:
-            raise InputError(f"{key}={get(config, key)}: must be greater than 0")
-    for key in _TOKENS:
-        if get(config, key) < 3:
-            raise InputError(f"{key}={get(config, key)}: at least 3 tokens, [CLS] and [SEP] among them")
-    for key in _VARIED:
-        if not get(config, key):
-            raise InputError(f"{key}=[]: give one value or more, or leave it out for the paper's")
-    for key in ("threads", "ranks", "data.workers"):
-        if get(config, key) > _MOST_OF_A_MACHINE:
-            raise InputError(f"{key}={get(config, key)}: at most {_MOST_OF_A_MACHINE:,} on one machine")
-    for key in (
-        "seed",
-        "threads",
-        "data.workers",
-        "plm.layers",
-        "finetune.layers",
-        "log.checkpoint_every",
-        "log.checkpoint_minutes",
-        "log.keep_every",
-        "post_train.keep_models_every",
-        "stage1.beta1",
-        "stage2.beta2",
-        "newsbert.target_weight",
-        "tinybert.joint.target_weight",
-    ):
-        if get(config, key) < 0:
-            raise InputError(f"{key}={get(config, key)}: must not be negative")
-    for name in _TRAININGS:
-        stage: TrainConfig = get(config, name)
-        if stage.batch_size <= 0 or stage.epochs <= 0 or stage.lr <= 0:
-            raise InputError(f"{name}: batch_size, epochs and lr must be greater than 0")
-        if stage.accumulate < 1:
-            raise InputError(f"{name}.accumulate={stage.accumulate}: must be 1 or more")
-        if stage.token_budget < -1:
-            raise InputError(f"{name}.token_budget={stage.token_budget}: tokens, 0 (by memory) or -1 (no bound)")
-        if stage.max_steps < 0 or stage.head_lr < 0 or stage.clip_norm < 0 or stage.weight_decay < 0:
-            raise InputError(f"{name}: max_steps, head_lr, clip_norm and weight_decay must not be negative")
-        if stage.dropout != -1 and not 0 <= stage.dropout < 1:
-            raise InputError(f"{name}.dropout={stage.dropout}: at least 0 and below 1, or -1 (model.dropout)")
-        if stage.trainable_layers < -1:
-            raise InputError(f"{name}.trainable_layers={stage.trainable_layers}: -1 (everything), 0 (none) or more")
-        if isinstance(stage, ValidatedTrainConfig) and not (0 <= stage.validate < 1 and stage.validate_every >= 0):
-            raise InputError(
-                f"{name}: validate={stage.validate} is a share, at least 0 and below 1; validate_every={stage.validate_every} "
-                "a number of steps, 0 or more"
-            )
-        if stage.eps <= 0:
-            raise InputError(f"{name}.eps={stage.eps}: must be greater than 0")
-        if not 0 <= stage.warmup < 1:
-            raise InputError(f"{name}.warmup={stage.warmup}: a share of all steps, at least 0 and below 1")
-        if len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas):
-            raise InputError(f"{name}.betas={stage.betas}: two numbers, at least 0 and below 1")
-    if config.seed >= 1 << 32:
-        raise InputError(f"seed={config.seed}: must be below {1 << 32}")
-    if config.finetune.teacher < -1:
-        raise InputError(f"finetune.teacher={config.finetune.teacher}: a teacher's number, or -1 for all")
-    for name in _LAYERS_LEARN:
-        if not get(config, name).trainable_layers:
-            raise InputError(f"{name}.trainable_layers=0: its layers are what learns; -1 (everything), 1 or more")
-    for key in ("post_train.held_out", "stage1.held_out", "model.dropout"):
-        if not 0 <= get(config, key) < 1:
-            raise InputError(f"{key}={get(config, key)}: must be at least 0 and below 1")
-    if not 0 <= config.newsbert.beta <= 1:
-        raise InputError(f"newsbert.beta={config.newsbert.beta}: a share between 0 and 1")
-    if not 0 < config.further_pretrain.mask < 1:
-        raise InputError(f"further_pretrain.mask={config.further_pretrain.mask}: a share above 0 and below 1")
-    stage2 = config.stage2
-    if not (stage2.use_distill or stage2.use_embedding or (stage2.use_target and stage2.beta2)):
-        raise InputError(
-            "stage2: without use_distill, use_embedding and use_target (of weight beta2) nothing is learned"
-        )
-    _check_news_inputs(config.data.news_inputs)
-    _check_checkpoints(config)
-    if not 0 <= config.data.max_unknown <= 1:
-        raise InputError(f"data.max_unknown={config.data.max_unknown}: a share between 0 and 1")
-    if config.model.user_encoder == "nrms" and config.model.news_dim % config.model.user_heads:
-        raise InputError(
-            f"model.user_heads={config.model.user_heads} does not divide model.news_dim={config.model.news_dim}"
-        )
-    if config.cache.history_padding == "learned" and config.model.history_padding != "learned":
-        raise InputError(
-            "cache.history_padding=learned: the teachers have learned no padding; set model.history_padding=learned too"
-        )
-    if not -1 <= config.deepspeed.zero_stage <= 3:
-        raise InputError(f"deepspeed.zero_stage={config.deepspeed.zero_stage}: 0 to 3, or -1 (as in deepspeed.config)")
-    for key, splits in {"evaluate.split": [config.evaluate.split], "cache.splits": config.cache.splits}.items():
-        for split in splits:
-            if split not in ("train", "dev", "test"):
-                raise InputError(f"{key}={get(config, key)}: {split!r} is no split; one of train, dev, test")
-    if "train" not in config.cache.splits:
-        raise InputError(f"cache.splits={config.cache.splits}: train must be among them, stage 2 learns from it")
+    _check_limits(config, "")
+    _check_groups(config, config)
     _check_rows(config)
+
+
+def _check_limits(group: Any, prefix: str) -> None:
+    """Every value within the limits that are declared beside it."""
+    for field in dataclasses.fields(group):
+        value = getattr(group, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_limits(value, f"{prefix}{field.name}.")
+            continue
+        limits = limits_of(type(group), field.name)
+        if limits is not None and (fault := limits.fault(value)):
+            raise InputError(f"{prefix}{field.name}={value}: {fault}")
+
+
+def _check_groups(group: Any, config: Config) -> None:
+    """What the groups check themselves: values that do not fit each other."""
+    for field in dataclasses.fields(group):
+        value = getattr(group, field.name)
+        if dataclasses.is_dataclass(value):
+            if hasattr(value, "check"):
+                value.check(config)
+            _check_groups(value, config)
 
 
 def _check_rows(config: Config) -> None:
@@ -362,30 +257,11 @@ def _check_rows(config: Config) -> None:
         raise InputError("rows: every row needs a name of its own")
     alone = dataclasses.replace(config, rows=[])
     for row in config.rows:
-        if row.layers < 0:
-            raise InputError(f"row {row.name!r}: layers={row.layers}: must not be negative")
         for setting in row.set:
             if setting.partition("=")[0].partition(".")[0] in _NOT_OF_A_ROW:
                 raise InputError(f"row {row.name!r}: {without_secrets(setting)!r} cannot be set for one row only")
         try:
+            _check_limits(row, "")
             with_overrides(alone, row.set, "its set")
         except InputError as error:
             raise InputError(f"row {row.name!r}: {error}") from None
-
-
-def _check_news_inputs(chosen: list[str]) -> None:
-    if not chosen or chosen != [name for name in NEWS_INPUTS if name in chosen]:
-        raise InputError(f"data.news_inputs={chosen}: one or more of {', '.join(NEWS_INPUTS)}, in this order")
-
-
-def _check_checkpoints(config: Config) -> None:
-    """Teachers that are checkpoints of post-training must be kept by it."""
-    wanted = {"stage1.teachers": config.stage1.teachers}
-    if config.finetune.teachers_by == "checkpoints":
-        wanted["finetune.teachers"] = config.finetune.teachers
-    for key, teachers in wanted.items():
-        if teachers > config.post_train.keep_models:
-            raise InputError(
-                f"{key}={teachers}: so many checkpoints of post-training must be kept, but "
-                f"post_train.keep_models={config.post_train.keep_models}; set it to {teachers} or more"
-            )

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.report.read_runs import Run
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.targets import row_folder, rows_of
 from tnr_dist.util.errors import InputError
 

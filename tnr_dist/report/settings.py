@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from tnr_dist.config.schema import Config, to_dict
+from tnr_dist.config.schema import to_dict
 from tnr_dist.figures.shorten import shortened
 from tnr_dist.report.group_by_seed import Group, differing, flat, said
 from tnr_dist.report.page import Block, Cell, Fold, Paragraph, Section, Table
+from tnr_dist.stages.methods import Tree
 
 # Where things lie, and how often and by whom they are made: the same experiment all the same.
 _NOT_THE_EXPERIMENT = (
@@ -54,7 +55,7 @@ def settings_section(groups: Sequence[Group]) -> Section | None:
         blocks.append(Table(caption, columns, rows, words=len(columns)))
     elif len(found) > 1:
         blocks.append(Paragraph("All results were made with the same settings, seeds and folders apart."))
-    defaults = flat(to_dict(Config()))
+    defaults = flat(to_dict(Tree()))
     everything = {key: value for _, tree in reversed(found) for key, value in tree.items()}
     own = [
         [key, *_values_of(key, [everything, defaults])]

@@ -9,8 +9,8 @@ import yaml
 
 from tests.signals import given_back
 from tnr_dist.cli.app import main
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import to_dict
+from tnr_dist.stages.methods import load_config
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 
 from tnr_dist.cli.engine import open_engine, run_with_engine
-from tnr_dist.config.read import load_config
 from tnr_dist.kernels import dispatch
+from tnr_dist.stages.methods import load_config
 
 
 def test_the_setting_holds_while_a_command_runs(monkeypatch):

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tnr_dist.config.read import load_config
 from tnr_dist.reproduce.command import Prepared, run_here
+from tnr_dist.stages.methods import load_config
 
 pytestmark = pytest.mark.slow
 

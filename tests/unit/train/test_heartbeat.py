@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tnr_dist.cli import engine as command_engine
-from tnr_dist.config.schema import Config
 from tnr_dist.launch.environment import Environment
+from tnr_dist.stages.methods import Tree
 from tnr_dist.train import heartbeat
 from tnr_dist.train.heartbeat import Heartbeat, watched
 from tnr_dist.util import preemption
@@ -70,6 +70,6 @@ def test_a_command_that_loses_a_rank_outside_of_training_says_so_too(monkeypatch
     monkeypatch.setattr(command_engine, "_BEFORE_LOST", 0.0)
     with (
         pytest.raises(RankLost, match="rank 1: lost another rank"),
-        command_engine.open_engine(Config(), "cache", stops=False),
+        command_engine.open_engine(Tree(), "cache", stops=False),
     ):
         raise RuntimeError(GLOO)

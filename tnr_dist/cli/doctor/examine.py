@@ -93,7 +93,7 @@ def _software(config: Config | None) -> Iterator[Finding]:
     )
     engine = config.engine if config else "ddp"
     if engine in found and not found[engine]:
-        advice = {"horovod": "run launch/install_horovod.sh", "deepspeed": "run make venv"}.get(engine, "")
+        advice = {"horovod": "run launch/install_horovod.sh", "deepspeed": "pip install deepspeed"}.get(engine, "")
         yield Finding("error", "engine", f"engine={engine}, which is not installed", f"{advice}, or take engine=ddp")
     elif engine == "horovod":
         import horovod.torch as hvd
