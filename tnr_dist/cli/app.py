@@ -11,9 +11,9 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 import typer.core
@@ -22,6 +22,8 @@ from tnr_dist import __version__
 from tnr_dist.bench.common import NAMES
 from tnr_dist.cli.data import app as data_commands
 from tnr_dist.reproduce import STUDY_NAMES
+from tnr_dist.stages.method import Method
+from tnr_dist.stages.methods import METHODS
 from tnr_dist.util.ends import Output, end
 from tnr_dist.util.errors import InputError, Preempted, Unavailable, mendable, one_line
 from tnr_dist.util.progress import say, say_once
@@ -192,35 +194,17 @@ def _train(
     _stage(spoken or command, path, overrides, print_config, work)
 
 
-@app.command("post-train", epilog=_STOPS)
-def post_train(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """Domain-specific post-training: match bodies with titles.
+def _command(method: Method) -> Callable[..., None]:
+    """`tnr METHOD CONFIG`."""
 
-    Reads the sections plm, model, data and post_train, beside log and wandb as every stage.
-    """
-    _train("post-train", config, overrides, print_config)
+    def command(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
+        _train(method.command, config, overrides, print_config)
 
-
-@app.command("stage1", epilog=_STOPS)
-def stage1(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """First-stage distillation of a student of student.layers layers on the matching task.
-
-    Reads the sections plm, model, data, student and stage1; needs the run of post-train.
-    """
-    _train("stage1", config, overrides, print_config)
+    command.__doc__ = method.help
+    return command
 
 
-@app.command("finetune", epilog=_STOPS)
-def finetune(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """Finetune the M teachers on clicks (finetune.teacher=i: one of them; finetune.init=plm: PLM-NR-n).
-
-    Reads the sections plm, model, data and finetune; needs the run of post-train, or of what finetune.init names.
-    """
-    _train("finetune", config, overrides, print_config)
-
-
-@app.command("cache", epilog=_STOPS)
-def cache(
+def _cache(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
     print_config: PrintConfig = False,
@@ -228,30 +212,20 @@ def cache(
         str, typer.Option(help="A:B: only the shards A to B - 1 (the same as cache.shard_range=A:B).")
     ] = "",
 ) -> None:
-    """Compute the teachers' vectors and logits once.
-
-    Reads the sections plm, model, data, finetune (which teachers) and cache; needs the runs of finetune.
-    """
     extra = [f"cache.shard_range={shard_range}"] if shard_range else []
     _train("cache", config, [*(overrides or []), *extra], print_config)
 
 
-@app.command("stage2", epilog=_STOPS)
-def stage2(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-    """Second-stage distillation from the M cached teachers.
+_WITH_OPTIONS = {"cache": _cache}
+for _method in METHODS:
+    _made = _WITH_OPTIONS.get(_method.command) or _command(_method)
+    _made.__doc__ = _method.help
+    app.command(_method.command, epilog=_STOPS)(_made)
 
-    Reads the sections plm, model, data, student, finetune (which teachers), cache and stage2; needs the runs of stage1 and
-    cache.
-    """
-    _train("stage2", config, overrides, print_config)
-
-
-class Baseline(enum.StrEnum):
-    """What `tnr baseline` trains."""
-
-    further_pretrain = "further-pretrain"
-    tinybert = "tinybert"
-    newsbert = "newsbert"
+if TYPE_CHECKING:
+    Baseline: TypeAlias = enum.StrEnum
+else:
+    Baseline = enum.StrEnum("Baseline", {one.command: one.command for one in METHODS if one.baseline})
 
 
 @app.command("baseline", epilog=_STOPS)
@@ -261,10 +235,10 @@ def baseline(
     overrides: OverridesArgument = None,
     print_config: PrintConfig = False,
 ) -> None:
-    """Train a baseline of the paper: PLM-NR (FP)'s further pre-training, TinyBERT or NewsBERT.
+    """Train a method that Tiny-NewsRec is compared with; the same as tnr METHOD.
 
-    Reads the sections plm, model, data, student and further_pretrain, tinybert or newsbert. After further-pretrain: tnr
-    finetune CONFIG finetune.init=further-pretrain.
+    Reads the sections plm, model, data, student and the method's own. After further-pretrain: tnr finetune CONFIG
+    finetune.init=further-pretrain.
     """
     _train(method.value, config, overrides, print_config, f"baseline {method.value}")
 
