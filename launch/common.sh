@@ -1,7 +1,11 @@
-# What the launchers share; sourced, not run. Puts the project's own environment first on PATH.
+# What the launchers share; sourced, not run. Puts the .venv beside this folder first on PATH, where there is one.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -x "$root/.venv/bin/python" ]; then
   export PATH="$root/.venv/bin:$PATH"
+elif [ -L "$(command -v tnr)" ]; then
+  # pipx and uv put a link to tnr on PATH, and not its Python, which lies beside the program that the link names.
+  program=$(readlink -f "$(command -v tnr)")
+  [ ! -x "${program%/*}/python" ] || export PATH="${program%/*}:$PATH"
 fi
 python=$(command -v python || command -v python3)
 

@@ -7,7 +7,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 ranks_and_command "${BASH_SOURCE[0]}" "$@"
-need deepspeed "pip install -c constraints.txt deepspeed (make venv does)"
+need deepspeed "pip install deepspeed (in a checkout make venv does)"
 options=(--num_gpus "$ranks" --no_python --no_local_rank)
 if [ -n "${HOSTFILE:-}" ]; then
   [ -r "$HOSTFILE" ] || die "HOSTFILE=$HOSTFILE cannot be read"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # launch/install_horovod.sh: build Horovod from its source on PyPI, for the PyTorch that is installed, and install it.
 #
-#   PYTHON           interpreter to install for   (default: .venv/bin/python of this checkout, else python3)
+#   PYTHON           interpreter to install for   (default: .venv/bin/python beside this folder, else python3)
 #   HOROVOD_MPI=1    also with MPI                (apt-get install libopenmpi-dev openmpi-bin)
 #   HOROVOD_NCCL=1   also for GPUs, with NCCL     (CUDA toolkit and NCCL's headers)
 #   HOROVOD_WHEELS   folder of finished wheels    (default: ~/.cache/horovod-wheels); one build per PyTorch

@@ -9,7 +9,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 ranks_and_command "${BASH_SOURCE[0]}" "$@"
-need torchrun "install torch (make venv)"
+need torchrun "it comes with torch: put the environment of tnr on PATH"
 nodes=${NNODES:-} node=${NODE_RANK:-}
 if [ -z "$nodes" ] && [ "${SLURM_STEP_NUM_NODES:-1}" -gt 1 ]; then
   nodes=$SLURM_STEP_NUM_NODES node=$SLURM_NODEID

@@ -31,7 +31,7 @@ TNR_RESUBMIT=               # 1: a job submits itself again instead of being req
 
 # The software, on the machine where you submit as in the jobs, in this order:
 TNR_MODULES=                # modules to load, separated by spaces
-                            # then .venv of this folder, where there is one
+                            # then .venv beside this folder, where there is one
 TNR_SETUP=                  # file to source, such as one with `. ~/miniforge3/bin/activate tnr` or `export NCCL_SOCKET_IFNAME=ib0`
 TNR_CONTAINER=              # image in which the ranks run, with tnr installed in it: `apptainer exec --nv IMAGE tnr …`
 TNR_MASTER_SUFFIX=          # what follows the first node's name where the ranks meet, such as i on JUWELS; MASTER_ADDR wins

@@ -50,7 +50,7 @@ load_modules() {
   [ "$code" = 0 ] || die "module load $TNR_MODULES failed on ${HOSTNAME:-this machine} (see above)"
 }
 
-# apply_environment: modules, then the checkout's own .venv, then TNR_SETUP, so that the later ones may rest on the earlier.
+# apply_environment: modules, then the .venv beside this folder, then TNR_SETUP, so that the later ones may rest on the earlier.
 apply_environment() {
   # After `sbatch --export=NONE` there may be neither.
   [ -n "${HOME:-}" ] || HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
@@ -96,15 +96,24 @@ if not importlib.util.find_spec("tnr_dist"): sys.exit("%s has no tnr_dist" % sys
 if not shutil.which("tnr"): sys.exit("%s has tnr_dist, but no program tnr is on PATH" % sys.executable)
 '
 
+# pipx and uv put a link to tnr on PATH, and not its Python, which lies beside the program that the link names.
+find_python_of_tnr() {
+  local program
+  program=$(command -v tnr) && [ -L "$program" ] || return 0
+  program=$(readlink -f "$program")
+  [ ! -x "${program%/*}/python" ] || export PATH="${program%/*}:$PATH"
+}
+
 # need_environment: end with one line where there is no Python with tnr_dist, rather than in the middle of the work.
 need_environment() {
-  local said advice='set TNR_MODULES, TNR_SETUP or TNR_CONTAINER in slurm/env.sh, or run make venv'
+  local said advice='set TNR_MODULES, TNR_SETUP or TNR_CONTAINER in slurm/env.sh, or install tnr_dist into .venv beside slurm/ (in a checkout: make venv)'
   if [ -z "${SLURM_JOB_ID:-}" ] && [ ${#login[@]} -gt 0 ]; then
     command -v "${login[0]}" >/dev/null || die "there is no ${login[0]} here, which login= of slurm/env.sh names"
   elif [ -z "${SLURM_JOB_ID:-}" ] || ! srun_has_a_container; then
     if [ ${#container[@]} -gt 0 ]; then
       command -v "${container[0]}" >/dev/null || die "there is no ${container[0]} here to start the container with; load it with TNR_MODULES, or set TNR_SETUP"
     else
+      find_python_of_tnr
       command -v python >/dev/null || die "there is no python here; $advice"
     fi
   fi

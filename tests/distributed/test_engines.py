@@ -228,7 +228,7 @@ def _reducers_at_the_end_of_the_group():
     engine = make("ddp")
     task.setup(engine)
     task.steps(engine, 0, 2)
-    reducer, seen, destroy = weakref.ref(engine._wrapped), [], dist.destroy_process_group
+    reducer, seen, destroy = weakref.ref(engine._runs), [], dist.destroy_process_group
     dist.destroy_process_group = lambda: (seen.append(reducer() is None), destroy())
     engine.close()
     return seen

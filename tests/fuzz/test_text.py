@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.damage import anything, damaged, fuzzed, sound_or_refused
-from tests.unit.data.raw import random_split
+from tests.unit.data.prepare.raw import random_split
 from tnr_dist.data.prepare.impressions import build_blocks, is_labelled
 from tnr_dist.data.prepare.news_ids import NewsLookup
 from tnr_dist.data.prepare.raw import Source, chunks_of, parse_behaviours, read_news, scan_chunk

@@ -18,15 +18,24 @@ from tnr_dist.engines.allocator import keep_freed_memory
 from tnr_dist.engines.base import OptimizerFactory, Terms
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.devices import choose_device
+from tnr_dist.engines.graphs import Recordable, StepGraphs
 from tnr_dist.engines.precision import choose_precision
 from tnr_dist.launch.environment import Environment, detect
-from tnr_dist.util.hardware import cores
+from tnr_dist.util.hardware import cores_of_rank
 
 TIMEOUT_SECONDS = 600.0  # of every wait for another rank
 
 
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which `fp32` or `bf16` is computed on a device."""
+    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
+
+
 class EngineCore:
-    """See `Engine`. Parameters stay float32; bf16 is autocast, so master weights are float32 in every engine."""
+    """See `Engine`. Parameters stay float32; bf16 is autocast, so master weights are float32 in every engine.
+
+    An engine's `_take` sets what a step here uses: `_runs`, `_averages_over`, and where it has them `_graphs` and `_unsent`.
+    """
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -41,13 +50,17 @@ class EngineCore:
             torch.cuda.set_device(self.device)
         else:
             keep_freed_memory()
-            torch.set_num_threads(threads or max(1, cores() // self.environment.local_world_size))
+            torch.set_num_threads(threads or cores_of_rank(self.environment.local_world_size))
         if on_one_machine(self.environment):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
         self._precision = "fp32"
         self._clip = 0.0
         self._answer: Callable[[], bool] | None = None  # to the last question of `any_rank`
+        self._runs: nn.Module | None = None  # the module, or the engine's wrapper around it
+        self._averages_over = 1  # ranks whose gradients the engine averages; 1 where it sums them
+        self._graphs: StepGraphs | None = None  # recorded steps, of one rank on a GPU
+        self._unsent: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext  # keeps gradients on this rank
 
     def setup(
         self,
@@ -60,7 +73,7 @@ class EngineCore:
         accumulate: int = 1,
     ) -> None:
         """See `Engine`."""
-        self._let_go()
+        self._release()
         self._forget()
         self.module = module.to(self.device)
         self.use_precision(precision)
@@ -70,14 +83,14 @@ class EngineCore:
 
     def finish(self) -> None:
         """See `Engine`."""
-        self._let_go()
+        self._release()
         self.optimizer.state.clear()
 
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         """Make the module ready to be trained by this engine."""
         raise NotImplementedError
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """Undo `_take`, if there was one; waits for no other rank."""
         raise NotImplementedError
 
@@ -87,15 +100,36 @@ class EngineCore:
             vars(self).pop(name, None)
         gc.collect()  # wrappers of modules refer to themselves
 
+    def forward(self, *args: Any) -> Any:
+        """See `Engine`."""
+        if self._graphs is not None and len(args) == 1 and isinstance(args[0], Recordable):
+            parts = self._graphs.run(args[0])
+            if parts is not None:
+                return parts
+        assert self._runs is not None
+        with self.autocast():
+            return self._runs(*args)
+
+    def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
+        """See `Engine`."""
+        return contextlib.nullcontext() if last else self._unsent()
+
+    def backward(self, loss: Tensor) -> None:
+        """See `Engine`."""
+        if loss.requires_grad:  # a recorded step has added its gradients
+            (loss * self._averages_over).backward()  # the shares of the ranks are to be summed
+
+    def step(self) -> Tensor:
+        """See `Engine`."""
+        return self._update()
+
     def use_precision(self, precision: str) -> None:
         """See `Engine`."""
         self._precision = choose_precision(precision, self.device)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """See `Engine`."""
-        if self._precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        return autocast(self._precision, self.device)
 
     def whole(self) -> AbstractContextManager[Any]:
         """See `Engine`."""
@@ -157,11 +191,12 @@ class EngineCore:
         """Start asking whether any rank's flag is set; the answer is waited for later."""
         raise NotImplementedError
 
-    def _update(self, keep_gradients: bool = False) -> Tensor:
-        """Clip the summed gradients, update, zero (`keep_gradients`: in place); returns their norm before clipping."""
+    def _update(self) -> Tensor:
+        """Clip the summed gradients, update, zero; returns their norm before clipping."""
         norm = self._clip_gradients()
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=not keep_gradients)
+        # Recorded steps add to the gradients' own memory.
+        self.optimizer.zero_grad(set_to_none=self._graphs is None or not self._graphs.used)
         return norm
 
     def _clip_gradients(self) -> Tensor:

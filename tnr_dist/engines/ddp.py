@@ -3,65 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-from contextlib import AbstractContextManager
-from typing import Any
+import functools
 
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from tnr_dist.engines.base import OptimizerFactory, Terms
-from tnr_dist.engines.graphs import Recordable, StepGraphs
+from tnr_dist.engines.base import OptimizerFactory
+from tnr_dist.engines.core import autocast
+from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.engines.process_group import ProcessGroupEngine
 
 
 class DDPEngine(ProcessGroupEngine):
-    """See `Engine`."""
-
-    def __init__(self, device: str = "auto", threads: int = 0, terms: Terms | None = None) -> None:
-        super().__init__(device, threads, terms)
-        self._wrapped: nn.Module | None = None
-        self._graphs: StepGraphs | None = None  # of one rank on a GPU
+    """See `Engine`. A step is `EngineCore`'s; here is what it runs."""
 
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
-        if self.environment.world_size > 1:
-            # Frozen parameters are no part of the reduction; unused ones would be a fault, so they are not searched for.
-            # The modules have no buffers, so nothing but gradients is ever sent.
-            self._wrapped = nn.parallel.DistributedDataParallel(
-                self.module, device_ids=[self.device] if self.device.type == "cuda" else None
-            )
-            if self.device.type == "cpu":
-                # After its first step DDP packs gradients anew, in the order in which they came, and with 3 ranks or
-                # more a sum's last bit depends on its place in the pack. Packed for good now, a resumed run's first
-                # step adds as an unbroken run's does.
-                self._wrapped.reducer._push_all_rebuilt_params()
-        else:
-            self._wrapped = self.module
-            self._graphs = StepGraphs(self.module, self.autocast) if self.device.type == "cuda" else None
+        on_gpu = self.device.type == "cuda"
+        if self.environment.world_size == 1:
+            self._runs = self.module
+            if on_gpu:
+                self._graphs = StepGraphs(self.module, functools.partial(autocast, self._precision, self.device))
+            return
+        # Tables that no checkpoint holds are each rank's own: DDP would send them before every step.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.module, constants(self.module))
+        # Frozen parameters are no part of the reduction; unused ones would be a fault, so they are not searched for.
+        wrapped = DistributedDataParallel(self.module, device_ids=[self.device] if on_gpu else None)
+        if not on_gpu:
+            # After its first step DDP packs gradients anew, in the order in which they came, and with 3 ranks or
+            # more a sum's last bit depends on its place in the pack. Packed for good now, a resumed run's first
+            # step adds as an unbroken run's does.
+            wrapped.reducer._push_all_rebuilt_params()
+        self._runs, self._unsent, self._averages_over = wrapped, wrapped.no_sync, self.environment.world_size
 
-    def forward(self, *args: Any) -> Any:
-        """See `Engine`."""
-        assert self._wrapped is not None
-        if self._graphs is not None and len(args) == 1 and isinstance(args[0], Recordable):
-            parts = self._graphs.run(args[0])
-            if parts is not None:
-                return parts
-        with self.autocast():
-            return self._wrapped(*args)
+    def _release(self) -> None:
+        self._runs = self._graphs = None
+        self._unsent = contextlib.nullcontext
 
-    def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Engine`."""
-        if last or not isinstance(self._wrapped, nn.parallel.DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self._wrapped.no_sync()
 
-    def backward(self, loss: Tensor) -> None:
-        """See `Engine`."""
-        if not loss.requires_grad:
-            return  # a recorded step has added its gradients
-        (loss * self.environment.world_size).backward()  # DDP averages; the shares are to be summed
-
-    def step(self) -> Tensor:
-        """See `Engine`."""
-        return self._update(keep_gradients=self._graphs is not None and self._graphs.used)
-
-    def _let_go(self) -> None:
-        self._wrapped = self._graphs = None
+def constants(module: nn.Module) -> list[str]:
+    """Names of the non-persistent buffers, which every rank has filled by itself and no step changes."""
+    saved = module.state_dict(keep_vars=True)
+    return [name for name, _ in module.named_buffers() if name not in saved]

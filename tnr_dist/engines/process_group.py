@@ -64,7 +64,7 @@ class ProcessGroupEngine(EngineCore):
     def close(self) -> None:
         """See `Engine`."""
         self._answer = self._host = None
-        self._let_go()
+        self._release()
         # DDP's reducer holds the group. As its last holder, it would wait for the group's threads without giving up
         # Python's lock, which a thread that drops a tensor may be waiting for. It goes first; it is part of a cycle.
         gc.collect()

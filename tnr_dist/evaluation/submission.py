@@ -1,4 +1,4 @@
-"""MIND's `prediction.zip`: one line `impression_id [rank,rank,...]` per impression; write, check and read it.
+"""MIND's `prediction.zip`: one line `impression_id [rank,rank,...]` per impression; write and check it.
 
 The ranks stand in candidate order and are a permutation of 1..n; 1 is the highest score. The leaderboard's scorer turns
 them back into scores 1 / rank. Its own messages say little about a malformed file, so `check_prediction` is stricter
@@ -43,25 +43,6 @@ _KIND = np.zeros(256, np.uint8)
 _KIND[ord("0") : ord("9") + 1] = _DIGIT
 for _character, _kind in zip(" [,]\n", (_SPACE, _OPEN, _COMMA, _CLOSE, _NEWLINE), strict=True):
     _KIND[ord(_character)] = _kind
-
-
-def rank_candidates(scores: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.int32]:
-    """Rank of each candidate in its impression, 1 = highest score; ties keep candidate order.
-
-    Args:
-        scores: [T] float, impression after impression.
-        offsets: [I + 1] integers, impression i holds candidates `offsets[i]` to `offsets[i + 1]`.
-
-    Returns:
-        [T] int32, a permutation of 1..n within each impression.
-
-    Raises:
-        InputError: a score is not finite, or the offsets do not fit the scores.
-    """
-    scores = np.asarray(scores)
-    offsets = check_offsets(offsets, len(scores))
-    check_scores(scores, offsets)
-    return _rank(scores, offsets)
 
 
 def write_prediction(
@@ -148,8 +129,8 @@ def check_prediction(
     """
     path = Path(path)
     impressions = candidates = text_bytes = 0
-    for ids, _, sizes, size in _stream(path, expected):
-        impressions += len(ids)
+    for sizes, size in _stream(path, expected):
+        impressions += len(sizes)
         candidates += int(sizes.sum())
         text_bytes += size
     if _is_text(path):
@@ -165,20 +146,11 @@ def check_prediction(
     }
 
 
-def read_prediction(path: Path | str) -> tuple[Int64s, NDArray[np.int32], Int64s]:
-    """Read and validate a `prediction.zip`: impression ids [I] int64, ranks [T] int32, offsets [I + 1] int64.
-
-    Raises:
-        InputError: as `check_prediction`.
-    """
-    chunks = list(_stream(Path(path), None))
-    sizes = np.concatenate([chunk[2] for chunk in chunks])
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return np.concatenate([chunk[0] for chunk in chunks]), np.concatenate([chunk[1] for chunk in chunks]), offsets
-
-
 def _rank(scores: NDArray[Any], offsets: Int64s) -> NDArray[np.int32]:
-    """`rank_candidates` without its checks: impressions of one size form a matrix that is sorted row by row."""
+    """Rank of each candidate in its impression, 1 = highest score; ties keep candidate order.
+
+    Impressions of one size form a matrix that is sorted row by row.
+    """
     sizes = np.diff(offsets)
     ranks = np.empty(len(scores), np.int32)
     by_size = np.argsort(sizes, kind="stable")
@@ -217,11 +189,8 @@ def _chunks(offsets: Int64s) -> Iterator[tuple[int, int]]:
         first = last
 
 
-_Chunk = tuple[Int64s, NDArray[np.int32], Int64s, int]
-
-
-def _stream(path: Path, expected: Iterable[tuple[NDArray[Any], NDArray[Any]]] | None) -> Iterator[_Chunk]:
-    """Validated chunks of a prediction: ids [I'], ranks flat, counts [I'], bytes of text."""
+def _stream(path: Path, expected: Iterable[tuple[NDArray[Any], NDArray[Any]]] | None) -> Iterator[tuple[Int64s, int]]:
+    """Counts of ranks [I'] and bytes of text of each validated chunk of a prediction."""
     name = str(path) if _is_text(path) else f"{path}:{MEMBER}"
     want = None if expected is None else _join(expected)
     line = 1
@@ -235,7 +204,7 @@ def _stream(path: Path, expected: Iterable[tuple[NDArray[Any], NDArray[Any]]] | 
             raise InputError(_fault(name, text, line, want))
         seen.append(chunk[0])
         line += len(chunk[0])
-        yield *chunk, len(text)
+        yield chunk[1], len(text)
     if line == 1:
         raise InputError(f"{name}: empty; it needs one line per impression")
     if want is not None and line - 1 != len(want[0]):
@@ -339,8 +308,8 @@ def _whole_lines(name: str, file: IO[bytes]) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def _parse(text: bytes) -> tuple[Int64s, NDArray[np.int32], Int64s] | None:
-    """Ids [I'], ranks flat and counts [I'] of whole lines; None if any line is malformed or no permutation.
+def _parse(text: bytes) -> tuple[Int64s, Int64s] | None:
+    """Ids [I'] and counts of ranks [I'] of whole lines; None if any line is malformed or no permutation.
 
     Says yes to exactly the texts whose every line `_line_fault` accepts; that slow twin finds the words for a fault.
     """
@@ -379,7 +348,7 @@ def _parse(text: bytes) -> tuple[Int64s, NDArray[np.int32], Int64s] | None:
         return None
     seen = np.zeros(len(ranks), np.bool_)
     seen[np.repeat(starts, counts) + ranks - 1] = True
-    return (ids, ranks.astype(np.int32), counts) if seen.all() else None
+    return (ids, counts) if seen.all() else None
 
 
 def _numbers(data: NDArray[np.uint8], ends: Int64s, lengths: Int64s, digits: int, zero: bool) -> Int64s | None:
@@ -396,13 +365,11 @@ def _numbers(data: NDArray[np.uint8], ends: Int64s, lengths: Int64s, digits: int
     return values.astype(np.int64) if (values <= _LARGEST_ID).all() else None
 
 
-def _as_expected(
-    chunk: tuple[Int64s, NDArray[np.int32], Int64s], want: tuple[Int64s, Int64s] | None, first: int
-) -> bool:
+def _as_expected(chunk: tuple[Int64s, Int64s], want: tuple[Int64s, Int64s] | None, first: int) -> bool:
     if want is None:
         return True
     part = slice(first, first + len(chunk[0]))
-    return np.array_equal(chunk[0], want[0][part]) and np.array_equal(chunk[2], want[1][part])
+    return np.array_equal(chunk[0], want[0][part]) and np.array_equal(chunk[1], want[1][part])
 
 
 def _fault(name: str, text: bytes, line: int, want: tuple[Int64s, Int64s] | None) -> str:

@@ -410,34 +410,3 @@ def _gradients(ctx: Any, grad_out: Tensor, _: Tensor | None) -> tuple[Tensor | N
 
 
 _pool.register_autograd(_gradients, setup_context=_save)
-
-
-def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
-    """(function, signature, constants, warps, stages) of each kernel: titles of MiniLM and BERT, histories of news."""
-    cases = []
-    for size, block, masked, dtype, kind in (
-        (384, 32, False, torch.bfloat16, "*bf16"),
-        (768, 64, False, torch.bfloat16, "*bf16"),
-        (256, 64, True, torch.bfloat16, "*fp32"),  # under autocast: the vectors of clicked news are float32
-        (256, 64, True, torch.float32, "*fp32"),
-    ):
-        constants = _constants(size, 200, block, dtype)
-        product = "*bf16" if dtype == torch.bfloat16 else "*fp32"
-        inputs = {"x": kind, "weight": product, "bias": "*fp32", "query": "*fp32", "tokens": "i32"}
-        flat = dict.fromkeys(("logits", "weights", "out", "grad_out", "grad_logits"), "*fp32") | {"offsets": "*i64"}
-        out = {"grad_states": product, "grad_x": kind} | dict.fromkeys(("grad_bias", "grad_query"), "*fp32")
-        for kernel, key, names, more in (
-            (logits_kernel, "forward", ("logits",), inputs),
-            (pool_kernel, "sequence", ("logits", "offsets", "weights", "out"), {"x": kind, "mask": "*i1"}),
-            (softmax_gradient_kernel, "sequence", ("grad_out", "weights", "offsets", "grad_logits"), {"x": kind}),
-            (states_gradient_kernel, "backward", ("grad_out", "grad_logits", "weights"), inputs | out),
-        ):
-            signature = {name: flat[name] for name in names} | more
-            fixed = constants[key] | ({"WIDEN": False} if "WIDEN" in constants[key] else {})
-            if kernel is pool_kernel:
-                fixed["MASKED"] = masked
-            if kernel is softmax_gradient_kernel or kernel is states_gradient_kernel:
-                signature["sequences"] = "*i32"
-            warps, stages = fixed.pop("num_warps"), fixed.pop("num_stages")
-            cases.append((kernel.jit, signature, fixed, warps, stages))
-    return cases

@@ -223,21 +223,3 @@ def _gradients(ctx: Any, grad_losses: Tensor, grad_teacher: Tensor) -> tuple[Ten
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
-
-
-def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
-    """(function, signature, constants, warps, stages) of each kernel at the real sizes: M = 4 and 5 or 64 candidates."""
-    common = {"omega": "*fp32", "weights": "*fp32", "mask": "*i1", "scale": "fp32", "temperature": "fp32"}
-    sizes = ("samples", "teachers", "candidates", "logits_b", "logits_m", "logits_c")
-    common |= dict.fromkeys(sizes, "i32")
-    outputs = dict.fromkeys(("losses", "teacher"), "*fp32")
-    gradients = dict.fromkeys(("grad_losses", "grad_teacher", "grad_omega"), "*fp32")
-    cases = []
-    for dtype, candidates in (("*fp32", 5), ("*bf16", 64)):
-        blocks = _blocks(torch.Size((128, 4, candidates)))
-        inputs = {"logits": dtype, "student": dtype, **common}
-        forward = {"MASKED": True, "BACKWARD": False, **blocks, **dict.fromkeys((*gradients, "grad_student"))}
-        backward = {"MASKED": True, "BACKWARD": True, **blocks, **dict.fromkeys(outputs)}
-        cases.append((distillation_kernel.jit, inputs | outputs, forward, 4, 1))
-        cases.append((distillation_kernel.jit, inputs | gradients | {"grad_student": dtype}, backward, 4, 1))
-    return cases

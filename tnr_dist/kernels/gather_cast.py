@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
-from tnr_dist.util.transfer import to_device
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -44,24 +42,6 @@ def gather_cast(table: Tensor, index: Tensor, dtype: torch.dtype, kernels: Choic
 def gather_cast_reference(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
     """`gather_cast` in plain torch."""
     return table.index_select(0, index).to(dtype)
-
-
-def ragged_index(starts: np.ndarray, lengths: np.ndarray, device: torch.device) -> Tensor:
-    """Rows of whole sequences of a ragged table, one after another: starts[u] to starts[u] + lengths[u] for every u.
-
-    Args:
-        starts: [U] first row of each wanted sequence, on the host.
-        lengths: [U] on the host, summing to T.
-        device: of the result.
-
-    Returns:
-        [T] int64. What travels to the device is two numbers a sequence, and nothing waits for it.
-    """
-    lengths = np.asarray(lengths, dtype=np.int64)
-    stops = np.cumsum(lengths)
-    total = int(stops[-1]) if len(stops) else 0
-    counts, shift = to_device(np.stack([lengths, starts - (stops - lengths)]), device)
-    return torch.repeat_interleave(shift, counts, output_size=total) + torch.arange(total, device=device)
 
 
 @Kernel
@@ -135,15 +115,3 @@ class _GatherCast(torch.autograd.Function):
             blocks = _blocks(grad[0].numel())
             scatter_kernel[_grid(len(index), blocks)](grad.contiguous(), index, sums, len(index), **blocks)
         return sums.to(ctx.dtype), None, None
-
-
-def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
-    """(kernel, signature, constants, num_warps, num_stages): teachers' vectors [V, 4, 256], states of 384 and 768."""
-    cases: list[tuple[Any, dict[str, str], dict[str, Any], int, int]] = []
-    for width in (4 * 256, 384, 768):
-        for source, target in (("*bf16", "*fp32"), ("*fp32", "*bf16"), ("*bf16", "*bf16")):
-            types = {"table": source, "index": "*i64", "out": target, "count": "i32", "stride": "i32:16"}
-            cases.append((gather_kernel.jit, types, _blocks(width), 4, 1))
-        types = {"grad": "*bf16", "index": "*i64", "sums": "*fp32", "count": "i32"}
-        cases.append((scatter_kernel.jit, types, _blocks(width), 4, 1))
-    return cases

@@ -321,27 +321,3 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _squares.register_autograd(_gradients, setup_context=_save)
-
-
-def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
-    """(function, signature, constants, warps, stages) of each kernel at the real sizes: M = 4, D = D' = 256."""
-    cases = []
-    # Products in bfloat16 (autocast: the student's vectors are float32; or all is bfloat16) and in float32.
-    for dtype, kind, student in (
-        (torch.bfloat16, "*bf16", "*fp32"),
-        (torch.bfloat16, "*bf16", "*bf16"),
-        (torch.float32, "*fp32", "*fp32"),
-    ):
-        shape = torch.empty(2560, 4, 256, device="meta"), torch.empty(4, 256, 256, device="meta")
-        constants = _constants(*shape, dtype)
-        inputs = dict.fromkeys(("teachers", "weight"), kind) | {"student": student, "bias": "*fp32"}
-        inputs |= dict.fromkeys(("rows", "stride_u", "stride_m"), "i32")
-        for kernel, key, more in (
-            (squares_kernel, "forward", {"squares": "*fp32"}),
-            (student_gradient_kernel, "student", {"grad": "*fp32", "grad_student": student}),
-            (weight_gradient_kernel, "projection", dict.fromkeys(("grad", "grad_weight", "grad_bias"), "*fp32")),
-        ):
-            fixed = constants[key] | {"WIDEN": False}
-            warps, stages = fixed.pop("num_warps"), fixed.pop("num_stages")
-            cases.append((kernel.jit, inputs | more, fixed, warps, stages))
-    return cases

@@ -216,35 +216,3 @@ class _RaggedAttention(torch.autograd.Function):
                 )  # fmt: skip
         dbias = None if sums is None else sums.sum(0).to(ctx.saved_tensors[3].dtype)
         return dq, dk, dv, dbias, None, None, None
-
-
-def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
-    """(kernel, signature, constants, num_warps, num_stages) at the real sizes, with and without dropout.
-
-    12 heads of 32 without a bias (MiniLM), of 64 without and with one, frozen or trained (BERT, UniLMv2).
-    """
-    forward, backward = attention_kernel.jit, attention_gradient_kernel.jit
-    bf16, fp32 = torch.bfloat16, torch.float32
-    cases = [(32, bf16, False, False), (64, bf16, False, False), (64, bf16, True, False), (64, bf16, True, True)]
-    cases += [(64, fp32, True, True)]
-    signatures: list[tuple[Any, dict[str, str], dict[str, Any], int, int]] = []
-    for (head_dim, dtype, bias, bias_grad), closed, dropout in itertools.product(cases, (True, False), (True, False)):
-        types = dict.fromkeys(["q", "k", "v", "out", "dout", "dq", "dk", "dv"], "*bf16" if dtype == bf16 else "*fp32")
-        types |= dict.fromkeys(["lse", "bias", "dbias"], "*fp32")
-        types |= {"tiles": "*i32", "starts": "*i32", "seed": "*i64"}
-        arguments = {f"{name}_ptr": kind for name, kind in types.items()}
-        arguments |= dict.fromkeys(["stride_q", "stride_k", "stride_v"], "i32:16")
-        arguments |= dict.fromkeys(["origin", "stride_h", "stride_i", "stride_j", "T"], "i32")
-        arguments |= dict.fromkeys(["copies", "grad_copy", "grad_h", "grad_i", "grad_j"], "i32")
-        arguments |= {"scale": "fp32", "dropout_p": "fp32"}
-        constants = {
-            "H": 12, "D": head_dim, "WIDTH": head_dim, "BLOCK": block_rows(dtype), "CLOSED": closed, "BIAS": bias,
-            "DROPOUT": dropout, "UPCAST": False, "PRECISION": "ieee" if dtype == fp32 else "tf32",
-        }  # fmt: skip
-        for kernel, extra in ((forward, {}), (backward, {"BIAS_GRAD": bias_grad})):
-            if kernel is forward and bias_grad and dtype == bf16:
-                continue  # the same as without
-            signature = {name: arguments[name] for name in kernel.arg_names if name in arguments}
-            launch = _launch(dtype, closed, bias, kernel is backward)
-            signatures.append((kernel, signature, constants | extra, launch["num_warps"], launch["num_stages"]))
-    return signatures

@@ -11,7 +11,6 @@ moments and the mask again, the mask from a counter (Philox4x32, 7 rounds: Salmo
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -250,21 +249,3 @@ class _ResidualNorm(torch.autograd.Function):
             db.to(ctx.bias_dtype) if db is not None and need_bias else None,
             *(None, None, None),
         )
-
-
-def aot_signatures() -> list[tuple[Any, dict[str, str], dict[str, Any], int, int]]:
-    """(kernel, signature, constants, num_warps, num_stages): widths 384 and 768, with and without dropout."""
-    cases: list[tuple[Any, dict[str, str], dict[str, Any], int, int]] = []
-    for width, kind, dropout in itertools.product((384, 768), ("*bf16", "*fp32"), (True, False)):
-        types = dict.fromkeys(("x", "y", "out", "grad_out", "grad_x", "grad_y"), kind)
-        types |= dict.fromkeys(("weight", "bias", "grad_weight", "grad_bias"), "*fp32")
-        types |= {"seed": "*i64" if dropout else kind, "T": "i32"}
-        types |= dict.fromkeys(("eps", "dropout_p", "scale"), "fp32")
-        blocks: dict[str, Any] = _blocks(width)
-        warps = blocks.pop("num_warps")
-        gradients = {"GRAD_X": True, "GRAD_Y": dropout, "GRAD_WEIGHT": True}
-        for kernel, extra in ((residual_norm_kernel, {}), (residual_norm_gradient_kernel, gradients)):
-            names = kernel.jit.arg_names
-            signature = {name: types[name] for name in names if name in types}
-            cases.append((kernel.jit, signature, blocks | {"DROPOUT": dropout} | extra, warps, 1))
-    return cases

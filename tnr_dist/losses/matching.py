@@ -4,29 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tnr_dist.losses.reduction import cross_entropy, full_precision, mean_over_batch
-
-
-def matching_probability(scores: Tensor) -> Tensor:
-    """Predicted probability of the positive title.
-
-    p_i = exp(y_hat+) / (exp(y_hat+) + sum_j exp(y_hat-_j))
-
-    Args:
-        scores: [B, N+1] dot products of a body with its own title (index 0) and with N others.
-
-    Returns:
-        [B], float32 (float64 if given).
-
-    Source: Tiny-NewsRec, "Domain-specific Post-training", the equation of p_i.
-    """
-    return full_precision(scores).softmax(dim=-1)[..., 0]
+from tnr_dist.losses.reduction import cross_entropy, mean_over_batch
 
 
 def matching_loss(scores: Tensor, weights: Tensor, count: float) -> Tensor:
     """Matching loss.
 
-    L_match = -sum_{i in T} log p_i; here the sum is divided by the number of samples, so that the learning rate does
+    L_match = -sum_{i in T} log p_i,  p_i = exp(y_hat+) / (exp(y_hat+) + sum_j exp(y_hat-_j)); here the sum is divided by the number of samples, so that the learning rate does
     not depend on the batch size.
 
     Args:
@@ -37,6 +21,6 @@ def matching_loss(scores: Tensor, weights: Tensor, count: float) -> Tensor:
     Returns:
         A scalar: this rank's share of the global mean.
 
-    Source: Tiny-NewsRec, "Domain-specific Post-training", the equation of L_match.
+    Source: Tiny-NewsRec, "Domain-specific Post-training", the equations of p_i and L_match.
     """
     return mean_over_batch(cross_entropy(scores), weights, count)

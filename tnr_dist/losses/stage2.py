@@ -189,7 +189,7 @@ def news_embedding_loss(
     L_news_i^(2) = MSE(W_news^(ti) h_news^(ti) + b_news^(ti), h_news^(s)), the mean over the sample's clicked and candidate
     news (empty slots left out) and over D'.
 
-    The paper's form has a term for each slot of each sample (`losses.per_slot`); this one makes none of its B * S * M
+    The paper's form has a term for each slot of each sample (`bench.per_slot`); this one makes none of its B * S * M
     vectors. Gradients flow to the projections, to the student's vectors and through c_i(n) to the teachers' weights.
 
     Args:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -104,14 +104,6 @@ class NRMSUserEncoder(nn.Module):
         return self.pooling(attended.transpose(1, 2).flatten(2), mask)
 
 
-class Output(NamedTuple):
-    """What a training step needs: scores [B, C], user vectors [B, D], news vectors [U, D]."""
-
-    scores: Tensor
-    users: Tensor
-    news: Tensor
-
-
 class Recommender(nn.Module):
     """News encoder, user encoder and click score u^T h."""
 
@@ -131,18 +123,6 @@ class Recommender(nn.Module):
     def score(self, users: Tensor, candidates: Tensor) -> Tensor:
         """Users [B, D], candidates [B, C, D] -> scores [B, C]: y_c = h_c^T u."""
         return torch.bmm(candidates, users.unsqueeze(-1)).squeeze(-1)
-
-    def forward(self, titles: Packed, history: Tensor, mask: Tensor, candidates: Tensor) -> Output:
-        """Encode each distinct title once and score.
-
-        Args:
-            titles: the U distinct titles of the batch.
-            history: [B, L] rows of `titles` (any valid row in padded slots); mask: [B, L] bool.
-            candidates: [B, C] rows of `titles`.
-        """
-        news = self.encode_news(titles)
-        users = self.encode_users(F.embedding(history, news), mask)
-        return Output(self.score(users, F.embedding(candidates, news)), users, news)
 
 
 class Matcher(nn.Module):

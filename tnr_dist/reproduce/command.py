@@ -18,6 +18,7 @@ from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.results import read_baselines
+from tnr_dist.launch.scripts import find_script
 from tnr_dist.reproduce.figures import draw, marks
 from tnr_dist.reproduce.plan import Work, levels, plan
 from tnr_dist.reproduce.results import Difference, RowResult, collect, differences, with_speeds
@@ -123,15 +124,10 @@ def show_plan(prepared: Prepared) -> str:
 
 
 def submit(names: Sequence[str], config: Path, overrides: Sequence[str]) -> int:
-    """Hand the studies to slurm/reproduce.sh; returns its exit code.
-
-    Raises InputError when the scripts are not beside this package (it was installed without its repository).
-    """
-    script = Path(tnr_dist.__file__).parent.parent / "slurm" / "reproduce.sh"
-    if not script.is_file():
-        raise InputError(f"{script}: not there; --slurm needs a clone of the repository")
+    """Hand the studies to slurm/reproduce.sh; returns its exit code. Raises InputError where there is none."""
+    script = find_script("reproduce.sh")
     for name in names:
-        code = subprocess.run([str(script), name, str(config), *overrides], check=False).returncode
+        code = subprocess.run(["bash", str(script), name, str(config), *overrides], check=False).returncode
         if code:
             return code
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tnr_dist.config.schema import Config, RowConfig
@@ -174,8 +174,3 @@ STUDIES: dict[str, Callable[[Config, int], Study]] = {
     "fig10": fig10,
 }
 _OF_SEVERAL_SIZES = ("table2", "fig5")
-
-
-def rows_by_name(rows: Iterable[RowConfig]) -> dict[str, RowConfig]:
-    """The rows by their names."""
-    return {row.name: row for row in rows}

@@ -16,7 +16,7 @@ from torch import Tensor
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_shard
-from tnr_dist.data.teacher_cache import FORMAT_VERSION, from_stored, to_stored
+from tnr_dist.data.teacher_cache import FORMAT_VERSION
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.precision import choose_precision
 from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
@@ -38,6 +38,7 @@ from tnr_dist.util.errors import InputError, Preempted
 from tnr_dist.util.files import atomic_path, write_json
 from tnr_dist.util.progress import Bar, say
 from tnr_dist.util.restarts import mark_progress
+from tnr_dist.util.transfer import from_stored, to_stored
 
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:

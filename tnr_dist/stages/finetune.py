@@ -17,8 +17,7 @@ from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import further_pretrain, post_train, stage1
 from tnr_dist.stages.finetune_settings import FinetuneConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
-from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
-from tnr_dist.stages.parts.click_task import ClickTask
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTask, ClickTitles
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, fresh_model, with_fresh_user_encoder
 from tnr_dist.stages.stage import RowRun, Training
@@ -30,13 +29,13 @@ _TEACHER_SEED = 1000  # teacher i of seed s draws from seed 1000 * (i + 1) + s: 
 class ClickModule(nn.Module):
     """The click loss on a batch."""
 
-    def __init__(self, model: Recommender, titles: ClickTitles) -> None:
+    def __init__(self, model: Recommender) -> None:
         super().__init__()
-        self.model, self.titles = model, titles
+        self.model = model
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss."""
-        news = self.titles.encode(self.model.news_encoder, inputs)
+        news = inputs.encode(self.model.news_encoder)
         users = self.model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
         scores = self.model.score(users, F.embedding(inputs.candidates, news))
         return {"loss": click_loss(scores, inputs.weights, inputs.count, inputs.candidate_mask)}
@@ -142,7 +141,7 @@ def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, see
         engine,
         folder(config, "frozen"),
     )
-    return ClickTask(model, ClickModule(model, titles), titles, loader, train, seed, title, held_out)
+    return ClickTask(model, ClickModule(model), titles, loader, train, seed, title, held_out)
 
 
 STAGES = (Training("finetune", build),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,13 +15,15 @@ from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.losses.matching import matching_loss
+from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.recommender import Matcher, Recommender
+from tnr_dist.models.recommender import Matcher, NewsEncoder, Recommender
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import freeze, fresh_model, plm_parameters
 from tnr_dist.stages.post_train_settings import PostTrainConfig
 from tnr_dist.stages.stage import Training
+from tnr_dist.train.throughput import Texts
 from tnr_dist.util.transfer import to_device
 
 
@@ -62,6 +65,12 @@ class MatchingModule(nn.Module):
         scores, _, _ = self.matcher(inputs.bodies, inputs.titles, inputs.candidates)
         loss = matching_loss(scores, inputs.weights, inputs.count)
         return {"loss": loss, "accuracy": accuracy(scores, inputs.weights, inputs.count)}
+
+
+def matching_texts(encoder: NewsEncoder, inputs: MatchingInputs) -> list[Texts]:
+    """The bodies and titles that a step encodes."""
+    lengths = inputs.bodies.lengths, inputs.titles.lengths
+    return [Texts(one, partial(news_encoder_flops, encoder, one)) for one in lengths]
 
 
 @torch.no_grad()
@@ -107,6 +116,10 @@ class PostTrainTask:
     def to_device(self, batch: Batch) -> MatchingInputs:
         """See `Task`."""
         return matching_inputs(batch, self.loader, self.train, self.device)
+
+    def texts(self, inputs: MatchingInputs) -> list[Texts]:
+        """See `Task`."""
+        return matching_texts(self.recommender.news_encoder, inputs)
 
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""

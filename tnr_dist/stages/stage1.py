@@ -26,9 +26,17 @@ from tnr_dist.stages import post_train
 from tnr_dist.stages.parts.frozen import compute_dtype
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, fresh_model, plm_parameters, trained_model
-from tnr_dist.stages.post_train import MatchingInputs, accuracy, matching_accuracy, matching_inputs, matching_loader
+from tnr_dist.stages.post_train import (
+    MatchingInputs,
+    accuracy,
+    matching_accuracy,
+    matching_inputs,
+    matching_loader,
+    matching_texts,
+)
 from tnr_dist.stages.stage import Training
 from tnr_dist.stages.stage1_settings import Stage1Config
+from tnr_dist.train.throughput import Texts
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import atomic_path
 from tnr_dist.util.progress import say
@@ -189,6 +197,10 @@ class Stage1Task:
             to_device(torch.stack([vectors[body] for vectors in self.teacher.bodies], 1), self.device),
             to_device(torch.stack([vectors[titles] for vectors in self.teacher.titles], 1), self.device),
         )
+
+    def texts(self, inputs: Stage1Inputs) -> list[Texts]:
+        """See `Task`."""
+        return matching_texts(self.recommender.news_encoder, inputs.batch)
 
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""

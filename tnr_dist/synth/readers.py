@@ -22,7 +22,6 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 # Hours since 10/12/2019 0:00. History ends where train begins; then as in MIND 9-14 November, 15 November, the week after.
-HISTORY_DAYS = 28
 SPLIT_HOURS = {"train": (672, 816), "dev": (816, 840), "test": (840, 1008)}
 FACETS = len(FORMS) * len(TONES)
 

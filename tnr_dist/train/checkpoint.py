@@ -35,9 +35,10 @@ from tnr_dist.util.restarts import mark_progress
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters that train, and buffers, by name."""
+    """Parameters that train, and persistent buffers, by name; tables in non-persistent ones are read again, not saved."""
+    saved = module.state_dict(keep_vars=True)
     state = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
-    state.update({name: b.detach() for name, b in module.named_buffers()})
+    state.update({name: b.detach() for name, b in module.named_buffers() if name in saved})
     return state
 
 

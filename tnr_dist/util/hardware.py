@@ -39,6 +39,17 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def cores_of_rank(local_ranks: int) -> int:
+    """Cores for one of `local_ranks` ranks of a machine, at least 1.
+
+    srun binds each task to SLURM_CPUS_PER_TASK cores where the cluster has a task plugin: then the process may run on
+    its own share alone, and nothing is left to be divided.
+    """
+    found, of_task = cores(), os.environ.get("SLURM_CPUS_PER_TASK", "")
+    bound = of_task.isdecimal() and found <= int(of_task)
+    return found if bound else max(1, found // local_ranks)
+
+
 class OtherWork:
     """How much processor time other processes take while this one measures."""
 

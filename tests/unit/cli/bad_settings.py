@@ -219,6 +219,19 @@ for _name, (_arguments, _says) in _BAD_ARGUMENTS.items():
     )
 
 
+@case("slurm/env.sh: is there with other content", "--force")
+def init_over_other_settings(place: Place) -> list[Any]:
+    (place.path / "slurm").mkdir()
+    (place.path / "slurm" / "env.sh").write_text("TNR_NODES=4\n")
+    return ["init", place.path]
+
+
+@case("file1: is there and no folder")
+def init_into_a_file(place: Place) -> list[Any]:
+    (place.path / "file1").touch()
+    return ["init", place.path / "file1"]
+
+
 @case("file1: an empty file", "runs/run, is not there yet")
 def report_of_an_empty_file(place: Place) -> list[Any]:
     (place.path / "file1").touch()

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from tnr_dist.losses.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
+from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
 from tnr_dist.losses.stage2 import (
     Imitation,
     distillation_loss,

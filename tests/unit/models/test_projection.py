@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tnr_dist.losses.per_slot import project
+from tnr_dist.bench.per_slot import project
 from tnr_dist.models.projection import Projection
 
 M, D = 3, 64

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from tests.click_batches import random_titles
+from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.losses.click import click_loss
-from tnr_dist.losses.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
 from tnr_dist.losses.stage2 import distillation_loss
 from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
 from tnr_dist.stages.stage2_settings import Stage2Config
 
@@ -50,7 +50,7 @@ def build(parts, settings):
     student, titles, batch, table = parts
     engine = DDPEngine("cpu", 1)
     click_titles = ClickTitles(titles, 8, student.news_encoder, settings, engine, Path("unused"))
-    module = Stage2Module(student, click_titles, table, settings, D)
+    module = Stage2Module(student, table, settings, D)
     with torch.no_grad():
         for parameter in [p for n, p in module.named_parameters() if "projection" in n]:
             parameter.add_(torch.randn_like(parameter) * 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Callable, Generator
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from tnr_dist.config.schema import DeepSpeedConfig
 from tnr_dist.engines.base import OptimizerFactory, Terms
+from tnr_dist.engines.core import autocast
 from tnr_dist.engines.deepspeed.config import Ours, read_ds_config, resolve, zero_stage
 from tnr_dist.engines.meeting import groups_with_our_timeout
 from tnr_dist.engines.process_group import ProcessGroupEngine
@@ -61,7 +63,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
 
     def _start(self) -> None:
         inner = self._factory(self.module) if self.stage else self.optimizer
-        computed = _Computed(self.module, self.autocast)
+        computed = _Computed(self.module, functools.partial(autocast, self._precision, self.device))
         try:
             with groups_with_our_timeout():
                 self._engine, *_ = self._deepspeed.initialize(model=computed, optimizer=inner, config=self._config)
@@ -162,7 +164,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
             with self.whole():
                 for parameter in self.module.parameters():
                     fresh[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-        self._let_go()
+        self._release()
         self.optimizer.state.clear()
         if fresh:
             # ZeRO leaves views of its buffers, partitions and its own attributes on the parameters it had.
@@ -171,7 +173,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
                     name: None if p is None else fresh[id(p)] for name, p in dict.items(part._parameters)
                 }
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if getattr(self, "_engine", None) is not None:
             self._engine.destroy()
             self._engine = None

@@ -44,16 +44,12 @@ class HorovodEngine(EngineCore):
         self._gradients: GradientSum | None = None
 
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
+        self._runs = self.module
         if self.environment.world_size > 1:
             named = list(self.module.named_parameters())
             self._hvd.broadcast_parameters([(f"parameters.{name}", p.data) for name, p in named], root_rank=0)
             trained = [p for _, p in named if p.requires_grad]
             self._gradients = GradientSum(self._hvd, trained, self.settings.compression)
-
-    def forward(self, *args: Any) -> Any:
-        """See `Engine`."""
-        with self.autocast():
-            return self.module(*args)
 
     def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
         """See `Engine`."""
@@ -68,10 +64,6 @@ class HorovodEngine(EngineCore):
         finally:
             if self._gradients is not None:
                 self._gradients.sending = True
-
-    def backward(self, loss: Tensor) -> None:
-        """See `Engine`."""
-        loss.backward()
 
     def step(self) -> Tensor:
         """See `Engine`."""
@@ -93,7 +85,8 @@ class HorovodEngine(EngineCore):
             # Its own barrier takes no name.
             self._hvd.allreduce(torch.zeros(1), op=self._hvd.Sum, name="barrier")
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
+        self._runs = None
         if self._gradients is not None:
             self._gradients.remove()
             self._gradients = None
@@ -101,7 +94,7 @@ class HorovodEngine(EngineCore):
     def close(self) -> None:
         """See `Engine`."""
         self._answer = None
-        self._let_go()
+        self._release()
         self._meeting.leave()
 
     def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:

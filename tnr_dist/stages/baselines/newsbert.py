@@ -42,7 +42,7 @@ from tnr_dist.stages import post_train
 from tnr_dist.stages.baselines.common import TeacherClickTask, users_and_scores
 from tnr_dist.stages.baselines.newsbert_settings import NewsBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
-from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import in_parts
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze
@@ -60,9 +60,9 @@ class NewsBERTModule(nn.Module):
         teacher: the teacher's PLM, at least as deep and as wide as the student's.
     """
 
-    def __init__(self, student: Recommender, teacher: Encoder, titles: ClickTitles, settings: NewsBERTConfig) -> None:
+    def __init__(self, student: Recommender, teacher: Encoder, settings: NewsBERTConfig) -> None:
         super().__init__()
-        self.student, self.teacher, self.titles, self.settings = student, teacher, titles, settings
+        self.student, self.teacher, self.settings = student, teacher, settings
         encoder = student.news_encoder.encoder
         first, above = encoder.frozen_layers, teacher.frozen_layers
         #: The teacher's layers that stand against each learning layer of the student.
@@ -71,15 +71,15 @@ class NewsBERTModule(nn.Module):
             for block in blocks(len(encoder.layers) - first, len(teacher.layers) - above)
         ]
 
-    def prepare(self, title: str) -> None:
+    def prepare(self, titles: ClickTitles, title: str) -> None:
         """See `BesideTeacher`."""
-        self.titles.prepare_teacher(self.teacher, title)
+        titles.prepare_teacher(self.teacher, title)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss and of its parts."""
         settings, student = self.settings, self.student
         dim = student.news_encoder.dense.out_features
-        rows = self.titles.spread(self._rows(inputs), inputs)
+        rows = inputs.spread(self._rows(inputs))
         news, teacher_news, per_text = rows.split([dim, dim, 2], dim=1)
         users, scores = users_and_scores(student, news, inputs)
         teacher_users, teacher_scores = users_and_scores(student, teacher_news, inputs)
@@ -200,7 +200,7 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     titles = ClickTitles(tokens, longest, top, train, engine, folder(config, "frozen"))
     loader, held_out = click_loader(config, data, train, config.seed, engine)
     fit_scale(config, data, train, student, loader, engine)
-    module = NewsBERTModule(student, source.encoder, titles, train)
+    module = NewsBERTModule(student, source.encoder, train)
     return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)
 
 

@@ -47,7 +47,7 @@ from tnr_dist.stages.baselines.common import (
 )
 from tnr_dist.stages.baselines.tinybert_settings import GeneralConfig, TinyBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
-from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import CorpusTask, corpus_texts, in_parts
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, trained_model
@@ -147,18 +147,14 @@ class GeneralModule(LayerDistillation):
 class IntermediateModule(LayerDistillation):
     """Task-specific distillation between layers: the mean of the losses over a click sample's news."""
 
-    def __init__(self, student: Encoder, teacher: Encoder, token_budget: int, titles: ClickTitles) -> None:
-        super().__init__(student, teacher, token_budget)
-        self.titles = titles
-
-    def prepare(self, title: str) -> None:
+    def prepare(self, titles: ClickTitles, title: str) -> None:
         """See `BesideTeacher`."""
-        self.titles.prepare_teacher(self._encoder, title)
+        titles.prepare_teacher(self._encoder, title)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss and of its parts."""
         losses = self.losses(inputs.titles, inputs.frozen, inputs.teacher_frozen)
-        per_text = self.titles.spread(losses, inputs).unbind(1)
+        per_text = inputs.spread(losses).unbind(1)
         slots = torch.cat([inputs.history, inputs.candidates], 1)
         mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
         parts = [mean_over_slots(loss, slots, mask, inputs.weights, inputs.count) for loss in per_text]
@@ -177,21 +173,21 @@ class PredictionModule(WithTeacher):
     The teacher's news vectors come from a table; `prepare` fills it.
     """
 
-    def __init__(self, student: Recommender, teacher: Recommender, titles: ClickTitles, temperature: float) -> None:
+    def __init__(self, student: Recommender, teacher: Recommender, temperature: float) -> None:
         super().__init__(teacher)
-        self.student, self.titles, self.temperature = student, titles, temperature
+        self.student, self.temperature = student, temperature
         self._table: Tensor | None = None
 
-    def prepare(self, title: str) -> None:
+    def prepare(self, titles: ClickTitles, title: str) -> None:
         """See `BesideTeacher`."""
-        titles, teacher = self.titles, self._teacher[0]
+        teacher = self._teacher[0]
         assert isinstance(teacher, Recommender)
         self._table = encode_table(teacher.news_encoder, titles.titles, titles.longest, titles.engine, title)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss."""
         assert self._table is not None
-        news = self.titles.encode(self.student.news_encoder, inputs)
+        news = inputs.encode(self.student.news_encoder)
         _, scores = users_and_scores(self.student, news, inputs)
         with torch.no_grad():
             teacher_news = F.embedding(inputs.news, self._table)
@@ -277,7 +273,7 @@ def build_intermediate(run: RunFolder, data: DataSet, engine: Engine) -> Teacher
     freeze(student.news_encoder, train, engine)
     titles = _titles(config, data, student, train, engine)
     encoders = student.news_encoder.encoder, teacher.news_encoder.encoder
-    module = IntermediateModule(*encoders, student.news_encoder.token_budget, titles)
+    module = IntermediateModule(*encoders, student.news_encoder.token_budget)
     loader, held_out = click_loader(config, data, train, config.seed, engine)
     return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)
 
@@ -288,7 +284,7 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     student, teacher = _student(config, intermediate_folder(config, data)), _teacher(config, data)
     freeze(student.news_encoder, train, engine)
     titles = _titles(config, data, student, train, engine)
-    module = PredictionModule(student, teacher, titles, train.temperature)
+    module = PredictionModule(student, teacher, train.temperature)
     loader, held_out = click_loader(config, data, train, config.seed, engine)
     fit_scale(config, data, train, student, loader, engine)
     return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)

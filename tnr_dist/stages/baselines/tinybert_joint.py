@@ -37,7 +37,7 @@ from tnr_dist.stages.baselines.common import (
 )
 from tnr_dist.stages.baselines.tinybert_settings import JointConfig, TinyBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
-from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import in_parts
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import freeze, trained_model
@@ -52,9 +52,9 @@ class JointModule(WithTeacher):
         teacher: finetuned, at least as deep as the student and as wide.
     """
 
-    def __init__(self, student: Recommender, teacher: Recommender, titles: ClickTitles, settings: JointConfig) -> None:
+    def __init__(self, student: Recommender, teacher: Recommender, settings: JointConfig) -> None:
         super().__init__(teacher)
-        self.student, self.titles, self.settings = student, titles, settings
+        self.student, self.settings = student, settings
         own, other = student.news_encoder.encoder, teacher.news_encoder.encoder
         mapping = last_layers(len(own.layers), len(other.layers))[own.frozen_layers :]
         # The teacher's layers below give nothing that a loss wants.
@@ -62,9 +62,9 @@ class JointModule(WithTeacher):
         self.layers = [layer - other.frozen_layers for layer in mapping]
         self._table: Tensor | None = None
 
-    def prepare(self, title: str) -> None:
+    def prepare(self, titles: ClickTitles, title: str) -> None:
         """See `BesideTeacher`."""
-        titles, encoder = self.titles, self._recommender.news_encoder
+        encoder = self._recommender.news_encoder
         self._table = encode_table(encoder, titles.titles, titles.longest, titles.engine, title)
         titles.prepare_teacher(encoder.encoder, f"{title}, frozen layers")
 
@@ -73,7 +73,7 @@ class JointModule(WithTeacher):
         assert self._table is not None
         settings, student = self.settings, self.student
         dim = student.news_encoder.dense.out_features
-        news, per_text = self.titles.spread(self._rows(inputs), inputs).split([dim, 2], dim=1)
+        news, per_text = inputs.spread(self._rows(inputs)).split([dim, 2], dim=1)
         _, scores = users_and_scores(student, news, inputs)
         with torch.no_grad():
             _, teacher_scores = users_and_scores(self._recommender, F.embedding(inputs.news, self._table), inputs)
@@ -139,5 +139,5 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     titles = ClickTitles(tokens, longest, student.news_encoder, train, engine, folder(config, "frozen"))
     loader, held_out = click_loader(config, data, train, config.seed, engine)
     fit_scale(config, data, train, student, loader, engine)
-    module = JointModule(student, teacher, titles, train)
+    module = JointModule(student, teacher, train)
     return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)

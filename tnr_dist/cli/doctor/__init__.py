@@ -1,0 +1,1 @@
+"""`tnr doctor`: what would stop a run."""
