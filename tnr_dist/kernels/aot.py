@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.kernels.dispatch import interpreted
+from tnr_dist.kernels.launch import interpreted
 from tnr_dist.util.errors import InputError
 
 #: Modules of this package that have `aot_signatures`.
