@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tnr_dist.kernels.attention_plan import AttentionPlan
+from tnr_dist.kernels.attention import AttentionPlan
 from tnr_dist.util.transfer import from_stored, to_device
 
 
