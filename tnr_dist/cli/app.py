@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from tnr_dist import __version__
 from tnr_dist.cli import data, score, tools, train
 from tnr_dist.cli.init import init
 from tnr_dist.cli.options import SCORES, STOPS
+from tnr_dist.stages.methods import METHODS
 from tnr_dist.util.ends import Output, end
 from tnr_dist.util.errors import InputError, Preempted, Unavailable, mendable, one_line
 from tnr_dist.util.progress import say
@@ -70,12 +72,8 @@ def _root(
 
 
 # Name, function, and what stands below the options.
-for _name, _function, _epilog in (
-    ("post-train", train.stage_command("post-train"), STOPS),
-    ("stage1", train.stage_command("stage1"), STOPS),
-    ("finetune", train.stage_command("finetune"), STOPS),
-    ("cache", train.cache, STOPS),
-    ("stage2", train.stage_command("stage2"), STOPS),
+_COMMANDS: list[tuple[str, Callable[..., None], str | None]] = [
+    *((method.command, train.command_of(method), STOPS) for method in METHODS),
     ("baseline", train.baseline, STOPS),
     ("evaluate", score.evaluate, SCORES),
     ("predict", score.predict, SCORES),
@@ -86,7 +84,8 @@ for _name, _function, _epilog in (
     ("dashboard", tools.dashboard, None),
     ("doctor", tools.doctor, None),
     ("init", init, None),
-):
+]
+for _name, _function, _epilog in _COMMANDS:
     app.command(_name, epilog=_epilog)(_function)
 app.command("bench", cls=tools.BenchCommand)(tools.bench)
 app.add_typer(data.app, name="data")

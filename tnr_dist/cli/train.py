@@ -6,13 +6,15 @@ import enum
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from tnr_dist.cli.engine import open_engine, run_with_engine, start_ranks
 from tnr_dist.cli.options import ConfigArgument, OverridesArgument, PrintConfig, configure
 from tnr_dist.reproduce import STUDY_NAMES
+from tnr_dist.stages.method import Method
+from tnr_dist.stages.methods import METHODS
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.progress import say
 
@@ -22,36 +24,16 @@ if TYPE_CHECKING:
 
 _DATA_READY = "TNR_DATA_READY"  # set for the ranks that `tnr run` starts itself, after it has prepared the data
 
-# What a stage's command does, and which sections of the configuration it reads.
-_STAGES = {
-    "post-train": """Domain-specific post-training: match bodies with titles.
 
-    Reads the sections plm, model, data and post_train, beside log and wandb as every stage.
-    """,
-    "stage1": """First-stage distillation of a student of student.layers layers on the matching task.
-
-    Reads the sections plm, model, data, student and stage1; needs the run of post-train.
-    """,
-    "finetune": """Finetune the M teachers on clicks (finetune.teacher=i: one of them; finetune.init=plm: PLM-NR-n).
-
-    Reads the sections plm, model, data and finetune; needs the run of post-train, or of what finetune.init names.
-    """,
-    "stage2": """Second-stage distillation from the M cached teachers.
-
-    Reads the sections plm, model, data, student, finetune (which teachers), cache and stage2; needs the runs of stage1 and
-    cache.
-    """,
-}
-
-
-def stage_command(name: str) -> Callable[..., None]:
-    """The function of the command of a stage that takes a configuration and nothing else."""
+def command_of(method: Method) -> Callable[..., None]:
+    """The function of `tnr METHOD`."""
 
     def command(config: ConfigArgument, overrides: OverridesArgument = None, print_config: PrintConfig = False) -> None:
-        _train(name, config, overrides, print_config)
+        _train(method.command, config, overrides, print_config)
 
-    command.__doc__ = _STAGES[name]
-    return command
+    function = _cache if method.command == "cache" else command
+    function.__doc__ = method.help
+    return function
 
 
 def _train(
@@ -67,7 +49,7 @@ def _train(
     run_with_engine(spoken or command, path, overrides, print_config, work)
 
 
-def cache(
+def _cache(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
     print_config: PrintConfig = False,
@@ -75,20 +57,14 @@ def cache(
         str, typer.Option(help="A:B: only the shards A to B - 1 (the same as cache.shard_range=A:B).")
     ] = "",
 ) -> None:
-    """Compute the teachers' vectors and logits once.
-
-    Reads the sections plm, model, data, finetune (which teachers) and cache; needs the runs of finetune.
-    """
     extra = [f"cache.shard_range={shard_range}"] if shard_range else []
     _train("cache", config, [*(overrides or []), *extra], print_config)
 
 
-class Baseline(enum.StrEnum):
-    """What `tnr baseline` trains."""
-
-    further_pretrain = "further-pretrain"
-    tinybert = "tinybert"
-    newsbert = "newsbert"
+if TYPE_CHECKING:
+    Baseline: TypeAlias = enum.StrEnum
+else:
+    Baseline = enum.StrEnum("Baseline", {one.command: one.command for one in METHODS if one.baseline})
 
 
 def baseline(
@@ -97,10 +73,10 @@ def baseline(
     overrides: OverridesArgument = None,
     print_config: PrintConfig = False,
 ) -> None:
-    """Train a baseline of the paper: PLM-NR (FP)'s further pre-training, TinyBERT or NewsBERT.
+    """Train a method that Tiny-NewsRec is compared with; the same as tnr METHOD.
 
-    Reads the sections plm, model, data, student and further_pretrain, tinybert or newsbert. After further-pretrain: tnr
-    finetune CONFIG finetune.init=further-pretrain.
+    Reads the sections plm, model, data, student and the method's own. After further-pretrain: tnr finetune CONFIG
+    finetune.init=further-pretrain.
     """
     _train(method.value, config, overrides, print_config, f"baseline {method.value}")
 

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-import yaml
-
 from tnr_dist.config.fields import (
     BELOW_ONE,
     NOT_NEGATIVE,
@@ -446,4 +444,6 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The resolved tree as YAML that `load_config` reads back."""
+    import yaml  # not for `tnr --help`
+
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from tnr_dist.kernels.attention_plan import AttentionPlan
+from tnr_dist.kernels.attention import AttentionPlan
 from tnr_dist.util.transfer import from_stored, to_device
 
 

@@ -12,7 +12,7 @@ from tnr_dist.config.schema import to_dict
 from tnr_dist.figures.shorten import shortened
 from tnr_dist.report.group_by_seed import Group, differing, flat, said
 from tnr_dist.report.page import Block, Cell, Fold, Paragraph, Section, Table
-from tnr_dist.stages.methods import Tree
+from tnr_dist.stages.methods import SECTIONS, Tree
 
 # Where things lie, and how often and by whom they are made: the same experiment all the same.
 _NOT_THE_EXPERIMENT = (
@@ -26,18 +26,7 @@ _NOT_THE_EXPERIMENT = (
     "cache.shard_range",
 )
 # Sections that only matter to a run that is made, or made from what is made, by them.
-_OF_STAGES = (
-    "post_train",
-    "further_pretrain",
-    "student",
-    "stage1",
-    "finetune",
-    "cache",
-    "stage2",
-    "tinybert",
-    "newsbert",
-    "reproduce",
-)
+_OF_STAGES = ("student", "reproduce", *SECTIONS)
 _LONG = 60  # characters of a value in a table
 
 

@@ -42,7 +42,7 @@ class CacheConfig(Section):
 METHOD = Method(
     "cache",
     CacheConfig,
-    (Made("cache", ("finetune",), result=False),),
+    (Made("cache", ("finetune",), trains="nothing"),),
     """Compute the teachers' vectors and logits once.
 
     Reads the sections plm, model, data, finetune (which teachers) and cache; needs the runs of finetune.

@@ -30,7 +30,7 @@ class MLMConfig(CorpusTrainConfig, Section):
 METHOD = Method(
     "further-pretrain",
     MLMConfig,
-    (Made("further-pretrain", result=False, first=True),),
+    (Made("further-pretrain", trains="plm", first=True),),
     """PLM-NR (FP): further pre-training of the PLM on the News corpus.
 
     Reads the sections plm, model, data and further_pretrain. After it: tnr finetune CONFIG finetune.init=further-pretrain.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tnr_dist.config.schema import Section
 
@@ -16,14 +17,14 @@ class Made:
         name: as the marks of its run folders have it.
         inputs: stages that its runs start from.
         input_name: what runs that start from it call it; empty: its own name.
-        result: whether its model may be a row of the results table; False: others start from it.
-        first: whether a report puts it before the stages that train recommenders, as what some of them start from.
+        trains: what of a recommender; only a whole one may be a row of the results table, others start from the rest.
+        first: whether a report puts it before all other stages, as what they start from.
     """
 
     name: str
     inputs: tuple[str, ...] = ()
     input_name: str = ""
-    result: bool = True
+    trains: Literal["recommender", "news encoder", "plm", "nothing"] = "recommender"
     first: bool = False
 
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tnr_dist.config import read, schema
+from tnr_dist.config import schema
 from tnr_dist.config.fields import meaning, setting
 from tnr_dist.stages.method import Made, Method
 
@@ -32,6 +32,19 @@ METHODS: tuple[Method, ...] = tuple(import_module(f"tnr_dist.stages.{name}").MET
 MADE: tuple[Made, ...] = tuple(
     sorted((made for method in METHODS for made in method.makes), key=lambda made: not made.first)
 )
+SECTIONS: tuple[str, ...] = tuple(method.section.key for method in METHODS)
+#: Settings that say which runs of a stage are made and change none of them, dotted.
+CHOICES: tuple[str, ...] = tuple(f"{one.section.key}.{name}" for one in METHODS for name in one.chooses)
+
+
+def sections_behind(name: str) -> set[str]:
+    """Sections of the stage that an input of this name comes from, and of those that it starts from itself."""
+    found: set[str] = set()
+    for method in METHODS:
+        for made in method.makes:
+            if name in (made.name, made.input_name):
+                found |= {method.section.key}.union(*map(sections_behind, made.inputs))
+    return found
 
 
 def _row() -> type[schema.RowConfig]:
@@ -70,4 +83,6 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> schem
     Raises:
         InputError: a missing file, bad YAML, an unknown key, a wrong type, or a value out of range.
     """
+    from tnr_dist.config import read  # not for `tnr --help`
+
     return read.load_config(Tree, path, overrides)

@@ -38,7 +38,7 @@ class PostTrainConfig(MatchingConfig, Section):
 METHOD = Method(
     "post-train",
     PostTrainConfig,
-    (Made("post-train", result=False, first=True),),
+    (Made("post-train", trains="news encoder", first=True),),
     """Domain-specific post-training: match bodies with titles.
 
     Reads the sections plm, model, data and post_train, beside log and wandb as every stage.

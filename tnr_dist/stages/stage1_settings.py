@@ -43,7 +43,7 @@ class Stage1Config(MatchingConfig, Section):
 METHOD = Method(
     "stage1",
     Stage1Config,
-    (Made("stage1", ("post-train",), result=False),),
+    (Made("stage1", ("post-train",), trains="news encoder"),),
     """First-stage distillation of a student of student.layers layers on the matching task.
 
     Reads the sections plm, model, data, student and stage1; needs the run of post-train.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from tnr_dist.config.schema import Config, DataConfig
+from tnr_dist.config.schema import DataConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest
 from tnr_dist.data.prepare import prepare as module
@@ -19,6 +19,7 @@ from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.data.shards import index_from_dict, read_index
 from tnr_dist.data.tokens import RaggedTable, TableWriter, check_ids, read_table, token_dtype
 from tnr_dist.models.tokenizer import load_tokenizer
+from tnr_dist.stages.methods import Tree
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import file_hash, read_json
 
@@ -171,7 +172,7 @@ def test_ids_without_a_row_of_the_word_table_are_named():
 
 def test_more_tokens_than_were_prepared_are_refused(raw, plm, tmp_path):
     made(raw, plm, tmp_path / "out")
-    config = Config(data=DataConfig(dir=str(tmp_path / "out"), title_tokens=30))
+    config = Tree(data=DataConfig(dir=str(tmp_path / "out"), title_tokens=30))
     data = DataSet.open(config)
     assert len(data.news_tokens(config.data)) == 6
     config.data.title_tokens = 12  # cut as the tokenizer cuts

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.wandb_files import _read, read_offline
-from tnr_dist.config.schema import Config, WandbConfig
+from tnr_dist.config.schema import WandbConfig
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.runs import wandb
 from tnr_dist.runs.tracker import Tracker, read_metrics
@@ -355,9 +355,9 @@ def test_an_unknown_mode_is_an_error(environment):
 
 
 def test_names():
-    config = Config(output="runs/demo/seed-3")
+    config = Tree(output="runs/demo/seed-3")
     assert wandb.experiment(config) == "demo"
-    assert wandb.experiment(Config(output="runs/demo")) == "demo"
+    assert wandb.experiment(Tree(output="runs/demo")) == "demo"
     config.wandb.group = "mine"
     assert wandb.experiment(config) == "mine"
 
@@ -401,7 +401,7 @@ def test_secrets_of_the_command_line_are_left_out(offline, tmp_path):
     offline.setattr(sys, "argv", command)
     run = tmp_path / "run"
     run.mkdir()
-    logged = WandbRun.open(Config(output=str(tmp_path)), run, "stage2", {})
+    logged = WandbRun.open(Tree(output=str(tmp_path)), run, "stage2", {})
     assert logged.active and sys.argv is command
     logged.finish()
     read_offline(run)

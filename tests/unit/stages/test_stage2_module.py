@@ -9,9 +9,8 @@ import torch
 from tests.click_batches import random_titles
 from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss, teacher_cross_entropy, teacher_weights
 from tnr_dist.losses.stage2 import distillation_loss
-from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config

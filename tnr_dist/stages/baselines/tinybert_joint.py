@@ -20,7 +20,7 @@ from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss
 from tnr_dist.losses.newsbert import mean_over_slots
 from tnr_dist.losses.tinybert import joint_loss, last_layers, prediction_loss
 from tnr_dist.models.flops import plm_flops, top_flops

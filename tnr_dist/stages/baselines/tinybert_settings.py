@@ -74,8 +74,8 @@ METHOD = Method(
     "tinybert",
     TinyBERTConfig,
     (
-        Made("tinybert-general", ("post-train",), result=False),
-        Made("tinybert-intermediate", ("tinybert-general", "finetune"), result=False),
+        Made("tinybert-general", ("post-train",), trains="plm"),
+        Made("tinybert-intermediate", ("tinybert-general", "finetune"), trains="plm"),
         Made("tinybert", ("tinybert-intermediate", "finetune")),
         Made("tinybert-joint", ("finetune",)),
     ),
