@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.config.schema import Config, MatchingConfig
 from tnr_dist.data.batches.clicks import Batch
@@ -21,6 +22,7 @@ from tnr_dist.models.recommender import Matcher, NewsEncoder, Recommender
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import freeze, fresh_model, plm_parameters
+from tnr_dist.stages.parts.task import TrainsRecommender
 from tnr_dist.stages.post_train_settings import PostTrainConfig
 from tnr_dist.stages.stage import Training
 from tnr_dist.train.throughput import Texts
@@ -98,8 +100,8 @@ def matching_accuracy(
 
 
 @dataclass
-class PostTrainTask:
-    """See `train.loop.Task`."""
+class PostTrainTask(TrainsRecommender):
+    """The matching task on (body, title) pairs."""
 
     recommender: Recommender
     module: MatchingModule
@@ -110,26 +112,20 @@ class PostTrainTask:
     title: str = "post-train"
     prefetch: bool = True
 
-    def begin(self, engine: Engine) -> None:
-        """See `Task`."""
-
+    @override
     def to_device(self, batch: Batch) -> MatchingInputs:
-        """See `Task`."""
         return matching_inputs(batch, self.loader, self.train, self.device)
 
+    @override
     def texts(self, inputs: MatchingInputs) -> list[Texts]:
-        """See `Task`."""
         return matching_texts(self.recommender.news_encoder, inputs)
 
+    @override
     def plm_parameters(self) -> set[nn.Parameter]:
-        """See `Task`."""
         return plm_parameters(self.module)
 
-    def validation(self) -> None:
-        """See `Task`."""
-
+    @override
     def validate(self, engine: Engine) -> dict[str, float]:
-        """See `Task`."""
         return matching_accuracy(self.module.matcher, self.loader, self.train, engine)
 
 

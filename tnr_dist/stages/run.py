@@ -5,35 +5,27 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from tnr_dist.engines.base import Engine
 from tnr_dist.models.recommender import (
-    Recommender,
     save_recommender,
 )
 from tnr_dist.runs.checkpoint_files import Room
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.runs.tracker import Tracker
 from tnr_dist.stages.parts.start_models import kept_model, model_spec
-from tnr_dist.train.loop import Task, train
+from tnr_dist.stages.parts.task import TrainsRecommender
+from tnr_dist.train.loop import train
 from tnr_dist.util import preemption
 from tnr_dist.util.ends import result
 from tnr_dist.util.errors import InputError, Preempted
 from tnr_dist.util.lock import held
 from tnr_dist.util.progress import say
 from tnr_dist.util.streams import stream_seed
-
-
-class TrainsRecommender(Task, Protocol):
-    """A task whose result is a recommender."""
-
-    @property
-    def recommender(self) -> Recommender:
-        """The result."""
 
 
 def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.ExitStack | None = None) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a stage beside its settings is read without torch
     from tnr_dist.data.dataset import DataSet
     from tnr_dist.engines.base import Engine
     from tnr_dist.runs.folder import RunFolder
-    from tnr_dist.stages.run import TrainsRecommender
+    from tnr_dist.stages.parts.task import TrainsRecommender
 
 # The run of a row of the results table: of a configuration, its data set and the row's number of layers (0: all).
 RowRun: TypeAlias = "Callable[[Config, DataSet, int], RunFolder]"

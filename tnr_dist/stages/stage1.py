@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.config.schema import Config
 from tnr_dist.data.batches.clicks import Batch
@@ -26,6 +27,7 @@ from tnr_dist.stages import post_train
 from tnr_dist.stages.parts.frozen import compute_dtype
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, fresh_model, plm_parameters, trained_model
+from tnr_dist.stages.parts.task import TrainsRecommender
 from tnr_dist.stages.post_train import (
     MatchingInputs,
     accuracy,
@@ -172,8 +174,8 @@ def _read_vectors(file: Path, key: str) -> dict[str, Tensor] | None:
 
 
 @dataclass
-class Stage1Task:
-    """See `train.loop.Task`."""
+class Stage1Task(TrainsRecommender):
+    """Distillation of a student of the matching task."""
 
     recommender: Recommender
     module: Stage1Module
@@ -185,12 +187,12 @@ class Stage1Task:
     device: torch.device
     prefetch: bool = True
 
+    @override
     def begin(self, engine: Engine) -> None:
-        """See `Task`."""
         self.teacher = self.make_teacher()
 
+    @override
     def to_device(self, batch: Batch) -> Stage1Inputs:
-        """See `Task`."""
         body, titles = torch.from_numpy(batch["body"]), torch.from_numpy(batch["titles"])
         return Stage1Inputs(
             matching_inputs(batch, self.loader, self.train, self.device),
@@ -198,19 +200,16 @@ class Stage1Task:
             to_device(torch.stack([vectors[titles] for vectors in self.teacher.titles], 1), self.device),
         )
 
+    @override
     def texts(self, inputs: Stage1Inputs) -> list[Texts]:
-        """See `Task`."""
         return matching_texts(self.recommender.news_encoder, inputs.batch)
 
+    @override
     def plm_parameters(self) -> set[nn.Parameter]:
-        """See `Task`."""
         return plm_parameters(self.module)
 
-    def validation(self) -> None:
-        """See `Task`."""
-
+    @override
     def validate(self, engine: Engine) -> dict[str, float]:
-        """See `Task`."""
         return matching_accuracy(self.module.student, self.loader, self.train, engine)
 
 

@@ -59,27 +59,21 @@ class Loader(Protocol):
 
 
 class Task(Protocol):
-    """What a stage trains."""
+    """What a stage trains.
 
-    @property
-    def title(self) -> str:
-        """For the progress bar."""
+    Attributes:
+        title: for the progress bar.
+        module: forward(batch) -> {"loss": this rank's share of the global mean, further parts likewise}.
+        loader: the batches.
+        train: the settings of the training.
+        seed: of the random numbers of each step.
+    """
 
-    @property
-    def module(self) -> nn.Module:
-        """forward(batch) -> {"loss": this rank's share of the global mean, further parts likewise}."""
-
-    @property
-    def loader(self) -> Loader:
-        """The batches."""
-
-    @property
-    def train(self) -> TrainConfig:
-        """The settings of the training."""
-
-    @property
-    def seed(self) -> int:
-        """Of the random numbers of each step."""
+    title: str
+    module: nn.Module
+    loader: Loader
+    train: TrainConfig
+    seed: int
 
     @property
     def prefetch(self) -> bool:
@@ -87,6 +81,7 @@ class Task(Protocol):
 
     def begin(self, engine: Engine) -> None:
         """What is computed once before the first step, with the module on the engine's device."""
+        return
 
     def to_device(self, batch: Batch) -> Any:
         """Arrays of the loader as what the module takes, on the engine's device."""
@@ -99,6 +94,7 @@ class Task(Protocol):
 
     def validation(self) -> Scorer | None:
         """What scores the model as it trains, if anything does; the best model is then the result, not the last."""
+        return None
 
     def validate(self, engine: Engine) -> dict[str, float]:
         """Figures measured after the last step, logged under their own keys; may be empty."""

@@ -11,7 +11,7 @@ from tnr_dist.engines.horovod import engine as engine
 from tnr_dist.engines.horovod.start import _environment, _places, load_horovod
 from tnr_dist.util.errors import InputError
 
-SOURCES = sorted(Path(engine.__file__).parent.glob("horovod*.py"))
+SOURCES = sorted(Path(engine.__file__).parent.glob("*.py"))
 MESSAGES = ("allreduce", "allgather", "alltoall", "broadcast", "reducescatter", "grouped_allreduce")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.engines.base import Engine
 from tnr_dist.losses.tinybert import attention_loss, state_loss
@@ -43,15 +44,15 @@ class BesideTeacher(Protocol):
 class TeacherClickTask(ClickTask):
     """A click stage with a teacher in its `BesideTeacher` module; no CUDA graph, so its batches are not filled up."""
 
+    @override
     def begin(self, engine: Engine) -> None:
-        """See `Task`."""
         super().begin(engine)
         self.titles.repeats = False
         module: BesideTeacher = self.module  # type: ignore[assignment]
         module.prepare(self.titles, f"{self.title}: teacher")
 
+    @override
     def texts(self, inputs: ClickInputs) -> list[Texts]:
-        """See `Task`."""
         module: CountsItself = self.module  # type: ignore[assignment]
         return [encoded_texts(module, inputs)] if hasattr(module, "encoded") else super().texts(inputs)
 

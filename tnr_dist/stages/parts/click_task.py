@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.config.schema import ClickTrainConfig, ValidatedTrainConfig
 from tnr_dist.data.batches.clicks import Batch, ClickLoader
 from tnr_dist.data.held_out import HeldOut
 from tnr_dist.data.tokens import RaggedTable, check_ids
 from tnr_dist.engines.base import Engine
+from tnr_dist.engines.graphs import Recordable
 from tnr_dist.kernels.dispatch import use_triton
 from tnr_dist.kernels.launch import power_of_two
 from tnr_dist.kernels.tiles import block_rows
@@ -26,6 +28,7 @@ from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages.parts.fill_batches import StaticTables, fill
 from tnr_dist.stages.parts.frozen import compute_dtype, frozen_states
 from tnr_dist.stages.parts.start_models import plm_parameters
+from tnr_dist.stages.parts.task import TrainsRecommender
 from tnr_dist.stages.parts.validation import Validation
 from tnr_dist.train.throughput import Texts
 from tnr_dist.util.transfer import from_stored, replace_tensors, tensors_of, to_device
@@ -45,7 +48,7 @@ class Teachers:
 
 
 @dataclass
-class ClickInputs:
+class ClickInputs(Recordable):
     """A click batch on the device. U distinct titles of this rank's samples; E titles that this rank encodes."""
 
     news: Tensor  # [U] int64 news indices
@@ -76,19 +79,19 @@ class ClickInputs:
         """From rows [E, ...] of the titles that this rank encodes to those of the batch's distinct titles, [U, ...]."""
         return (rows if self.gather is None else self.gather(rows))[self.vectors]
 
+    @override
     def shape_key(self) -> Hashable | None:
-        """See `Recordable`."""
         if self.static is None:
             return None
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in self.tensors())
         return shapes, self.count, power_of_two(self.titles.plan.longest)
 
+    @override
     def tensors(self) -> list[Tensor]:
-        """See `Recordable`."""
         return list(tensors_of(self))
 
+    @override
     def with_tensors(self, tensors: list[Tensor]) -> ClickInputs:
-        """See `Recordable`."""
         other: ClickInputs = replace_tensors(self, iter(tensors))
         assert other.static is not None
         other.static.attach(other.titles)
@@ -218,8 +221,8 @@ def _teachers(batch: Batch, device: torch.device) -> Teachers | None:
 
 
 @dataclass
-class ClickTask:
-    """What the stages that train on clicks hand to the loop; see `train.loop.Task`."""
+class ClickTask(TrainsRecommender):
+    """What the stages that train on clicks hand to the loop."""
 
     recommender: Recommender
     module: nn.Module
@@ -232,35 +235,35 @@ class ClickTask:
 
     @property
     def prefetch(self) -> bool:
-        """See `Task`: with titles shared among ranks, laying out a batch is a conversation of the ranks."""
+        """With titles shared among ranks, laying out a batch is a conversation of the ranks."""
         return not self.titles.shared
 
+    @override
     def begin(self, engine: Engine) -> None:
-        """See `Task`."""
         self.titles.prepare(f"{self.title}: frozen layers")
 
+    @override
     def to_device(self, batch: Batch) -> ClickInputs:
-        """See `Task`."""
         return self.titles.inputs(batch)
 
+    @override
     def texts(self, inputs: ClickInputs) -> list[Texts]:
-        """See `Task`."""
         encoder, lengths = self.recommender.news_encoder, inputs.real_lengths
         lengths = inputs.titles.lengths if lengths is None else lengths
         return [Texts(lengths, partial(news_encoder_flops, encoder, lengths, inputs.first_layer(encoder)))]
 
+    @override
     def plm_parameters(self) -> set[nn.Parameter]:
-        """See `Task`."""
         return plm_parameters(self.module)
 
+    @override
     def validation(self) -> Validation | None:
-        """See `Task`."""
         if self.held_out is None:
             return None
         assert isinstance(self.train, ValidatedTrainConfig)
         history, every = self.loader.options.history, self.train.validate_every
         return Validation(self.recommender, self.titles, self.held_out, history, every, self.loader.steps)
 
+    @override
     def validate(self, engine: Engine) -> dict[str, float]:
-        """See `Task`."""
         return {}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.config.schema import TrainConfig
 from tnr_dist.data.batches.clicks import Batch
@@ -18,6 +19,7 @@ from tnr_dist.engines.base import Engine
 from tnr_dist.models.packed import Packed, recomputed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.stages.parts.start_models import plm_parameters
+from tnr_dist.stages.parts.task import TrainsRecommender
 from tnr_dist.train.throughput import Texts
 
 
@@ -29,8 +31,8 @@ class CountsItself(Protocol):
 
 
 @dataclass
-class CorpusTask:
-    """A stage on the texts of the News corpus; see `train.loop.Task`."""
+class CorpusTask(TrainsRecommender):
+    """A stage on the texts of the News corpus."""
 
     recommender: Recommender
     module: nn.Module
@@ -41,27 +43,21 @@ class CorpusTask:
     inputs: Callable[[Batch], Any]  # what `to_device` gives
     prefetch: bool = True
 
-    def begin(self, engine: Engine) -> None:
-        """See `Task`."""
-
+    @override
     def to_device(self, batch: Batch) -> Any:
-        """See `Task`."""
         return self.inputs(batch)
 
+    @override
     def texts(self, inputs: Any) -> list[Texts]:
-        """See `Task`."""
         module: CountsItself = self.module  # type: ignore[assignment]
         return [encoded_texts(module, inputs)]
 
+    @override
     def plm_parameters(self) -> set[nn.Parameter]:
-        """See `Task`."""
         return plm_parameters(self.module)
 
-    def validation(self) -> None:
-        """See `Task`."""
-
+    @override
     def validate(self, engine: Engine) -> dict[str, float]:
-        """See `Task`."""
         return {}
 
 
