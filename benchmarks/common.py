@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.reproduce.command import Prepared, default_jobs, run_here
@@ -17,6 +16,7 @@ from tnr_dist.reproduce.studies import Study
 from tnr_dist.reproduce.workers import Outcome
 from tnr_dist.stages import pipeline
 from tnr_dist.stages.evaluate import labelled_index
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util.errors import InputError, Preempted
 
 HERE = Path(__file__).parent

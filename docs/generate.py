@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tnr_dist.config.fields import meaning
-from tnr_dist.config.schema import ClickTrainConfig, Config, TrainConfig
+from tnr_dist.config.schema import ClickTrainConfig, TrainConfig
+from tnr_dist.stages.methods import Tree
 
 ROOT = Path(__file__).parent.parent
 _OUTSIDE = re.compile(r"\[([^\]\n]+)\]\(\.\./[^)\n]*\)")
@@ -74,7 +75,7 @@ def configuration() -> str:
     """Every key of the tree, section by section; what all training stages have stands once, before the first of them."""
     lines: list[str] = []
     shared = [(TrainConfig, "Every training stage"), (ClickTrainConfig, "Every stage on clicks")]
-    for title, kind, keys in _sections(Config, ""):
+    for title, kind, keys in _sections(Tree, ""):
         if shared and issubclass(kind, TrainConfig):
             for base, name in shared:
                 lines += _table(name, base, [key for key in _keys(base, "STAGE.") if not _as_in_base(base, key)])
@@ -90,7 +91,7 @@ def configuration() -> str:
 
 def all_keys() -> list[Key]:
     """The keys that are no group of keys, in the tree's order."""
-    return [key for _, _, keys in _sections(Config, "") for key in keys]
+    return [key for _, _, keys in _sections(Tree, "") for key in keys]
 
 
 def _table(title: str, kind: type, keys: list[Key], after: str = "") -> list[str]:

@@ -14,9 +14,9 @@ except ImportError as error:
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tnr_dist.config.read import load_config
 from tnr_dist.data.shards import read_index
 from tnr_dist.stages import pipeline
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util.errors import mendable, one_line
 
 

@@ -9,7 +9,6 @@ import torch
 
 from tests.lanes import missing
 from tests.ranks import on_ranks
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import DeepSpeedConfig, HorovodConfig, RowConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.horovod.start import load_horovod
@@ -17,6 +16,7 @@ from tnr_dist.engines.make import make_engine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.runs.folder import in_order
 from tnr_dist.runs.tracker import read_metrics
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import make
 from tnr_dist.stages.targets import row_folder
 from tnr_dist.util.errors import InputError

@@ -18,12 +18,12 @@ import torch.distributed as dist
 from tests import engine_task as task
 from tests.lanes import missing
 from tests.ranks import on_ranks
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import DeepSpeedConfig, HorovodConfig
 from tnr_dist.engines.horovod.start import load_horovod
 from tnr_dist.engines.make import make_engine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.runs.tracker import read_metrics
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 from tnr_dist.train.checkpoint import Checkpoints
 from tnr_dist.util.errors import InputError

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.ranks import on_ranks
-from tnr_dist.config.read import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.stages import evaluate
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.ranks import on_ranks
-from tnr_dist.config.read import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages import stage1
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 
 

@@ -8,12 +8,12 @@ import torch
 
 from tests.click_batches import WORDS, random_batch, random_titles
 from tests.ranks import on_ranks
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
+from tnr_dist.stages.stage2_settings import Stage2Config
 
 M, D, B, L, C, NEWS = 2, 8, 11, 6, 4, 25
 
@@ -29,7 +29,7 @@ def _step(dedupe, cache):
     student = Recommender(NewsEncoder(encoder, D), AttentionUserEncoder(D))
     settings = Stage2Config(dedupe=dedupe, frozen_cache=cache, temperature=1.5, beta2=0.3)
     click_titles = ClickTitles(titles, 12, student.news_encoder, settings, engine, Path("unused"))
-    module = Stage2Module(student, click_titles, torch.randn(NEWS, M, D), settings, D).train()
+    module = Stage2Module(student, torch.randn(NEWS, M, D), settings, D).train()
     engine.setup(module, lambda m: torch.optim.SGD(m.parameters(), 0.0), precision="fp32", clip_norm=0.0)
     click_titles.prepare("frozen layers")
     mine = np.array_split(np.arange(B), world)[rank]

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from tests.cluster.harness import Cluster
 from tests.faults.process import Attempt
 from tests.tiny_plm import write_tiny_plm
-from tnr_dist.config.read import load_config
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.runs.tracker import read_metrics
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 from tnr_dist.synth.generate import synthesize
 from tnr_dist.util.files import read_json

@@ -9,13 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.damage import anything, damaged, fuzzed, sound_or_refused
-from tests.unit.data.raw import random_split
-from tnr_dist.config.read import load_config
+from tests.unit.data.prepare.raw import random_split
 from tnr_dist.data.prepare.impressions import build_blocks, is_labelled
 from tnr_dist.data.prepare.news_ids import NewsLookup
 from tnr_dist.data.prepare.raw import Source, chunks_of, parse_behaviours, read_news, scan_chunk
 from tnr_dist.data.prepare.texts import read_corpus
 from tnr_dist.data.shards import block_fault
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util.files import read_json
 
 pytestmark = pytest.mark.fuzz

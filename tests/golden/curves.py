@@ -70,8 +70,8 @@ class Difference:
 
 def prepare_inputs(folder: Path) -> list[str]:
     """Write the inputs into a folder and prepare them; the configuration's overrides that name them."""
-    from tnr_dist.config.read import load_config
     from tnr_dist.stages import pipeline
+    from tnr_dist.stages.methods import load_config
 
     write_inputs(folder)
     overrides = [*input_overrides(folder), f"data.dir={folder / 'data'}"]
@@ -98,10 +98,10 @@ def train(lane: Lane, inputs: list[str], output: Path) -> Curves:
 
 
 def _train(overrides: list[str]) -> None:
-    from tnr_dist.config.read import load_config
     from tnr_dist.data.dataset import DataSet
     from tnr_dist.engines.make import make_engine
     from tnr_dist.runs.folder import in_order
+    from tnr_dist.stages.methods import load_config
     from tnr_dist.stages.registry import make
     from tnr_dist.stages.targets import row_folder, rows_of
 

@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from tests.click_batches import random_titles
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.kernels.dispatch import use_kernels
-from tnr_dist.kernels.layer_norm import layer_norm
-from tnr_dist.kernels.residual_norm import residual_norm
+from tnr_dist.kernels.dispatch import layer_norm, residual_norm, use_kernels
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
+from tnr_dist.stages.stage2_settings import Stage2Config
 
 TOKENS, M, B, L, C = 20_000, 2, 400, 20, 5
 BOUND = 0.02
@@ -54,16 +52,11 @@ def gradients(kernels: str, precision: str, width: int, layers: int, device: str
     }
     engine = DDPEngine(device, 1)
     settings = Stage2Config()
-    module = Stage2Module(
-        student,
-        ClickTitles(titles, 24, student.news_encoder, settings, engine, Path("unused")),
-        torch.randn(news, M, 64) + 1,
-        settings,
-        64,
-    ).to(engine.device)
+    click_titles = ClickTitles(titles, 24, student.news_encoder, settings, engine, Path("unused"))
+    module = Stage2Module(student, torch.randn(news, M, 64) + 1, settings, 64).to(engine.device)
     engine.use_precision(precision)
     with use_kernels(kernels), engine.autocast():
-        loss = module(module.titles.inputs(batch))["loss"]
+        loss = module(click_titles.inputs(batch))["loss"]
         loss.backward()
     return {name: p.grad.double() for name, p in module.named_parameters() if p.grad is not None}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.kernels.dispatch import Choice, Kernel, use_kernels
+from tnr_dist.kernels.dispatch import Choice, use_kernels
+from tnr_dist.kernels.launch import Kernel
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
+from tnr_dist.stages.stage2_settings import Stage2Config
 
 M, D, B, L, C, NEWS, VOCABULARY = 3, 24, 6, 7, 4, 30, 40
+
+Step = tuple[Stage2Module, Callable[[], ClickInputs], DDPEngine]
 
 # The teachers' table is a constant, so that nothing scatters gradients to it.
 LAUNCHED = {
@@ -56,7 +61,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.fixture
-def step(device: torch.device) -> tuple[Stage2Module, Batch, DDPEngine]:
+def step(device: torch.device) -> Step:
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     lengths = rng.integers(2, 17, NEWS)
@@ -88,18 +93,18 @@ def step(device: torch.device) -> tuple[Stage2Module, Batch, DDPEngine]:
     engine = DDPEngine(device.type, 1)
     settings = Stage2Config(temperature=1.5, beta2=0.3)
     click_titles = ClickTitles(titles, 64, student.news_encoder, settings, engine, Path("unused"))
-    module = Stage2Module(student, click_titles, torch.randn(NEWS, M, D), settings, D).to(engine.device).train()
-    return module, batch, engine
+    module = Stage2Module(student, torch.randn(NEWS, M, D), settings, D).to(engine.device).train()
+    return module, partial(click_titles.inputs, batch), engine
 
 
-def run(step: tuple[Stage2Module, Batch, DDPEngine], kernels: Choice, precision: str) -> dict[str, Tensor]:
+def run(step: Step, kernels: Choice, precision: str) -> dict[str, Tensor]:
     """The loss, its parts and all gradients."""
-    module, batch, engine = step
+    module, make_inputs, engine = step
     engine.use_precision(precision)
     module.zero_grad(set_to_none=True)
     with use_kernels(kernels):
         with engine.autocast():
-            out = module(module.titles.inputs(batch))
+            out = module(make_inputs())
         out["loss"].backward()
     found = {name: value.detach().float() for name, value in out.items()}
     return found | {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
@@ -108,9 +113,7 @@ def run(step: tuple[Stage2Module, Batch, DDPEngine], kernels: Choice, precision:
 # Of each tensor's largest element. bfloat16: both forms round what they multiply and store, at different places, and
 # the interpreter truncates where it should round; rounding of 2^-8 adds up over two layers, forwards and backwards.
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.08)])
-def test_triton_equals_torch(
-    step: tuple[Stage2Module, Batch, DDPEngine], launches: Counter[str], precision: str, tolerance: float
-) -> None:
+def test_triton_equals_torch(step: Step, launches: Counter[str], precision: str, tolerance: float) -> None:
     wanted = run(step, "torch", precision)
     assert not launches, "kernels=torch launches nothing"
     got = run(step, "triton", precision)
@@ -127,9 +130,7 @@ def test_triton_equals_torch(
         assert error <= tolerance, f"{name}: {error}"
 
 
-def test_auto_launches_nothing_unmeasured(
-    step: tuple[Stage2Module, Batch, DDPEngine], launches: Counter[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_launches_nothing_unmeasured(step: Step, launches: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from tnr_dist.kernels import dispatch
 
     monkeypatch.setattr(dispatch, "AUTO", dict.fromkeys(dispatch.AUTO, False))
@@ -140,13 +141,13 @@ def test_auto_launches_nothing_unmeasured(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: only there is there something to wait for")
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
-def test_a_step_waits_for_nothing(step: tuple[Stage2Module, Batch, DDPEngine], kernels: Choice) -> None:
+def test_a_step_waits_for_nothing(step: Step, kernels: Choice) -> None:
     """CUDA itself looks, after a step in which everything was compiled."""
     run(step, kernels, "bf16")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        module, batch, engine = step
+        module, make_inputs, engine = step
         with use_kernels(kernels), engine.autocast():
-            module(module.titles.inputs(batch))["loss"].backward()
+            module(make_inputs())["loss"].backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from tests.click_batches import WORDS, random_batch, random_titles
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.parts.fill_batches import fill, most_tiles, next_size
 from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Stage2Module
-from tnr_dist.train.prefetch import prefetch
+from tnr_dist.stages.stage2_settings import Stage2Config
+from tnr_dist.util.transfer import prefetch
 
 M, D, B, L, C, NEWS, LONGEST = 2, 16, 8, 6, 3, 60, 12
 
@@ -29,7 +29,9 @@ def make_batch(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return random_batch(rng, B, L, C, NEWS, M, D)
 
 
-def build(device: torch.device, dropout: float = 0.0, *, relative: bool = False) -> tuple[DDPEngine, Stage2Module]:
+def build(
+    device: torch.device, dropout: float = 0.0, *, relative: bool = False
+) -> tuple[DDPEngine, Stage2Module, ClickTitles]:
     torch.manual_seed(0)
     titles = random_titles(np.random.default_rng(0), NEWS, LONGEST)
     config = EncoderConfig(WORDS, 32, 2, 2, 64, 16, relative_buckets=8 if relative else 0)
@@ -40,21 +42,21 @@ def build(device: torch.device, dropout: float = 0.0, *, relative: bool = False)
     freeze(student.news_encoder, settings, engine)
     student.news_encoder.token_budget = 0
     click_titles = ClickTitles(titles, LONGEST, student.news_encoder, settings, engine, Path("unused"))
-    module = Stage2Module(student, click_titles, torch.randn(NEWS, M, D), settings, D).to(engine.device)
+    module = Stage2Module(student, torch.randn(NEWS, M, D), settings, D).to(engine.device)
     click_titles.prepare("")
-    return engine, module.train()
+    return engine, module.train(), click_titles
 
 
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
 @pytest.mark.parametrize("relative", [False, True])
 def test_added_titles_change_neither_loss_nor_gradients(device, kernels, relative):
-    _, module = build(device, relative=relative)
+    _, module, titles = build(device, relative=relative)
     batch = make_batch(np.random.default_rng(1))
     found = []
     with use_kernels(kernels):
         for repeats in (False, True):
-            module.titles.repeats = repeats
-            inputs = module.titles.inputs(batch)
+            titles.repeats = repeats
+            inputs = titles.inputs(batch)
             module.zero_grad()
             loss = module(inputs)["loss"]
             loss.backward()
@@ -69,10 +71,10 @@ def test_added_titles_change_neither_loss_nor_gradients(device, kernels, relativ
 
 
 def test_batches_share_their_shapes(device):
-    _, module = build(device)
-    module.titles.repeats = True
+    _, _, titles = build(device)
+    titles.repeats = True
     rng = np.random.default_rng(2)
-    inputs = [module.titles.inputs(make_batch(rng)) for _ in range(20)]
+    inputs = [titles.inputs(make_batch(rng)) for _ in range(20)]
     assert len({one.shape_key() for one in inputs}) < 5
     other = inputs[0].with_tensors([tensor.clone() for tensor in inputs[0].tensors()])
     assert other.shape_key() == inputs[0].shape_key()
@@ -119,12 +121,12 @@ def cpu(device):
     return device
 
 
-def same_key(module: Stage2Module, count: int) -> list[dict[str, np.ndarray]]:
+def same_key(titles: ClickTitles, count: int) -> list[dict[str, np.ndarray]]:
     """Different batches whose inputs have one shape."""
     found: dict[object, list[dict[str, np.ndarray]]] = {}
     for seed in range(100):
         batch = make_batch(np.random.default_rng(seed))
-        alike = found.setdefault(module.titles.inputs(batch).shape_key(), [])
+        alike = found.setdefault(titles.inputs(batch).shape_key(), [])
         alike.append(batch)
         if len(alike) == count:
             return alike
@@ -134,14 +136,14 @@ def same_key(module: Stage2Module, count: int) -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize(("precision", "relative"), [("fp32", True), ("bf16", False)])
 def test_a_replay_is_the_step_of_its_own_batch(cpu, recorded, precision, relative):
     """Loss and gradients of each batch, in a recording of another one; nothing that a graph cannot hold is recorded."""
-    engine, module = build(cpu, relative=relative)
+    engine, module, titles = build(cpu, relative=relative)
     engine.use_precision(precision)
-    module.titles.repeats = True
-    batches = same_key(module, 3)
+    titles.repeats = True
+    batches = same_key(titles, 3)
     graphs = StepGraphs(module, engine.autocast)
     with use_kernels("triton"):
         for number, batch in enumerate(batches):
-            inputs = module.titles.inputs(batch)
+            inputs = titles.inputs(batch)
             found = []
             for step in (graphs.run, plain_step(module, engine)):
                 for parameter in graphs.parameters:
@@ -156,7 +158,7 @@ def test_a_replay_is_the_step_of_its_own_batch(cpu, recorded, precision, relativ
             for one, other in zip(gradients, wanted, strict=True):
                 torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
             assert len(recorded) == 1 and recorded[0].replays == number + 1
-    losses = [plain_step(module, engine)(module.titles.inputs(batch))["loss"].detach() for batch in batches]
+    losses = [plain_step(module, engine)(titles.inputs(batch))["loss"].detach() for batch in batches]
     assert len(set(map(float, losses))) == len(batches)
 
 
@@ -172,10 +174,10 @@ def plain_step(module, engine):
 
 def test_a_replay_draws_its_own_dropout(cpu, recorded):
     """And the recording leaves the generator as it was."""
-    engine, module = build(cpu, dropout=0.5)
-    module.titles.repeats = True
+    engine, module, titles = build(cpu, dropout=0.5)
+    titles.repeats = True
     graphs = StepGraphs(module, engine.autocast)
-    inputs = module.titles.inputs(make_batch(np.random.default_rng(1)))
+    inputs = titles.inputs(make_batch(np.random.default_rng(1)))
     with use_kernels("triton"):
         losses = []
         for seed in (1, 2, 1):
@@ -187,10 +189,10 @@ def test_a_replay_draws_its_own_dropout(cpu, recorded):
 
 def test_gradients_are_added_from_the_first_replay_on(cpu, recorded):
     """What the warm-up and the recording left is undone; gradients of several micro-batches add up."""
-    engine, module = build(cpu)
-    module.titles.repeats = True
+    engine, module, titles = build(cpu)
+    titles.repeats = True
     graphs = StepGraphs(module, engine.autocast)
-    inputs = module.titles.inputs(make_batch(np.random.default_rng(1)))
+    inputs = titles.inputs(make_batch(np.random.default_rng(1)))
     with use_kernels("triton"):
         graphs.run(inputs)
         once = [p.grad.clone() for p in graphs.parameters]
@@ -239,8 +241,8 @@ def test_what_a_graph_cannot_hold_is_refused_here_too(recorded):
 def trained(
     device: torch.device, graphs: bool, dropout: float = 0.0, steps: int = 6
 ) -> tuple[list[float], list[torch.Tensor]]:
-    engine, module = build(device, dropout)
-    module.titles.repeats = graphs
+    engine, module, titles = build(device, dropout)
+    titles.repeats = graphs
     engine.setup(
         module,
         # A gradient that is zero but for rounding (the keys' biases) must not become a whole step.
@@ -254,7 +256,7 @@ def trained(
     batches = (make_batch(rng) for _ in range(steps))
     # Laid out by another thread, as in the training loop: its allocations and copies fall into the recording.
     with use_kernels("triton"):
-        for step, (_, inputs) in enumerate(prefetch(batches, module.titles.inputs, engine.device)):
+        for step, (_, inputs) in enumerate(prefetch(batches, titles.inputs, engine.device)):
             torch.manual_seed(step)
             parts = engine.forward(inputs)
             engine.backward(parts["loss"])

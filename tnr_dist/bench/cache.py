@@ -12,12 +12,12 @@ import torch
 
 from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.shapes import NEWS, random_block
-from tnr_dist.config.schema import Config
 from tnr_dist.data.shards import ShardInfo, read_shard, write_shard
 from tnr_dist.evaluation.scoring import UserVectors
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.cache import write_side_shard
+from tnr_dist.stages.methods import Tree
 
 
 def run(impressions: int = 65_536, teachers: int = 4, history: int = 50) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def run(impressions: int = 65_536, teachers: int = 4, history: int = 50) -> dict
     """
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    config = Config()
+    config = Tree()
     config.data.history = history
     dim = config.model.news_dim
     news = torch.randn(teachers, NEWS, dim).to(torch.bfloat16).float()

@@ -17,7 +17,7 @@ import numpy as np
 
 from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.shuffle import shuffle_quality
-from tnr_dist.data.batches.clicks import ClickLoader, Columns, LoaderOptions
+from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions, ReadTeachers
 from tnr_dist.data.shards import Block, SplitIndex, index_to_dict, pack_tar, read_index, write_shard
 from tnr_dist.data.source import ShardSource
 from tnr_dist.data.teacher_cache import FORMAT_VERSION, TeacherCache, TeacherTables
@@ -50,15 +50,17 @@ def run(samples: int = 1_000_000, batch: int = 128, folder: Path | None = None) 
             make_split(data / "train", max(1, round(samples / (_SAMPLES_PER_IMPRESSION * _BLOCK * _BLOCKS))))
         index = read_index(data, "train")
         stored = make_teachers(data / "train", index, cache)
-        forms: dict[str, Columns | None] = {
+        forms: dict[str, ReadTeachers | None] = {
             "none": None,
-            "rows": TeacherTables(stored, index).columns,  # of tables on the device (`stage2.teacher_tables_gib`)
+            "rows": TeacherTables.read(
+                stored, index
+            ).rows.columns,  # of tables on the device (`stage2.teacher_tables_gib`)
             "values": lambda info: stored.columns("train", info),
         }
 
-        def loader(size: int, extra: Columns | None = None) -> ClickLoader:
+        def loader(size: int, extra: ReadTeachers | None = None) -> ClickLoader:
             source = ShardSource(data / "train")
-            return ClickLoader(index, source, LoaderOptions(size), workers=1, columns=extra)
+            return ClickLoader(index, source, LoaderOptions(size), workers=1, teachers=extra)
 
         rows = []
         with PeakMemory() as peak:

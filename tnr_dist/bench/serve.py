@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from tnr_dist.bench.titles import encoder_of, random_titles
-from tnr_dist.config.schema import Config
 from tnr_dist.export.description import GRAPHS, INT8_GRAPH, PROGRAMS
 from tnr_dist.export.measure import differences, latency, our_vectors
 from tnr_dist.export.runtimes import PackedRuntime, Runtime, open_runtime
 from tnr_dist.export.source import Source
 from tnr_dist.models.recommender import ModelSpec, build_recommender, count_parameters
 from tnr_dist.models.transformer import Encoder
+from tnr_dist.stages.methods import Tree
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.progress import say
 
@@ -80,7 +80,7 @@ def _source(encoder: Encoder, seed: int) -> Source:
     torch.manual_seed(seed)
     spec = ModelSpec(encoder.config)
     model = build_recommender(spec, encoder).eval().requires_grad_(False)
-    return Source("bench", model, spec, None, Config(), {}, {}, None)  # type: ignore[arg-type]
+    return Source("bench", model, spec, None, Tree(), {}, {}, None)  # type: ignore[arg-type]
 
 
 def _runtimes(source: Source, folder: Path) -> Iterator[tuple[str, str, Runtime, float | None]]:

@@ -23,22 +23,20 @@ from tnr_dist.bench.encoding import device, matmul_tflops
 from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
 from tnr_dist.bench.shapes import history_lengths
 from tnr_dist.bench.titles import PADDED, encoder_of, padded, random_titles, synchronise, transformers_bert
-from tnr_dist.config.schema import Stage2Config
 from tnr_dist.data.batches.clicks import Batch
-from tnr_dist.data.teacher_cache import to_stored
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss, teacher_cross_entropy, teacher_weights
 from tnr_dist.losses.stage2 import distillation_loss
-from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
-from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Projection, Stage2Module
-from tnr_dist.train.prefetch import prefetch
+from tnr_dist.stages.stage2_settings import Stage2Config
+from tnr_dist.util.transfer import prefetch, to_stored
 
 _TEACHERS, _DIM, _HISTORY, _NEGATIVES = 4, 256, 50, 4
 _NEWS = 20_000
@@ -158,19 +156,25 @@ def _per_slot_step(model: PerSlot, batch: Batch, titles: RaggedTable, teacher_ne
     return step
 
 
-def _our_step(
-    module: Stage2Module, engine: DDPEngine, batch: Batch, graphs: bool = False, fused: bool = True, ahead: bool = True
-) -> Any:
+@dataclass(frozen=True)
+class _Ours:
+    """Our module, what lays its batches out, and the engine of both."""
+
+    module: Stage2Module
+    titles: ClickTitles
+    engine: DDPEngine
+
+
+def _our_step(ours: _Ours, batch: Batch, graphs: bool = False, fused: bool = True, ahead: bool = True) -> Any:
     """A step as the training loop takes it, and on a GPU ten steps between two looks at the loss.
 
     `graphs`: recorded as a CUDA graph. `fused`: Adam in one kernel. `ahead`: batches laid out by another thread.
     """
+    module, titles, engine = ours.module, ours.titles, ours.engine
     recorder = StepGraphs(module, engine.autocast) if graphs else None
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 0.0, fused=fused)
     same = itertools.repeat(batch)
-    batches = (
-        prefetch(same, module.titles.inputs, engine.device) if ahead else ((b, module.titles.inputs(b)) for b in same)
-    )
+    batches = prefetch(same, titles.inputs, engine.device) if ahead else ((b, titles.inputs(b)) for b in same)
 
     def step() -> float:
         loss = torch.zeros(())
@@ -202,7 +206,7 @@ def _ours(step: Any, engine: DDPEngine, repeats: int) -> tuple[float, float]:
 def activation_mib(module: Stage2Module, engine: DDPEngine, inputs: Any) -> float:
     """MiB that a step keeps from its forward pass for its backward pass, parameters and tables left out."""
     ours = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    ours |= {table.untyped_storage().data_ptr() for table in module._tables}
+    ours |= {table.untyped_storage().data_ptr() for table in module.buffers()}
     kept: dict[int, int] = {}
     alive = []  # or another tensor could come to lie where one was
 
@@ -218,13 +222,11 @@ def activation_mib(module: Stage2Module, engine: DDPEngine, inputs: Any) -> floa
     return sum(kept.values()) / 2**20
 
 
-def _graphs(
-    plain: Stage2Module, recorded: Stage2Module, engine: DDPEngine, batch: Batch, samples: int, repeats: int
-) -> dict[str, Any]:
+def _graphs(plain: _Ours, recorded: _Ours, batch: Batch, samples: int, repeats: int) -> dict[str, Any]:
     """Our step on the first `samples` samples of a batch, launched kernel by kernel and recorded as a CUDA graph."""
     part = {name: values[:samples] if values.ndim else np.array(samples, np.float32) for name, values in batch.items()}
-    seconds, loss = _ours(_our_step(plain, engine, part), engine, repeats)
-    graphed, graphed_loss = _ours(_our_step(recorded, engine, part, True), engine, repeats)
+    seconds, loss = _ours(_our_step(plain, part), plain.engine, repeats)
+    graphed, graphed_loss = _ours(_our_step(recorded, part, True), recorded.engine, repeats)
     return {
         "batch": samples,
         "samples_per_s": samples / seconds,
@@ -275,20 +277,20 @@ class _Scene:
         every = RaggedTable(self.titles.values[place.reshape(-1)], np.arange(len(self.titles) + 1) * PADDED)
         return replace(self, titles=every)
 
-    def module(self, precision: str = "bf16", **settings: Any) -> Stage2Module:
+    def ours(self, precision: str = "bf16", **settings: Any) -> _Ours:
         """Ours, ready for a step; `settings` of stage 2."""
         self.engine.use_precision(precision)
         stage2 = Stage2Config(**settings)
         click_titles = ClickTitles(self.titles, PADDED, self.student.news_encoder, stage2, self.engine, Path("unused"))
-        module = Stage2Module(self.student, click_titles, self.teacher_news, stage2, _DIM).to(self.engine.device)
+        module = Stage2Module(self.student, self.teacher_news, stage2, _DIM).to(self.engine.device)
         module.train()
         click_titles.prepare("frozen layers")
-        return module
+        return _Ours(module, click_titles, self.engine)
 
     def seconds(self, repeats: int, precision: str = "bf16", *, settings: Any = None, **form: Any) -> float:
         """Of one step of ours; `form` as for `_our_step`."""
-        module = self.module(precision, **(settings or {}))
-        return _ours(_our_step(module, self.engine, self.batch, **form), self.engine, repeats)[0]
+        ours = self.ours(precision, **(settings or {}))
+        return _ours(_our_step(ours, self.batch, **form), self.engine, repeats)[0]
 
 
 def _slots(batch: Batch) -> np.ndarray:
@@ -338,21 +340,21 @@ def run(
     on_gpu = engine.device.type == "cuda"
     results: dict[str, Any] = {}
     with PeakMemory() as memory:
-        module = scene.module()
+        ours = scene.ours()
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        seconds, loss = _ours(_our_step(module, engine, batch), engine, repeats)
+        seconds, loss = _ours(_our_step(ours, batch), engine, repeats)
         if on_gpu:
             results["gpu_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        results["activation_mib"] = activation_mib(module, engine, module.titles.inputs(batch))
+        results["activation_mib"] = activation_mib(ours.module, engine, ours.titles.inputs(batch))
         if on_gpu:
             with use_kernels("triton"):
-                fused, fused_loss = _ours(_our_step(scene.module(), engine, batch), engine, repeats)
+                fused, fused_loss = _ours(_our_step(scene.ours(), batch), engine, repeats)
             results |= {"triton_samples_per_s": samples / fused, "triton_loss_difference": abs(fused_loss - loss)}
-            recorded = scene.module(cuda_graphs=True)
-            results["graphs"] = [_graphs(module, recorded, engine, batch, size, repeats) for size in (samples, 128)]
+            recorded = scene.ours(cuda_graphs=True)
+            results["graphs"] = [_graphs(ours, recorded, batch, size, repeats) for size in (samples, 128)]
             results["graph_samples_per_s"] = results["graphs"][0]["graph_samples_per_s"]
-        inputs = module.titles.inputs(batch)
+        inputs = ours.titles.inputs(batch)
         results["matmul_tflops"] = matmul_tflops()
         per_token = 3 * trainable * (24 * width**2 + 4 * float(titles.lengths.mean()) * width) - 6 * width**2
         flops = len(inputs.titles.tokens) * per_token
@@ -360,7 +362,7 @@ def run(
         results["distinct_titles"], results["slots"] = len(inputs.news), samples * (_HISTORY + 1 + _NEGATIVES)
         results["filled_slots"] = len(_slots(batch))
         shares = _shares(scene, seconds, repeats)
-        module = scene.module()
+        module = scene.ours().module
         stock_model = PerSlot(module, "sdpa").to(engine.device).train()
         forms = batch, titles, scene.teacher_news
         stock, stock_loss = _timed(_per_slot_step(stock_model, *forms, True), 1, 1)

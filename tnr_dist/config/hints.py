@@ -8,7 +8,6 @@ import re
 import typing
 
 from tnr_dist.config.fields import meaning
-from tnr_dist.config.schema import Config
 
 # What other libraries call these settings, where neither the name nor the meaning has it.
 _OTHER_NAMES = {
@@ -42,17 +41,18 @@ _OTHER_NAMES = {
 }
 
 
-def nearest_key(full: str, parent: str, part: str, kind: type) -> str:
+def nearest_key(full: str, parent: str, part: str, kind: type, tree: type) -> str:
     """The key that was most likely meant.
 
     Args:
         full: the key as it was given; parent: its part that is known ('' at the top); part: the name after that, which is
             none of the fields of `kind`.
+        tree: the whole one.
     """
     names = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
     if found := _of_group(part, kind, names, last=full.endswith(part)):
         return f"{parent}.{found}" if parent else found
-    keys = _all_keys(Config)
+    keys = _all_keys(tree)
     leaf = full.rpartition(".")[2]
     # The leaf may exist in another group: `lr` alone, or `data.lr`.
     for name in (leaf, _OTHER_NAMES.get(leaf, "")):

@@ -14,7 +14,7 @@ import types
 import typing
 import unicodedata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -55,8 +55,25 @@ def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
-def load_config(path: Path | str | None, overrides: typing.Sequence[str] = ()) -> Config:
+C = TypeVar("C", bound=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Where values come from, and the tree that they are for."""
+
+    name: str
+    kind: type[Config]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def load_config(kind: type[C], path: Path | str | None, overrides: typing.Sequence[str] = ()) -> C:
     """Read `path` (YAML; None: defaults only), apply `key.sub=value` overrides, check everything.
+
+    Args:
+        kind: the tree; `stages.methods.Tree` has the sections of all stages.
 
     Raises InputError for a missing file, bad YAML, an unknown key, a wrong type, or a value out of range.
     """
@@ -70,7 +87,7 @@ def load_config(path: Path | str | None, overrides: typing.Sequence[str] = ()) -
             tree = {}
         if not isinstance(tree, dict):
             raise InputError(f"{path}: expected a mapping of keys at the top level, found {type(tree).__name__}")
-    return with_overrides(_build(Config, tree, "", where), overrides)
+    return with_overrides(_build(kind, tree, "", _Source(where, kind)), overrides)
 
 
 def _read(path: Path) -> str:
@@ -88,11 +105,11 @@ def _read(path: Path) -> str:
         raise InputError(f"{path}: not a UTF-8 text file") from None
 
 
-def with_overrides(config: Config, overrides: typing.Sequence[str], where: str = "command line") -> Config:
+def with_overrides(config: C, overrides: typing.Sequence[str], where: str = "command line") -> C:
     """A copy of `config` with `key.sub=value` overrides, checked; InputError as `load_config`, which says `where`."""
     config = copy.deepcopy(config)
     for override in overrides:
-        _override(config, override, where)
+        _override(config, override, _Source(where, type(config)))
     _check(config)
     return config
 
@@ -112,7 +129,7 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}: not valid YAML: {error}") from None
 
 
-def _override(config: Config, override: str, where: str) -> None:
+def _override(config: Config, override: str, where: _Source) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"override {without_secrets(override)!r}: expected key=value, for example stage2.lr=1e-4")
@@ -141,11 +158,11 @@ def _first(kind: Any) -> str:
     return dataclasses.fields(kind)[0].name
 
 
-def _unknown(full: str, parent: str, part: str, kind: type, where: str) -> str:
-    return f"{where}: unknown key {full!r}; did you mean {nearest_key(full, parent, part, kind)!r}?"
+def _unknown(full: str, parent: str, part: str, kind: type, where: _Source) -> str:
+    return f"{where}: unknown key {full!r}; did you mean {nearest_key(full, parent, part, kind, where.kind)!r}?"
 
 
-def _build(kind: Any, tree: dict[str, Any], prefix: str, where: str) -> Any:
+def _build(kind: Any, tree: dict[str, Any], prefix: str, where: _Source) -> Any:
     hints = typing.get_type_hints(kind)
     for key in tree:
         if key not in hints:
@@ -153,7 +170,7 @@ def _build(kind: Any, tree: dict[str, Any], prefix: str, where: str) -> Any:
     return kind(**{key: _convert(hints[key], value, prefix + key, where) for key, value in tree.items()})
 
 
-def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
+def _convert(hint: Any, value: Any, key: str, where: _Source) -> Any:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
@@ -193,7 +210,7 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs")
 
 
-def _wrong(key: str, value: Any, expected: str, where: str) -> InputError:
+def _wrong(key: str, value: Any, expected: str, where: _Source) -> InputError:
     return InputError(f"{where}: {key}={without_secrets(value)!r}: expected {expected}")
 
 

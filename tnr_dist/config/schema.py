@@ -7,16 +7,14 @@ InputError where its values do not fit each other or other groups; the limits of
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import yaml
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from tnr_dist.config.fields import (
     BELOW_ONE,
-    LAYERS_LEARN,
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
@@ -251,216 +249,12 @@ class MatchingConfig(CorpusTrainConfig):
     held_out: float = setting(0.02, "share of the pairs kept apart to measure matching accuracy", BELOW_ONE)
 
 
-@dataclass
-class PostTrainConfig(MatchingConfig):
-    """Domain-specific post-training."""
-
-    trainable_layers: int = 3
-    keep_models: int = setting(
-        1,
-        "M models are kept: the last, and those 1, 2, ... M - 1 intervals before it (the M teachers of the "
-        "authors' later release).",
-        POSITIVE,
-    )
-    keep_models_every: int = setting(0, "steps of an interval; 0: an M-th of all steps", NOT_NEGATIVE)
-
-    def check_kept(self, key: str, teachers: int) -> None:
-        """Teachers that are checkpoints of post-training must be kept by it."""
-        if teachers > self.keep_models:
-            raise InputError(
-                f"{key}={teachers}: so many checkpoints of post-training must be kept, but "
-                f"post_train.keep_models={self.keep_models}; set it to {teachers} or more"
-            )
-
-
 ProjectionInit = Literal["identity", "random", "xavier"]
-_PROJECTION_STARTS = (
+PROJECTION_STARTS = (
     "How the projection of a teacher's vectors starts. identity: teachers and student come from one space, so it is "
     "the map between them; random: as a fresh dense layer, which first pulls the student away from what it was taught "
     "before; xavier: as in both releases of the authors' code."
 )
-
-
-@dataclass
-class Stage1Config(MatchingConfig):
-    """First-stage distillation on the matching task."""
-
-    trainable_layers: int = 2
-    temperature: float = setting(1.0, "T1", POSITIVE)
-    beta1: float = setting(1.0, "weight of the target loss", NOT_NEGATIVE)
-    teachers: int = setting(
-        1,
-        "More than 1: the last M models of post-training, weighted by how well each matches a sample (the "
-        "authors' later release)",
-        POSITIVE,
-    )
-    project: Literal["several", "always"] = setting(
-        "several",
-        "Whether the teachers' vectors are projected onto the student's. several: those of several teachers, one "
-        "teacher's are imitated as they are (the paper); always: one teacher's too (the authors' first release).",
-    )
-    projection_init: ProjectionInit = setting(
-        "identity", f"of the projections, where there are any. {_PROJECTION_STARTS}"
-    )
-
-    def check(self, config: Config) -> None:
-        """The teachers are kept."""
-        config.post_train.check_kept("stage1.teachers", self.teachers)
-
-
-@dataclass
-class FinetuneConfig(ValidatedTrainConfig):
-    """Click prediction from a post-trained (or plain) PLM."""
-
-    teachers: int = setting(4, "M: as many teachers, each with its own seed", POSITIVE)
-    teachers_by: Literal["seeds", "checkpoints"] = setting(
-        "seeds",
-        "seeds: all start from the post-trained model (the paper); checkpoints: teacher i from the model of "
-        "post-training i intervals before its end (the authors' later release)",
-    )
-    teacher: int = setting(
-        -1,
-        "train only this one (for a job array); -1: all M",
-        Limits(at_least=-1, says="a teacher's number, or -1 for all"),
-    )
-    init: Literal["post-train", "plm", "stage1", "further-pretrain"] = setting(
-        "post-train",
-        "post-train: the teachers; plm: no post-training, PLM-NR-n (FT) of `layers` layers; stage1: the student "
-        "of stage 1, finetuned instead of stage 2; further-pretrain: PLM-NR-n (FP)",
-    )
-    layers: int = setting(0, "with init=plm or further-pretrain: keep the first n layers; 0: all", NOT_NEGATIVE)
-    lr: float = 5e-5
-
-    def check(self, config: Config) -> None:
-        """The models that teachers start from are kept."""
-        if self.teachers_by == "checkpoints":
-            config.post_train.check_kept("finetune.teachers", self.teachers)
-
-
-@dataclass
-class Stage2Config(ValidatedTrainConfig):
-    """Second-stage distillation from M finetuned teachers."""
-
-    init: Literal["stage1", "plm", "post-train"] = setting(
-        "stage1",
-        "What the student starts from. plm, post-train: without stage 1, from the first layers of the PLM or of "
-        "the post-trained teacher.",
-    )
-    lr: float = setting(5e-5, "the authors' first release; 1e-4 in their later one")
-    temperature: float = setting(1.0, "T2", POSITIVE)
-    beta2: float = setting(0.1, "weight of the target loss", NOT_NEGATIVE)
-    omega: float = setting(1.0, "initial value", POSITIVE)
-    learn_omega: bool = setting(True, "false: omega keeps its initial value (the authors' later release)")
-    omega_form: Literal["softplus", "free"] = setting(
-        "softplus", "softplus: omega stays positive (the paper); free: a plain parameter (the authors' first release)"
-    )
-    projection_init: ProjectionInit = setting("identity", _PROJECTION_STARTS)
-    teacher_tables_gib: float = setting(
-        8.0, "keep user vectors and logits on the device up to this size; else read them along"
-    )
-    share_projection: bool = setting(
-        False,
-        "true: one projection for news and user of a teacher (both releases of the authors' code); false: one for "
-        "each (the paper)",
-    )
-    use_distill: bool = setting(True, "the distillation loss (soft labels), a part of the loss; for ablations")
-    use_embedding: bool = setting(True, "the embedding loss, projections onto the teachers' vectors")
-    use_target: bool = setting(True, "the target loss (clicks), of weight beta2")
-
-    def check(self, config: Config) -> None:
-        """Something is learned."""
-        if not (self.use_distill or self.use_embedding or (self.use_target and self.beta2)):
-            raise InputError(
-                "stage2: without use_distill, use_embedding and use_target (of weight beta2) nothing is learned"
-            )
-
-
-@dataclass
-class MLMConfig(CorpusTrainConfig):
-    """Further pre-training of PLM-NR (FP): masked language modelling on the News corpus, titles and bodies."""
-
-    batch_size: int = setting(32, "news, each with its title and its body")
-    lr: float = 1e-6
-    head_lr: float = 1e-5
-    trainable_layers: int = 3
-    mask: float = setting(
-        0.15, "share of the tokens that is predicted", Limits(above=0, below=1, says="a share above 0 and below 1")
-    )
-    title_tokens: int = setting(24, "tokens read of a title; at least 3", TOKENS)
-    body_tokens: int = setting(512, "tokens read of a body; at least 3", TOKENS)
-
-
-@dataclass
-class GeneralConfig(TrainConfig):
-    """TinyBERT's general distillation: layer by layer from the post-trained PLM, on the News corpus."""
-
-    batch_size: int = setting(256, "news, each with its title and its body")
-    epochs: int = 3
-    schedule: Literal["constant", "linear"] = "linear"
-    warmup: float = 0.1
-    trainable_layers: int = setting(-1, "", LAYERS_LEARN)
-    title_tokens: int = setting(24, "tokens read of a title; at least 3", TOKENS)
-    body_tokens: int = setting(128, "tokens read of a body; at least 3", TOKENS)
-
-
-@dataclass
-class IntermediateConfig(ClickTrainConfig):
-    """TinyBERT's task-specific distillation, first step: layer by layer from the finetuned teacher, on click samples."""
-
-    trainable_layers: int = setting(2, "", LAYERS_LEARN)
-    epochs: int = setting(
-        2, "passes over the training samples; with those of `prediction` as many as the other methods make"
-    )
-
-
-@dataclass
-class PredictionConfig(ValidatedTrainConfig):
-    """TinyBERT's task-specific distillation, second step: the finetuned teacher's soft labels, on click samples."""
-
-    epochs: int = setting(
-        2, "passes over the training samples; with those of `intermediate` as many as the other methods make"
-    )
-    temperature: float = setting(1.0, "t", POSITIVE)
-
-
-@dataclass
-class JointConfig(ValidatedTrainConfig):
-    """TinyBERT as one training on click samples (`tinybert.form=joint`)."""
-
-    trainable_layers: int = setting(2, "", LAYERS_LEARN)
-    temperature: float = setting(1.0, "t", POSITIVE)
-    target_weight: float = setting(0.1, "of the student's CE", NOT_NEGATIVE)
-
-
-@dataclass
-class TinyBERTConfig:
-    """TinyBERT's trainings: general, intermediate and prediction, each from the one before, or joint alone."""
-
-    form: Literal["steps", "joint"] = setting(
-        "steps",
-        "steps: general, intermediate and prediction (TinyBERT's paper); joint: one training from the PLM's first "
-        "layers, on the last layers' states and attention, soft labels and clicks together (the authors' first "
-        "release)",
-    )
-    general: GeneralConfig = field(default_factory=GeneralConfig)
-    intermediate: IntermediateConfig = field(default_factory=IntermediateConfig)
-    prediction: PredictionConfig = field(default_factory=PredictionConfig)
-    joint: JointConfig = field(default_factory=JointConfig)
-
-
-@dataclass
-class NewsBERTConfig(ValidatedTrainConfig):
-    """NewsBERT: teacher and student trained together; `trainable_layers` is of both."""
-
-    trainable_layers: int = setting(2, "", LAYERS_LEARN)
-    temperature: float = setting(1.0, "t", POSITIVE)
-    beta: float = setting(0.1, "share of the teacher's gradient in the student's", SHARE)
-    target_weight: float = setting(1.0, "of the student's CE; 0.1 in the authors' first release", NOT_NEGATIVE)
-    match: Literal["pooled", "vectors"] = setting(
-        "pooled",
-        "What is matched beside the layers' states. pooled: each text's pooled states (NewsBERT's paper); "
-        "vectors: news and user vectors (the authors' first release).",
-    )
 
 
 @dataclass
@@ -469,32 +263,6 @@ class StudentConfig:
 
     layers: int = setting(4, "transformer layers of the student", POSITIVE)
     init: Literal["plm", "post-train"] = setting("plm", "the first layers of the PLM, or of the post-trained teacher")
-
-
-@dataclass
-class CacheConfig:
-    """The teachers' pass."""
-
-    dtype: Literal["bf16", "fp32"] = setting("bf16", "of news and user vectors; logits are float32")
-    history_padding: Literal["mask", "learned"] = setting(
-        "mask",
-        "What stands in the empty ones of the `data.history` slots of a teacher's user encoder. mask: nothing, as "
-        "in evaluation; learned: the vector of model.history_padding=learned, as while the teacher was trained "
-        "(both releases of the authors' code).",
-    )
-    splits: list[str] = setting(["train"], "splits whose impressions are computed: train, dev, test")
-    shard_range: str = setting("", "A:B: only the shards A to B - 1, for a job array")
-
-    def check(self, config: Config) -> None:
-        """The splits exist, and the teachers have learned what is read of them."""
-        if self.history_padding == "learned" and config.model.history_padding != "learned":
-            raise InputError(
-                "cache.history_padding=learned: the teachers have learned no padding; set model.history_padding=learned "
-                "too"
-            )
-        check_splits("cache.splits", self.splits, self.splits)
-        if "train" not in self.splits:
-            raise InputError(f"cache.splits={self.splits}: train must be among them, stage 2 learns from it")
 
 
 @dataclass
@@ -559,13 +327,7 @@ class RowConfig:
     """One model of the results table of `tnr run`."""
 
     name: str = setting("", "what the table calls it; every row needs a name of its own")
-    method: Literal["teacher", "finetune", "further-pretrain", "stage1", "tiny-newsrec", "tinybert", "newsbert"] = (
-        setting(
-            "tiny-newsrec",
-            "teacher: PLM-NR (DP); finetune: PLM-NR (FT); further-pretrain: PLM-NR (FP); stage1: stage 1, then "
-            "finetuning instead of stage 2",
-        )
-    )
+    method: str = "tiny-newsrec"  # `stages.methods.Row` says which there are
     layers: int = setting(0, "0: student.layers for students, else the PLM's own number", NOT_NEGATIVE)
     set: list[str] = setting([], "settings of this row only, as on the command line: stage2.beta2=0.5")
 
@@ -583,8 +345,8 @@ class ReproduceConfig:
 
 
 @dataclass
-class Config:
-    """The whole tree."""
+class Before:
+    """What stands before the sections of the stages."""
 
     output: str = setting("runs/run", "every stage's run folder lies in here")
     folders: Literal["auto", "plain", "hashed"] = setting(
@@ -618,14 +380,12 @@ class Config:
     plm: PLMConfig = field(default_factory=PLMConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
-    post_train: PostTrainConfig = field(default_factory=PostTrainConfig)
-    stage1: Stage1Config = field(default_factory=Stage1Config)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    cache: CacheConfig = field(default_factory=CacheConfig)
-    stage2: Stage2Config = field(default_factory=Stage2Config)
-    further_pretrain: MLMConfig = field(default_factory=MLMConfig)
-    tinybert: TinyBERTConfig = field(default_factory=TinyBERTConfig)
-    newsbert: NewsBERTConfig = field(default_factory=NewsBERTConfig)
+
+
+@dataclass
+class After:
+    """What stands behind the sections of the stages."""
+
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
     horovod: HorovodConfig = field(default_factory=HorovodConfig)
@@ -633,6 +393,34 @@ class Config:
     wandb: WandbConfig = field(default_factory=WandbConfig)
     rows: list[RowConfig] = setting([], "empty: the student of `student.layers` layers alone")
     reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
+
+
+@dataclass
+class Config(After, Before):
+    """The whole tree, as far as no stage adds to it; `stages.methods.Tree` has the sections of the stages, too."""
+
+
+class Section:
+    """A section of the tree that a stage declares."""
+
+    key: ClassVar[str]
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The section in a configuration that has it."""
+        section = getattr(config, cls.key)
+        assert isinstance(section, cls)
+        return section
+
+    @classmethod
+    def changed(cls, config: ConfigT, **values: Any) -> ConfigT:
+        """A copy of a configuration with these values in the section."""
+        one = copy.copy(config)
+        setattr(one, cls.key, dataclasses.replace(getattr(config, cls.key), **values))
+        return one
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def check_splits(key: str, value: object, splits: Sequence[str]) -> None:
@@ -656,4 +444,6 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The resolved tree as YAML that `load_config` reads back."""
+    import yaml  # not for `tnr --help`
+
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

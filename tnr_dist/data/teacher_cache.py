@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -25,24 +25,28 @@ from tnr_dist.data.shards import ShardInfo, SplitIndex, unpack_tar
 from tnr_dist.util.digests import digest, fault
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json, read_json_object
+from tnr_dist.util.transfer import from_stored
 
 FORMAT_VERSION = 1
-_COLUMNS = {"teacher_users": "histories", "teacher_logits": "candidates"}  # column -> its rows in the data's index
 
 
-def to_stored(values: Tensor, dtype: str) -> np.ndarray:
-    """Float32 values as they are stored: uint16 bit patterns of bf16 (rounded to nearest), or float32."""
-    values = values.detach().float().cpu()
-    if dtype == "bf16":
-        return values.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
-    return values.numpy()
+@dataclass(frozen=True)
+class TeacherColumns:
+    """What the teachers say of a shard, in its blocks' order: values, or the rows of `TeacherTables` that hold them.
+
+    Attributes:
+        users: a row per history: [H, M, D] in the stored dtype, or [H] int64 rows of the table.
+        logits: a row per candidate: [candidates, M] float32, or [candidates] int64 rows of the table.
+    """
+
+    users: np.ndarray
+    logits: np.ndarray
 
 
-def from_stored(values: np.ndarray) -> Tensor:
-    """The inverse of `to_stored`; bf16 stays bf16."""
-    if values.dtype == np.uint16:
-        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(values)
+_COLUMNS = {
+    "teacher_users": "histories",
+    "teacher_logits": "candidates",
+}  # member of a side shard -> its rows in the index
 
 
 class TeacherCache:
@@ -94,8 +98,8 @@ class TeacherCache:
         except (OSError, SafetensorError, KeyError) as error:
             raise InputError(f"{path}: cannot be read ({error}); {self._anew()}") from None
 
-    def columns(self, split: str, info: ShardInfo) -> dict[str, np.ndarray]:
-        """A shard's teacher columns in its blocks' order: teacher_users [H, M, D], teacher_logits [candidates, M]."""
+    def columns(self, split: str, info: ShardInfo) -> TeacherColumns:
+        """The teachers' values of a shard. Raises InputError for a side shard that is missing or damaged."""
         path = self.folder / split / info.name
         digest = self.facts["splits"].get(split, {}).get(info.name)
         if digest is None:
@@ -122,7 +126,7 @@ class TeacherCache:
                     raise InputError(f"{path}: does not fit block {block['key']} of the data; {self._anew()}")
                 parts.append(column)
             out[field] = np.concatenate(parts)
-        return out
+        return TeacherColumns(out["teacher_users"], out["teacher_logits"])
 
     # `tnr cache` leaves a complete cache as it is and looks at no digest: what is to be made again must be taken away.
 
@@ -138,51 +142,69 @@ class TeacherCache:
         return sum(path.stat().st_size for name in names if (path := self.folder / split / name).is_file()) / 2**30
 
 
+class TableRows:
+    """Where each shard's histories and candidates lie in a split's `TeacherTables`.
+
+    Args:
+        starts: by shard, the first rows of its histories and candidates, or why its side shard cannot be read.
+    """
+
+    def __init__(self, starts: dict[str, tuple[int, int] | InputError]) -> None:
+        self._starts = starts
+
+    def columns(self, info: ShardInfo) -> TeacherColumns:
+        """A shard's rows of the tables. Raises the InputError of its side shard."""
+        starts = self._starts[info.name]
+        if isinstance(starts, InputError):
+            raise starts
+        histories, candidates = (sum(block[per] for block in info.blocks) for per in _COLUMNS.values())
+        return TeacherColumns(starts[0] + np.arange(histories), starts[1] + np.arange(candidates))
+
+
+@dataclass(frozen=True)
 class TeacherTables:
     """A split's user vectors and logits as two tables; batches then carry only rows of them.
 
     Attributes:
         users: [H, M, D] in the stored dtype, histories of all shards.
         logits: [candidates, M] float32, candidates of all shards.
-
-    A damaged side shard leaves its rows zero, and `columns` raises its InputError where the loader meets the shard.
+        rows: for the loader; it does not keep the tables alive.
     """
 
-    def __init__(
-        self, cache: TeacherCache, index: SplitIndex, bar: Callable[[int], None] = lambda shards: None
-    ) -> None:
-        self._starts: dict[str, tuple[int, int] | InputError] = {}
-        sizes = {field: sum(b[per] for s in index.shards for b in s.blocks) for field, per in _COLUMNS.items()}
-        tables: dict[str, np.ndarray] = {}
-        at = dict.fromkeys(_COLUMNS, 0)
+    users: Tensor
+    logits: Tensor
+    rows: TableRows
+
+    @classmethod
+    def read(
+        cls, cache: TeacherCache, index: SplitIndex, bar: Callable[[int], None] = lambda shards: None
+    ) -> TeacherTables:
+        """Read a split's side shards. A damaged one leaves its rows zero, and `rows` raises its InputError.
+
+        Raises InputError when not one can be read. `bar` is told of each shard.
+        """
+        starts: dict[str, tuple[int, int] | InputError] = {}
+        histories, candidates = (sum(b[per] for s in index.shards for b in s.blocks) for per in _COLUMNS.values())
+        users = logits = np.zeros(0)
+        history = candidate = 0
         for info in index.shards:
             try:
                 found = cache.columns(index.split, info)
-                for field, values in found.items():
-                    if field not in tables:
-                        tables[field] = np.zeros((sizes[field], *values.shape[1:]), values.dtype)
-                    tables[field][at[field] : at[field] + len(values)] = values
-                self._starts[info.name] = (at["teacher_users"], at["teacher_logits"])
+                if not len(users):
+                    users = np.zeros((histories, *found.users.shape[1:]), found.users.dtype)
+                    logits = np.zeros((candidates, *found.logits.shape[1:]), found.logits.dtype)
+                users[history : history + len(found.users)] = found.users
+                logits[candidate : candidate + len(found.logits)] = found.logits
+                starts[info.name] = history, candidate
             except InputError as error:
-                self._starts[info.name] = error
-            for field, per in _COLUMNS.items():
-                at[field] += sum(block[per] for block in info.blocks)
+                starts[info.name] = error
+            history += sum(block["histories"] for block in info.blocks)
+            candidate += sum(block["candidates"] for block in info.blocks)
             bar(1)
-        if not tables:
-            first = next((str(fault) for fault in self._starts.values() if isinstance(fault, InputError)), cache.folder)
+        if not len(users):
+            first = next((str(fault) for fault in starts.values() if isinstance(fault, InputError)), cache.folder)
             raise InputError(f"{first} (not one side shard of {index.split} can be read)")
-        self.users, self.logits = from_stored(tables["teacher_users"]), from_stored(tables["teacher_logits"])
-
-    def columns(self, info: ShardInfo) -> dict[str, np.ndarray]:
-        """A shard's rows of the tables: teacher_user_rows [H], teacher_logit_rows [candidates], int64."""
-        starts = self._starts[info.name]
-        if isinstance(starts, InputError):
-            raise starts
-        histories, candidates = (sum(block[per] for block in info.blocks) for per in _COLUMNS.values())
-        return {
-            "teacher_user_rows": starts[0] + np.arange(histories),
-            "teacher_logit_rows": starts[1] + np.arange(candidates),
-        }
+        return cls(from_stored(users), from_stored(logits), TableRows(starts))
 
 
 def _short(value: Any) -> str:

@@ -14,6 +14,7 @@ from tnr_dist.export.metadata import METRICS, base_model, front_matter
 from tnr_dist.export.source import Source
 from tnr_dist.models.recommender import count_parameters
 from tnr_dist.models.sources import find_folder
+from tnr_dist.stages.methods import MADE
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.markup import markdown, markdown_code, markdown_table
 
@@ -21,15 +22,13 @@ _GENERATED = (
     "**The data are generated**, not logs of readers: news and clicks come from `tnr data synth`. Metrics on them say "
     "nothing about real news.\n"
 )
-_UNTRAINED = {
-    "post-train": "Post-training and stage 1 train the news encoder only: **the user encoder holds random weights**.",
-}
-_UNTRAINED["stage1"] = _UNTRAINED["post-train"]
-_UNTRAINED |= dict.fromkeys(
-    ("further-pretrain", "tinybert-general", "tinybert-intermediate"),
+_ENCODER_ONLY = "Post-training and stage 1 train the news encoder only: **the user encoder holds random weights**."
+_PLM_ONLY = (
     "This stage trains the PLM only: **pooling, dense layer and user encoder are as they were at its start**, random where "
-    "the PLM itself was what it began with.",
+    "the PLM itself was what it began with."
 )
+_UNTRAINED = {made.name: _ENCODER_ONLY for made in MADE if made.trains == "news encoder"}
+_UNTRAINED |= {made.name: _PLM_ONLY for made in MADE if made.trains == "plm"}
 _FILES = {
     "hf": {
         "config.json, model.safetensors": "the PLM under `transformers`' names (its pooler is zeros: the model has none)",

@@ -14,6 +14,7 @@ from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
 from tnr_dist.runs.finished import check_file, read_done
 from tnr_dist.runs.places import PLM, looked_for, run_config
+from tnr_dist.stages.methods import Tree
 from tnr_dist.util.digests import digest, read_sealed
 from tnr_dist.util.errors import InputError
 
@@ -52,7 +53,7 @@ class Source:
         done = read_done(run, "training")
         weights = run / "model.safetensors"
         model, spec = load_recommender(weights)
-        config = run_config(run)
+        config = run_config(Tree, run)
         for name in ("model.safetensors", "config.yaml"):
             check_file(run, name)
         if config.data.news_inputs != ["title"]:

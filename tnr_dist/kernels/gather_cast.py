@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
-from tnr_dist.util.transfer import to_device
+from tnr_dist.kernels.launch import Kernel, power_of_two
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -22,46 +20,10 @@ if TYPE_CHECKING:
 _ELEMENTS = 2048
 
 
-def gather_cast(table: Tensor, index: Tensor, dtype: torch.dtype, kernels: Choice | None = None) -> Tensor:
-    """table[index] in another dtype.
-
-    Args:
-        table: [V, ...], float32, bfloat16 or float16; its rows may lie apart.
-        index: [U] int32 or int64, in [0, V); the kernel, unlike torch, does not check it.
-        dtype: of the result.
-        kernels: the form that runs; None: as `dispatch.use_kernels` says.
-
-    Returns:
-        [U, ...]. Gradients flow to the table, summed in float32.
-    """
-    rows_are_whole = table[:1].is_contiguous()
-    if not rows_are_whole or not use_triton(kernels, table, "gather_cast"):
-        return gather_cast_reference(table, index, dtype)
+def fused_gather_cast(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    """The Triton form of `dispatch.gather_cast`."""
     out: Tensor = _GatherCast.apply(table, index, dtype)  # type: ignore[no-untyped-call]
     return out
-
-
-def gather_cast_reference(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
-    """`gather_cast` in plain torch."""
-    return table.index_select(0, index).to(dtype)
-
-
-def ragged_index(starts: np.ndarray, lengths: np.ndarray, device: torch.device) -> Tensor:
-    """Rows of whole sequences of a ragged table, one after another: starts[u] to starts[u] + lengths[u] for every u.
-
-    Args:
-        starts: [U] first row of each wanted sequence, on the host.
-        lengths: [U] on the host, summing to T.
-        device: of the result.
-
-    Returns:
-        [T] int64. What travels to the device is two numbers a sequence, and nothing waits for it.
-    """
-    lengths = np.asarray(lengths, dtype=np.int64)
-    stops = np.cumsum(lengths)
-    total = int(stops[-1]) if len(stops) else 0
-    counts, shift = to_device(np.stack([lengths, starts - (stops - lengths)]), device)
-    return torch.repeat_interleave(shift, counts, output_size=total) + torch.arange(total, device=device)
 
 
 @Kernel

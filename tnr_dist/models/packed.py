@@ -1,19 +1,20 @@
-"""Ragged batches: the tokens of all sequences in one row, without padding."""
+"""Ragged batches: the tokens of all sequences in one row, without padding; and rows of tables that hold some for all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import override
 
-from tnr_dist.kernels.attention_plan import AttentionPlan
-from tnr_dist.util.transfer import to_device
+from tnr_dist.kernels.attention import AttentionPlan
+from tnr_dist.util.transfer import from_stored, to_device
 
 
 @dataclass(eq=False)
@@ -183,3 +184,84 @@ class _Permute(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         return (grad if ctx.inverse is None else grad.index_select(0, ctx.inverse)), None, None
+
+
+def ragged_index(starts: np.ndarray, lengths: np.ndarray, device: torch.device) -> Tensor:
+    """Rows of whole sequences of a ragged table, one after another: starts[u] to starts[u] + lengths[u] for every u.
+
+    Args:
+        starts: [U] first row of each wanted sequence, on the host.
+        lengths: [U] on the host, summing to T.
+        device: of the result.
+
+    Returns:
+        [T] int64. What travels to the device is two numbers a sequence, and nothing waits for it.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    stops = np.cumsum(lengths)
+    total = int(stops[-1]) if len(stops) else 0
+    counts, shift = to_device(np.stack([lengths, starts - (stops - lengths)]), device)
+    return torch.repeat_interleave(shift, counts, output_size=total) + torch.arange(total, device=device)
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Where the tokens of some titles lie in the token table; told to the device by title, not by token.
+
+    Attributes:
+        starts: [E] int64, row of each title's first token.
+        lengths: [E] int64, summing to T.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    device: torch.device
+
+    @cached_property
+    def on_host(self) -> np.ndarray:
+        """[T] int64: the row of each token."""
+        return np.arange(self.lengths.sum()) + np.repeat(
+            self.starts - (np.cumsum(self.lengths) - self.lengths), self.lengths
+        )
+
+    @cached_property
+    def on_device(self) -> Tensor:
+        """The same on the device."""
+        return ragged_index(self.starts, self.lengths, self.device)
+
+
+class TokenStates(Protocol):
+    """What frozen layers make of every token of a table."""
+
+    def rows(self, tokens: TokenRows) -> Tensor:
+        """States [T, hidden] of these rows of the token table, on the device."""
+
+
+class StatesInMemory(TokenStates):
+    """One tensor [tokens, hidden], on the device or pinned on the host."""
+
+    def __init__(self, states: Tensor, device: torch.device) -> None:
+        self.states, self.device = states, device
+
+    @override
+    def rows(self, tokens: TokenRows) -> Tensor:
+        if self.states.device == self.device:
+            return self.states[tokens.on_device]
+        return to_device(self.states[torch.from_numpy(tokens.on_host)], self.device)
+
+
+class StatesOnDisk(TokenStates):
+    """Memory-mapped segments; segment i holds token rows edges[i] to edges[i + 1]."""
+
+    def __init__(self, maps: list[np.ndarray], edges: np.ndarray, device: torch.device) -> None:
+        self.maps, self.edges, self.device = maps, edges, device
+
+    @override
+    def rows(self, tokens: TokenRows) -> Tensor:
+        rows = tokens.on_host
+        out = np.empty((len(rows), self.maps[0].shape[1]), self.maps[0].dtype)
+        segment = np.searchsorted(self.edges, rows, side="right") - 1
+        for number in np.unique(segment):
+            chosen = segment == number
+            out[chosen] = self.maps[number][rows[chosen] - self.edges[number]]
+        return to_device(from_stored(out), self.device)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tnr_dist import __version__
-from tnr_dist.config.read import load_config
 from tnr_dist.figures.drawing import write_png
 from tnr_dist.report import curves, data, progress, results, settings
 from tnr_dist.report.group_by_seed import Group, group_runs
@@ -18,6 +17,7 @@ from tnr_dist.report.markdown import to_markdown
 from tnr_dist.report.page import Document
 from tnr_dist.report.read_runs import Run, find_runs
 from tnr_dist.report.results import Model, models_of
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import write_text
 from tnr_dist.util.progress import say

@@ -11,39 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.report.read_runs import Run
+from tnr_dist.stages.methods import CHOICES, MADE, load_config, sections_behind
 from tnr_dist.stages.targets import row_folder, rows_of
 from tnr_dist.util.errors import InputError
 
-# The pipeline's order; other stages come after.
-STAGES = (
-    "post-train",
-    "further-pretrain",
-    "stage1",
-    "finetune",
-    "cache",
-    "stage2",
-    "tinybert-general",
-    "tinybert-intermediate",
-    "tinybert",
-    "tinybert-joint",
-    "newsbert",
-)
-# An input's name -> further sections of the configuration that made it, beside the one of its own name.
-_BEFORE = {
-    "stage1": ("post_train",),
-    "teacher": ("finetune", "post_train"),
-    "cache": ("finetune", "post_train"),
-    "tinybert-general": ("tinybert", "post_train"),
-    "tinybert-intermediate": ("tinybert", "finetune", "post_train"),
-}
+# The pipeline's order; stages of other versions come after.
+STAGES = tuple(made.name for made in MADE)
 _NUMBER = re.compile(r"-\d+$")
-_NOT_THE_RESULT = ("finetune.teacher", "finetune.layers", "finetune.init", "cache.shard_range")
 # Stages that make what others start from.
-_NO_ROWS = ("post-train", "further-pretrain", "stage1", "cache", "tinybert-general", "tinybert-intermediate")
+_NO_ROWS = tuple(made.name for made in MADE if made.trains != "recommender")
 
 
 @dataclass(frozen=True)
@@ -145,10 +124,9 @@ def _lineage(run: Run) -> dict[str, Any]:
     """
     sections: set[str] = set()
     for name in run.made_from["inputs"].keys() - {"data"}:
-        stage = _NUMBER.sub("", name)
-        sections |= {stage.replace("-", "_"), *_BEFORE.get(stage, ())}
+        sections |= sections_behind(_NUMBER.sub("", name))
     upstream = {name: run.config[name] for name in sorted(sections) if isinstance(run.config.get(name), dict)}
-    out = {key: value for key, value in flat(upstream).items() if key not in _NOT_THE_RESULT}
+    out = {key: value for key, value in flat(upstream).items() if key not in CHOICES}
     own = {key: value for key, value in run.made_from["settings"].items() if key != "seed"}
     return out | flat(own)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from tnr_dist.config.schema import Config, to_dict
+from tnr_dist.config.schema import to_dict
 from tnr_dist.figures.shorten import shortened
 from tnr_dist.report.group_by_seed import Group, differing, flat, said
 from tnr_dist.report.page import Block, Cell, Fold, Paragraph, Section, Table
+from tnr_dist.stages.methods import SECTIONS, Tree
 
 # Where things lie, and how often and by whom they are made: the same experiment all the same.
 _NOT_THE_EXPERIMENT = (
@@ -25,18 +26,7 @@ _NOT_THE_EXPERIMENT = (
     "cache.shard_range",
 )
 # Sections that only matter to a run that is made, or made from what is made, by them.
-_OF_STAGES = (
-    "post_train",
-    "further_pretrain",
-    "student",
-    "stage1",
-    "finetune",
-    "cache",
-    "stage2",
-    "tinybert",
-    "newsbert",
-    "reproduce",
-)
+_OF_STAGES = ("student", "reproduce", *SECTIONS)
 _LONG = 60  # characters of a value in a table
 
 
@@ -54,7 +44,7 @@ def settings_section(groups: Sequence[Group]) -> Section | None:
         blocks.append(Table(caption, columns, rows, words=len(columns)))
     elif len(found) > 1:
         blocks.append(Paragraph("All results were made with the same settings, seeds and folders apart."))
-    defaults = flat(to_dict(Config()))
+    defaults = flat(to_dict(Tree()))
     everything = {key: value for _, tree in reversed(found) for key, value in tree.items()}
     own = [
         [key, *_values_of(key, [everything, defaults])]

@@ -12,6 +12,8 @@ from tnr_dist.data.dataset import DataSet
 from tnr_dist.reproduce import STUDY_NAMES
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import outlook, ready
+from tnr_dist.stages.finetune_settings import FinetuneConfig
+from tnr_dist.stages.stage2_settings import Stage2Config
 from tnr_dist.stages.table_rows import is_evaluated
 from tnr_dist.stages.targets import rows_of
 from tnr_dist.util.errors import InputError
@@ -90,7 +92,7 @@ def chain(config: Config, cache_tasks: int) -> Iterator[Job]:
         plain = sorted({r.layers for r in rows if r.method == "finetune"}, reverse=True)
         if students or any(row.method == "teacher" for row in rows):
             yield Job(f"post-train{mark}", "post_train", ["prepare"], common)
-            teachers = config.finetune.teachers if students else 1
+            teachers = FinetuneConfig.of(config).teachers if students else 1
             several = [*common, f"finetune.teachers={teachers}"]
             yield Job(f"finetune{mark}", "finetune", [f"post-train{mark}"], several, count=teachers)
             last.append(f"finetune{mark}")
@@ -104,7 +106,7 @@ def chain(config: Config, cache_tasks: int) -> Iterator[Job]:
             size = [*common, f"student.layers={layers}"]
             name = f"{layers}{mark}"
             before = [f"cache-complete{mark}"]
-            if config.stage2.init == "stage1":
+            if Stage2Config.of(config).init == "stage1":
                 yield Job(f"stage1-{name}", "stage1", [f"post-train{mark}"], size)
                 before.insert(0, f"stage1-{name}")
             yield Job(f"stage2-{name}", "stage2", before, size)

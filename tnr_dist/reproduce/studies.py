@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.models.plm import read_config
 from tnr_dist.models.sources import find_folder
+from tnr_dist.stages.stage1_settings import Stage1Config
+from tnr_dist.stages.stage2_settings import Stage2Config
 from tnr_dist.util.errors import InputError
 
 
@@ -125,7 +127,7 @@ def fig5(config: Config, layers: int) -> Study:
 
 def fig6(config: Config, layers: int) -> Study:
     """beta1 at the configured beta2, and the reverse."""
-    n, beta1, beta2 = config.reproduce.size, config.stage1.beta1, config.stage2.beta2
+    n, beta1, beta2 = config.reproduce.size, Stage1Config.of(config).beta1, Stage2Config.of(config).beta2
 
     def name(one: float, two: float) -> str:
         return f"beta1 = {one:g}, beta2 = {two:g}"

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tnr_dist.config.read import load_config, with_overrides
 from tnr_dist.config.schema import Config, get
@@ -19,6 +19,7 @@ from tnr_dist.data.manifest import manifest_hash
 from tnr_dist.util.digests import read_sealed
 from tnr_dist.util.errors import InputError
 
+C = TypeVar("C", bound=Config)
 DATA, PLM = "data.dir", "plm.name"
 _FOLDERS = ("output", DATA, "data.input", "data.corpus", "deepspeed.config", "evaluate.run")
 
@@ -59,12 +60,12 @@ def places(config: Config, run: Path) -> dict[str, str]:
     return {key: os.path.relpath(path, run) for key, path in found.items() if Path(path).is_absolute()}
 
 
-def run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
+def run_config(kind: type[C], run: Path, overrides: Sequence[str] = ()) -> C:
     """RUN/config.yaml with `data.dir` and `plm.name` where they lie now; as they were written where they are gone.
 
-    `output` is the folder that the run lies in. Raises InputError as `load_config`.
+    `kind` is the tree, `stages.methods.Tree`; `output` is the folder that the run lies in. Raises InputError as `load_config`.
     """
-    config = load_config(run / "config.yaml")
+    config = load_config(kind, run / "config.yaml")
     config.output = str(run.parent)
     config.data.dir = str(data_folder(run, config.data.dir) or config.data.dir)
     config.plm.name = next((str(one) for one in candidates(run, PLM, config.plm.name) if one.is_dir()), config.plm.name)

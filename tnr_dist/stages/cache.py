@@ -16,7 +16,7 @@ from torch import Tensor
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_shard
-from tnr_dist.data.teacher_cache import FORMAT_VERSION, from_stored, to_stored
+from tnr_dist.data.teacher_cache import FORMAT_VERSION
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.precision import choose_precision
 from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
@@ -25,7 +25,9 @@ from tnr_dist.runs.environment import write_surroundings
 from tnr_dist.runs.finished import DONE, check_file
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.runs.tracker import log_work
+from tnr_dist.stages.cache_settings import CacheConfig
 from tnr_dist.stages.finetune import teacher_folder
+from tnr_dist.stages.finetune_settings import FinetuneConfig
 from tnr_dist.stages.parts.recipes import NEWS_SETTINGS
 from tnr_dist.stages.parts.start_models import trained_model
 from tnr_dist.stages.run import begin, may_start
@@ -36,12 +38,13 @@ from tnr_dist.util.errors import InputError, Preempted
 from tnr_dist.util.files import atomic_path, write_json
 from tnr_dist.util.progress import Bar, say
 from tnr_dist.util.restarts import mark_progress
+from tnr_dist.util.transfer import from_stored, to_stored
 
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the cache lies and what it depends on: the teachers, the data, how both are read."""
     inputs: dict[str, str | RunFolder] = {"data": data.id}
-    for teacher in range(config.finetune.teachers):
+    for teacher in range(FinetuneConfig.of(config).teachers):
         inputs[f"teacher-{teacher}"] = teacher_folder(config, data, teacher)
     how = ("cache.dtype", "cache.history_padding", "cache.splits")
     settings = (*NEWS_SETTINGS, "finetune.teachers", *how, "data.history", "precision")
@@ -54,7 +57,7 @@ def expected(config: Config, data: DataSet) -> dict[str, Any]:
     Raises InputError when a teacher is not finished or is damaged: no cache could be trusted then.
     """
     teachers = []
-    for number in range(config.finetune.teachers):
+    for number in range(FinetuneConfig.of(config).teachers):
         run = teacher_folder(config, data, number)
         run_id = run.id
         check_file(run.path, "model.safetensors")
@@ -64,7 +67,7 @@ def expected(config: Config, data: DataSet) -> dict[str, Any]:
         "data": data.id,
         "teachers": teachers,
         "history": config.data.history,
-        "history_padding": config.cache.history_padding,
+        "history_padding": CacheConfig.of(config).history_padding,
     }
 
 
@@ -74,25 +77,25 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     Finished shards are not made again, so a pass that was killed goes on, and several processes (a job array over shard
     ranges, or the same range twice) can work in one folder: whoever finds all shards done completes the cache.
     """
-    config = place.config
+    config, how = place.config, CacheConfig.of(place.config)
     data = DataSet.open(config)
     rank, world = engine.environment.rank, engine.environment.world_size
-    shard_slice(config.cache.shard_range, 0)
+    shard_slice(how.shard_range, 0)
     if not may_start(place, engine, redo):
         return
     began = time.monotonic()
     # A damaged teacher is found here, before an earlier cache is given up.
-    models = [_teacher(config, data, number, engine) for number in range(config.finetune.teachers)]
+    models = [_teacher(config, data, number, engine) for number in range(FinetuneConfig.of(config).teachers)]
     begin(place, engine, redo)
     if rank == 0 and not (place.path / DONE).is_file():  # else another job of the array has just completed it
         write_surroundings(place.path, engine)
     engine.use_precision(config.precision)  # nothing is trained here, and an earlier stage may have had another
     news, facts = _news_vectors(config, data, models, engine, place.path)
-    padding = config.cache.history_padding
+    padding = how.history_padding
     teachers = [UserVectors(model, vectors, padding) for model, vectors in zip(models, news, strict=True)]
-    for split in config.cache.splits:
+    for split in how.splits:
         index = read_index(data.folder, split)
-        chosen = index.shards[shard_slice(config.cache.shard_range, len(index.shards))]
+        chosen = index.shards[shard_slice(how.shard_range, len(index.shards))]
         impressions = sum(info.impressions for info in chosen)
         left = False
         with Bar(f"cache {split}", impressions, "impressions", enabled=rank == 0) as bar:
@@ -130,10 +133,11 @@ def shard_slice(text: str, shards: int) -> slice:
 
 def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, Any], seconds: float) -> None:
     """Write cache.json once every side shard is there; say how many are not."""
+    how = CacheConfig.of(config)
     splits: dict[str, dict[str, str]] = {}
     users: list[dict[str, float]] = []
     missing = 0
-    for split in config.cache.splits:
+    for split in how.splits:
         splits[split] = {}
         for info in read_index(data.folder, split).shards:
             done = place.path / split / info.name.replace(".tar", ".json")
@@ -156,7 +160,7 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
         {
             "format_version": FORMAT_VERSION,
             **expected(config, data),
-            "dtype": config.cache.dtype,
+            "dtype": how.dtype,
             "news": facts,
             "users": {
                 "max_rounding_error": max((one["max_error"] for one in users), default=0.0),
@@ -171,7 +175,7 @@ def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, 
     place.finish(seconds=round(seconds, 2))  # of the process that came last; others may have worked beside it
     log_work(place)
     made = sum(len(shards) for shards in splits.values())
-    result(f"{place.path}: {config.finetune.teachers} teachers, {made:,} side shards in {seconds:,.0f} s")
+    result(f"{place.path}: {FinetuneConfig.of(config).teachers} teachers, {made:,} side shards in {seconds:,.0f} s")
 
 
 def _teacher(config: Config, data: DataSet, number: int, engine: Engine) -> Recommender:
@@ -198,7 +202,7 @@ def _news_vectors(
         )
         _check_finite(exact, 0, "news vectors")
         if engine.environment.rank == 0:
-            stored = from_stored(to_stored(exact, config.cache.dtype))
+            stored = from_stored(to_stored(exact, CacheConfig.of(config).dtype))
             error = (stored.float() - exact.cpu()).abs()
             with atomic_path(tensor_file) as temporary:
                 save_file({"news": stored.contiguous()}, temporary)
@@ -238,7 +242,7 @@ def write_side_shard(
     rounding = {"max_error": 0.0, "squared_error": 0.0, "squared": 0.0}
     for key, block in read_shard(source, info).items():
         users, logits = teacher_columns(teachers, block, config.data.history)
-        stored = to_stored(users, config.cache.dtype)
+        stored = to_stored(users, CacheConfig.of(config).dtype)
         _check_finite(users, 1, f"user vectors for {source.name}")
         _check_finite(logits, 1, f"scores of candidates of {source.name}")
         exact = users.cpu().double()

@@ -28,6 +28,7 @@ from tnr_dist.runs.places import run_config
 from tnr_dist.runs.tracker import METRICS, log_evaluation
 from tnr_dist.runs.wandb_tables import Table, nearest_news, news_titles, worst_impressions
 from tnr_dist.stages.chosen import chosen_run
+from tnr_dist.stages.methods import Tree
 from tnr_dist.stages.run import stop_if_asked
 from tnr_dist.util.digests import describe, fault, write_sealed
 from tnr_dist.util.ends import result
@@ -42,7 +43,7 @@ _MANY_TIED = 0.05  # a few percent are users without a history, for whom every m
 
 def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Recommender, dict[str, Any], Config]:
     done = read_done(run, "training")
-    trained_with = run_config(run)
+    trained_with = run_config(Tree, run)
     model, _ = load_recommender(run / "model.safetensors")
     for name in ("config.yaml", "model.safetensors"):
         check_file(run, name)

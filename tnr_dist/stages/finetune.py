@@ -3,8 +3,6 @@ the further pre-trained one, and the student of stage 1 without stage 2 (Fig. 4)
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from typing import Any
 
 import torch.nn.functional as F
@@ -13,13 +11,13 @@ from torch import Tensor, nn
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import further_pretrain, post_train, stage1
+from tnr_dist.stages.finetune_settings import FinetuneConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
-from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
-from tnr_dist.stages.parts.click_task import ClickTask
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTask, ClickTitles
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, fresh_model, with_fresh_user_encoder
 from tnr_dist.stages.stage import RowRun, Training
@@ -31,13 +29,13 @@ _TEACHER_SEED = 1000  # teacher i of seed s draws from seed 1000 * (i + 1) + s: 
 class ClickModule(nn.Module):
     """The click loss on a batch."""
 
-    def __init__(self, model: Recommender, titles: ClickTitles) -> None:
+    def __init__(self, model: Recommender) -> None:
         super().__init__()
-        self.model, self.titles = model, titles
+        self.model = model
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss."""
-        news = self.titles.encode(self.model.news_encoder, inputs)
+        news = inputs.encode(self.model.news_encoder)
         users = self.model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
         scores = self.model.score(users, F.embedding(inputs.candidates, news))
         return {"loss": click_loss(scores, inputs.weights, inputs.count, inputs.candidate_mask)}
@@ -48,22 +46,20 @@ def _settings(config: Config) -> tuple[str, ...]:
     return (
         *MODEL_SETTINGS,
         *BATCH_SETTINGS,
-        *recipe("finetune", config.finetune, ("teachers", "teachers_by", "teacher", "layers", "init")),
+        *recipe("finetune", FinetuneConfig.of(config), ("teachers", "teachers_by", "teacher", "layers", "init")),
     )
 
 
 def _told(config: Config, **finetune: Any) -> Config:
     """The configuration as `tnr finetune` would have to be told to make this one model: what its config.yaml says."""
-    one = copy.copy(config)
-    one.finetune = dataclasses.replace(config.finetune, **finetune)
-    return one
+    return FinetuneConfig.changed(config, **finetune)
 
 
 def teacher_folder(config: Config, data: DataSet, teacher: int) -> RunFolder:
     """Where teacher `teacher` lies and what it depends on; M itself does not matter to one teacher."""
     inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
     extra = {"teacher": teacher}
-    if config.finetune.teachers_by == "checkpoints" and teacher:  # both forms have the same first teacher
+    if FinetuneConfig.of(config).teachers_by == "checkpoints" and teacher:  # both forms have the same first teacher
         extra["before_end"] = teacher
     told = _told(config, init="post-train", layers=0, teacher=teacher)
     return RunFolder(f"teacher-{teacher}", "finetune", told, _settings(config), inputs, extra)
@@ -95,17 +91,16 @@ def student_folder(config: Config, data: DataSet) -> RunFolder:
 
 def runs(config: Config, data: DataSet) -> list[RunFolder]:
     """What `tnr finetune` makes: the M teachers, the one that `finetune.teacher` names, or what `finetune.init` says."""
-    if config.finetune.init == "plm":
-        return [plain_folder(config, data, config.finetune.layers)]
-    if config.finetune.init == "further-pretrain":
-        return [further_folder(config, data, config.finetune.layers)]
-    if config.finetune.init == "stage1":
+    train = FinetuneConfig.of(config)
+    if train.init == "plm":
+        return [plain_folder(config, data, train.layers)]
+    if train.init == "further-pretrain":
+        return [further_folder(config, data, train.layers)]
+    if train.init == "stage1":
         return [student_folder(config, data)]
-    if config.finetune.teacher >= config.finetune.teachers:
-        raise InputError(
-            f"finetune.teacher={config.finetune.teacher}: the teachers are 0 to {config.finetune.teachers - 1}"
-        )
-    chosen = range(config.finetune.teachers) if config.finetune.teacher < 0 else [config.finetune.teacher]
+    if train.teacher >= train.teachers:
+        raise InputError(f"finetune.teacher={train.teacher}: the teachers are 0 to {train.teachers - 1}")
+    chosen = range(train.teachers) if train.teacher < 0 else [train.teacher]
     return [teacher_folder(config, data, teacher) for teacher in chosen]
 
 
@@ -134,18 +129,19 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> ClickTask:
 
 
 def _task(config: Config, data: DataSet, engine: Engine, model: Recommender, seed: int, title: str) -> ClickTask:
-    freeze(model.news_encoder, config.finetune, engine)
-    loader, held_out = click_loader(config, data, config.finetune, seed, engine)
-    fit_scale(config, data, config.finetune, model, loader, engine)
+    train = FinetuneConfig.of(config)
+    freeze(model.news_encoder, train, engine)
+    loader, held_out = click_loader(config, data, train, seed, engine)
+    fit_scale(config, data, train, model, loader, engine)
     titles = ClickTitles(
         data.news_tokens(config.data),
         config.data.news_tokens,
         model.news_encoder,
-        config.finetune,
+        train,
         engine,
         folder(config, "frozen"),
     )
-    return ClickTask(model, ClickModule(model, titles), titles, loader, config.finetune, seed, title, held_out)
+    return ClickTask(model, ClickModule(model), titles, loader, train, seed, title, held_out)
 
 
 STAGES = (Training("finetune", build),)

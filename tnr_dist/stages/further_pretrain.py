@@ -14,18 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import Config, MLMConfig
+from tnr_dist.config.schema import Config
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.masking import MaskedLoader, Masking
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
+from tnr_dist.losses.common import mean_over_batch
 from tnr_dist.losses.mlm import mlm_loss
-from tnr_dist.losses.reduction import mean_over_batch
 from tnr_dist.models.flops import plm_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.models.transformer import ACTIVATIONS, Encoder
 from tnr_dist.runs.folder import RunFolder
+from tnr_dist.stages.finetune_settings import FinetuneConfig
+from tnr_dist.stages.further_pretrain_settings import MLMConfig
 from tnr_dist.stages.parts.corpus_task import CorpusTask, corpus_texts, in_parts
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import freeze, fresh_model
@@ -106,19 +108,19 @@ class MLMModule(nn.Module):
 
 def run_folder(config: Config, data: DataSet, layers: int = 0) -> RunFolder:
     """Where the further pre-trained PLM of `layers` layers (0: all) lies and what it depends on."""
-    settings = (*MODEL_SETTINGS, *recipe("further_pretrain", config.further_pretrain))
+    settings = (*MODEL_SETTINGS, *recipe("further_pretrain", MLMConfig.of(config)))
     name = f"further-pretrain-{layers or 'all'}"
     return RunFolder(name, "further-pretrain", config, settings, {"data": data.id}, {"layers": layers})
 
 
 def runs(config: Config, data: DataSet) -> list[RunFolder]:
     """What `tnr baseline further-pretrain` makes, of `finetune.layers` layers, as in the finetuning that follows."""
-    return [run_folder(config, data, config.finetune.layers)]
+    return [run_folder(config, data, FinetuneConfig.of(config).layers)]
 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> CorpusTask:
     """The PLM under the head that PLM-NR-n (FT) starts with."""
-    config, train = run.config, run.config.further_pretrain
+    config, train = run.config, MLMConfig.of(run.config)
     model, spec = fresh_model(config, data, run.extra["layers"], config.seed, "finetune")
     freeze(model.news_encoder, train, engine)
     loader = _loader(config, data, engine)
@@ -130,7 +132,7 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> CorpusTask:
 
 
 def _loader(config: Config, data: DataSet, engine: Engine) -> MaskedLoader:
-    train, place = config.further_pretrain, engine.environment
+    train, place = MLMConfig.of(config), engine.environment
     tokenizer = load_tokenizer(config.plm.name)
     known = [tokenizer.token_id(token) for token in ("[MASK]", "<mask>")]
     mask_id = next((token for token in known if token is not None), None)

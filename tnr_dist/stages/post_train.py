@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import Config, MatchingConfig, PostTrainConfig
+from tnr_dist.config.schema import Config, MatchingConfig
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.losses.matching import matching_loss
+from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.recommender import Matcher, Recommender
+from tnr_dist.models.recommender import Matcher, NewsEncoder, Recommender
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import freeze, fresh_model, plm_parameters
+from tnr_dist.stages.post_train_settings import PostTrainConfig
 from tnr_dist.stages.stage import Training
+from tnr_dist.train.throughput import Texts
 from tnr_dist.util.transfer import to_device
 
 
@@ -61,6 +65,12 @@ class MatchingModule(nn.Module):
         scores, _, _ = self.matcher(inputs.bodies, inputs.titles, inputs.candidates)
         loss = matching_loss(scores, inputs.weights, inputs.count)
         return {"loss": loss, "accuracy": accuracy(scores, inputs.weights, inputs.count)}
+
+
+def matching_texts(encoder: NewsEncoder, inputs: MatchingInputs) -> list[Texts]:
+    """The bodies and titles that a step encodes."""
+    lengths = inputs.bodies.lengths, inputs.titles.lengths
+    return [Texts(one, partial(news_encoder_flops, encoder, one)) for one in lengths]
 
 
 @torch.no_grad()
@@ -107,6 +117,10 @@ class PostTrainTask:
         """See `Task`."""
         return matching_inputs(batch, self.loader, self.train, self.device)
 
+    def texts(self, inputs: MatchingInputs) -> list[Texts]:
+        """See `Task`."""
+        return matching_texts(self.recommender.news_encoder, inputs)
+
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""
         return plm_parameters(self.module)
@@ -136,22 +150,23 @@ def matching_loader(config: Config, data: DataSet, train: MatchingConfig, engine
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the post-trained encoder lies and what it depends on."""
-    settings = (*MODEL_SETTINGS, *recipe("post_train", config.post_train))
+    settings = (*MODEL_SETTINGS, *recipe("post_train", PostTrainConfig.of(config)))
     return RunFolder("post-train", "post-train", config, settings, {"data": data.id}, {})
 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> PostTrainTask:
     """The whole PLM, which learns to match."""
-    config = run.config
+    config, train = run.config, PostTrainConfig.of(run.config)
     model, _ = fresh_model(config, data, 0, config.seed, run.stage)
-    freeze(model.news_encoder, config.post_train, engine)
-    loader = matching_loader(config, data, config.post_train, engine)
+    freeze(model.news_encoder, train, engine)
+    loader = matching_loader(config, data, train, engine)
     module = MatchingModule(Matcher(model.news_encoder))
-    return PostTrainTask(model, module, loader, config.post_train, config.seed, engine.device)
+    return PostTrainTask(model, module, loader, train, config.seed, engine.device)
 
 
 def _keep(config: Config) -> tuple[int, int]:
-    return config.post_train.keep_models, config.post_train.keep_models_every
+    train = PostTrainConfig.of(config)
+    return train.keep_models, train.keep_models_every
 
 
 STAGES = (Training("post-train", build, _keep),)

@@ -17,8 +17,10 @@ from tnr_dist.evaluation.results import read_results
 from tnr_dist.runs.finished import check_run
 from tnr_dist.runs.folder import RunFolder, completed_id
 from tnr_dist.stages import outlook, registry
+from tnr_dist.stages.cache_settings import CacheConfig
 from tnr_dist.stages.chosen import chosen_run
 from tnr_dist.stages.evaluate import labelled_index, result_key
+from tnr_dist.stages.finetune_settings import FinetuneConfig
 from tnr_dist.stages.pipeline import is_complete, report_folder
 from tnr_dist.util.errors import InputError
 
@@ -38,9 +40,9 @@ def place_of(script: str, config: Config) -> str:
     if script in ("stage1", "stage2", "evaluate"):
         part = f"{script}-{config.student.layers}-{config.evaluate.run if script == 'evaluate' else ''}"
     elif script == "finetune_plain":
-        part = f"{script}-{config.finetune.layers}"
+        part = f"{script}-{FinetuneConfig.of(config).layers}"
     elif script == "finetune":
-        part = f"{script}-{config.finetune.init}-{config.finetune.teacher}"
+        part = f"{script}-{FinetuneConfig.of(config).init}-{FinetuneConfig.of(config).teacher}"
     return f"{Path(base).absolute()}/{part}"
 
 
@@ -78,7 +80,7 @@ def check(script: str, config: Config, *, later: bool = False) -> list[tuple[str
     if script == "evaluate":
         return [_scored(config, data, later)]
     if script == "cache":
-        for split in config.cache.splits:
+        for split in CacheConfig.of(config).splits:
             read_index(data.folder, split)
     return [(str(run.path), _is_done(run, later)) for run in runs_of(script, config, data)]
 

@@ -1,29 +1,20 @@
-"""All stages and methods. To add one: a module that declares it as those below do, and its name in `_MODULES`."""
+"""What the stages and methods of `methods.py` do: which runs a command makes, and how one is made."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.runs.folder import RunFolder
-from tnr_dist.stages import cache, finetune, further_pretrain, post_train, stage1, stage2
-from tnr_dist.stages.baselines import newsbert, tinybert
+from tnr_dist.stages.methods import METHODS
 from tnr_dist.stages.stage import RowRun, Stage
 
-# Each declares STAGES; what its command makes, as `runs`, or as `run_folder` where that is one run; and, for rows of the
+# Each has STAGES; what its command makes, as `runs`, or as `run_folder` where that is one run; and, for rows of the
 # results table, ROWS.
-_MODULES: dict[str, ModuleType] = {
-    "post-train": post_train,
-    "finetune": finetune,
-    "cache": cache,
-    "stage1": stage1,
-    "stage2": stage2,
-    "further-pretrain": further_pretrain,
-    "tinybert": tinybert,
-    "newsbert": newsbert,
-}
+_MODULES: dict[str, ModuleType] = {method.command: import_module(method.code) for method in METHODS}
 
 STAGES: dict[str, Stage] = {stage.name: stage for module in _MODULES.values() for stage in module.STAGES}
 ROWS: dict[str, RowRun] = {

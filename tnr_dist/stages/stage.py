@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from tnr_dist.config.schema import Config
-from tnr_dist.data.dataset import DataSet
-from tnr_dist.engines.base import Engine
-from tnr_dist.runs.folder import RunFolder
-from tnr_dist.stages.run import TrainsRecommender, train_model
+
+if TYPE_CHECKING:  # a stage beside its settings is read without torch
+    from tnr_dist.data.dataset import DataSet
+    from tnr_dist.engines.base import Engine
+    from tnr_dist.runs.folder import RunFolder
+    from tnr_dist.stages.run import TrainsRecommender
 
 # The run of a row of the results table: of a configuration, its data set and the row's number of layers (0: all).
-RowRun = Callable[[Config, DataSet, int], RunFolder]
+RowRun: TypeAlias = "Callable[[Config, DataSet, int], RunFolder]"
 
 
 class Stage(Protocol):
@@ -47,6 +49,8 @@ class Training:
 
     def make(self, run: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         """See `Stage`."""
+        from tnr_dist.data.dataset import DataSet
+        from tnr_dist.stages.run import train_model
 
         def task() -> TrainsRecommender:
             return self.build(run, DataSet.open(run.config), engine)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import Config, Stage1Config
+from tnr_dist.config.schema import Config
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
@@ -26,8 +26,17 @@ from tnr_dist.stages import post_train
 from tnr_dist.stages.parts.frozen import compute_dtype
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, fresh_model, plm_parameters, trained_model
-from tnr_dist.stages.post_train import MatchingInputs, accuracy, matching_accuracy, matching_inputs, matching_loader
+from tnr_dist.stages.post_train import (
+    MatchingInputs,
+    accuracy,
+    matching_accuracy,
+    matching_inputs,
+    matching_loader,
+    matching_texts,
+)
 from tnr_dist.stages.stage import Training
+from tnr_dist.stages.stage1_settings import Stage1Config
+from tnr_dist.train.throughput import Texts
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import atomic_path
 from tnr_dist.util.progress import say
@@ -189,6 +198,10 @@ class Stage1Task:
             to_device(torch.stack([vectors[titles] for vectors in self.teacher.titles], 1), self.device),
         )
 
+    def texts(self, inputs: Stage1Inputs) -> list[Texts]:
+        """See `Task`."""
+        return matching_texts(self.recommender.news_encoder, inputs.batch)
+
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""
         return plm_parameters(self.module)
@@ -217,25 +230,25 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the stage-1 student of `student.layers` layers lies and what it depends on."""
     layers = config.student.layers
     inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
-    settings = (*MODEL_SETTINGS, "student", *recipe("stage1", config.stage1))
+    settings = (*MODEL_SETTINGS, "student", *recipe("stage1", Stage1Config.of(config)))
     return RunFolder(f"stage1-{layers}", "stage1", config, settings, inputs, {})
 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> Stage1Task:
     """A student of `student.layers` layers, on the post-trained teachers' vectors."""
-    config = run.config
+    config, train = run.config, Stage1Config.of(run.config)
     source = post_train.run_folder(config, data).path
     student, _ = first_layers(config, data, config.student.init, "stage1")
-    freeze(student.news_encoder, config.stage1, engine)
-    loader = matching_loader(config, data, config.stage1, engine)
+    freeze(student.news_encoder, train, engine)
+    loader = matching_loader(config, data, train, engine)
     return Stage1Task(
         student,
-        Stage1Module(Matcher(student.news_encoder), config.stage1),
+        Stage1Module(Matcher(student.news_encoder), train),
         loader,
-        config.stage1,
+        train,
         config.seed,
         f"stage1 ({config.student.layers} layers)",
-        lambda: TeacherVectors(source, loader, config.stage1, engine, data),
+        lambda: TeacherVectors(source, loader, train, engine, data),
         engine.device,
     )
 

@@ -14,6 +14,10 @@ from tnr_dist.train.checkpoint import trained_state
 class Scorer(Protocol):
     """Scores the model that is trained on something it is not trained on."""
 
+    @property
+    def name(self) -> str:
+        """Of the score, as records have it: `valid/NAME`."""
+
     def due(self, step: int, total: int) -> bool:
         """Whether the model is scored after `step` of `total` steps."""
 

@@ -1,4 +1,7 @@
-"""The one training loop. A stage declares what is trained (`Task`); how is decided here, once."""
+"""The one training loop. A stage declares what is trained (`Task`); how is decided here, once.
+
+`train_step` is one step from top to bottom; `train` repeats it, and between steps logs, scores and saves.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from tnr_dist.config.schema import Config, TrainConfig
-from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.engines.base import Engine
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import count_parameters
@@ -24,17 +26,23 @@ from tnr_dist.train.best import Best, Scorer
 from tnr_dist.train.checkpoint import Checkpoints
 from tnr_dist.train.heartbeat import watched
 from tnr_dist.train.peak_flops import device_peak
-from tnr_dist.train.prefetch import prefetch
-from tnr_dist.train.throughput import Throughput, status
+from tnr_dist.train.throughput import Texts, Throughput, status
 from tnr_dist.util import preemption
 from tnr_dist.util.errors import InputError, Preempted
 from tnr_dist.util.progress import Bar, say
+from tnr_dist.util.transfer import prefetch
+
+Batch = dict[str, np.ndarray]  # a row per sample of this rank, and "count" [], the samples of the global batch
 
 _DUE = "checkpoint_due"
 
 
 class Loader(Protocol):
     """Global batches whose sequence depends on the seed, the epoch and the data only."""
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Columns of a batch that name a text in each of their slots, empty ones of a history included."""
 
     @property
     def steps(self) -> int:
@@ -45,6 +53,9 @@ class Loader(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch from step `start` on."""
+
+    def skipped(self, batch: Batch) -> int:
+        """Samples of a batch that are of a damaged shard (data.on_bad_shard=skip)."""
 
 
 class Task(Protocol):
@@ -79,6 +90,9 @@ class Task(Protocol):
 
     def to_device(self, batch: Batch) -> Any:
         """Arrays of the loader as what the module takes, on the engine's device."""
+
+    def texts(self, inputs: Any) -> list[Texts]:
+        """What the module's forward pass on `inputs` encodes, counted from shapes on the host."""
 
     def plm_parameters(self) -> set[nn.Parameter]:
         """Parameters that learn at `lr`; the others at `head_lr`."""
@@ -213,22 +227,18 @@ def _train(
         Bar(task.title, total, "steps", enabled=rank == 0) as bar,
         contextlib.closing(batches),
         contextlib.closing(checkpoints),
-        contextlib.closing(throughput),
     ):
         bar.skip(step)
         while step < total:
             asked = time.monotonic()
             batch, pieces = next(batches)
-            throughput.step(batch, time.monotonic() - asked)
-            # Dropout's numbers are a function of (seed, step, rank): a resumed run draws what an unbroken one does.
-            torch.manual_seed(int(np.random.SeedSequence([task.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
-            for group in engine.optimizer.param_groups:
-                group["lr"] = learning_rate(step, total, settings, group["base_lr"])
-            parts = _accumulate(engine, pieces, settings.accumulate, throughput)
-            norm = engine.step()
+            waited = time.monotonic() - asked
+            parts, norm, texts = train_step(engine, task, pieces, step, total)
+            slots = sum(batch[name].size for name in task.loader.text_columns)
+            throughput.step(float(batch["count"]), slots, texts, waited)
             step += 1
             samples += float(batch["count"])
-            skipped += _skipped(batch)
+            skipped += task.loader.skipped(batch)
             if after_step is not None:
                 after_step(step, total)
             note, due = "", False
@@ -247,7 +257,9 @@ def _train(
                 score = scorer.score(engine)
                 engine.module.train()
                 best.offer(score, step, engine)
-                tracker.write({"step": step, "samples": int(samples), "valid/auc": score}, more=step == total)
+                tracker.write(
+                    {"step": step, "samples": int(samples), f"valid/{scorer.name}": score}, more=step == total
+                )
                 throughput.restart()
             bar.advance(1, note)
             if engine.any_rank(preemption.asked()) and step < total:
@@ -276,7 +288,7 @@ def _train(
         tracker.write({"step": step, "samples": int(samples), **figures})
     if skipped_samples and rank == 0:
         say(f"{task.title}: {skipped_samples:,} samples of damaged shards were skipped")
-    chosen = {"best_step": best.step, "valid_auc": best.score} if best.tensors else {}
+    chosen = {"best_step": best.step, f"valid_{scorer.name}": best.score} if best.tensors and scorer else {}
     return {
         "steps": step,
         **chosen,
@@ -286,6 +298,36 @@ def _train(
         "ranks": world,
         **figures,
     }
+
+
+def train_step(
+    engine: Engine, task: Task, pieces: Iterable[Any], step: int, total: int
+) -> tuple[dict[str, Tensor], Tensor, list[Texts]]:
+    """One step: forward and backward of each micro-batch, then the update.
+
+    Args:
+        pieces: the device inputs of the step's micro-batches (`Task.to_device`), as many as `task.train.accumulate`.
+        step: its number from 0; total: how many there are.
+
+    Returns:
+        The loss and its parts, this rank's shares, summed over micro-batches; the gradients' norm before clipping; the
+        texts that were encoded.
+    """
+    # Dropout's numbers are a function of (seed, step, rank): a resumed run draws what an unbroken one does.
+    entropy = [task.seed, step, engine.environment.rank]
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate(step, total, task.train, group["base_lr"])
+    sums: dict[str, Tensor] = {}
+    texts: list[Texts] = []
+    for number, inputs in enumerate(pieces, 1):
+        with engine.micro_batch(last=number == task.train.accumulate):
+            parts = engine.forward(inputs)
+            engine.backward(parts["loss"])
+        for name, value in parts.items():
+            sums[name] = value.detach() if name not in sums else sums[name] + value.detach()
+        texts += task.texts(inputs)
+    return sums, engine.step(), texts
 
 
 def _inputs(task: Task, batches: Iterator[Batch], device: torch.device) -> Generator[tuple[Batch, Iterable[Any]]]:
@@ -316,30 +358,12 @@ def micro_batches(batch: Batch, pieces: int) -> list[Batch]:
     return out
 
 
-def _accumulate(engine: Engine, pieces: Iterable[Any], count: int, throughput: Throughput) -> dict[str, Tensor]:
-    """Forward and backward of a step's micro-batches; the sums of their parts."""
-    total: dict[str, Tensor] = {}
-    for number, inputs in enumerate(pieces, 1):
-        with engine.micro_batch(last=number == count):
-            with throughput.forward(inputs):
-                parts = engine.forward(inputs)
-            engine.backward(parts["loss"])
-        for name, value in parts.items():
-            total[name] = value.detach() if name not in total else total[name] + value.detach()
-    return total
-
-
 def _batches(loader: Loader, step: int, total: int) -> Iterator[Batch]:
     while step < total:
         epoch, start = divmod(step, loader.steps)
         for batch in itertools.islice(loader.epoch(epoch, start), total - step):
             yield batch
             step += 1
-
-
-def _skipped(batch: Batch) -> int:
-    """Samples of a batch that are of a damaged shard (data.on_bad_shard=skip)."""
-    return int((batch["row"] < 0).sum()) if "row" in batch else 0
 
 
 def _record(

@@ -9,52 +9,44 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.engines.base import Engine
-from tnr_dist.models.flops import news_encoder_flops
-from tnr_dist.models.packed import Packed
-from tnr_dist.models.recommender import NewsEncoder
 from tnr_dist.train.peak_flops import Peak
 
-# Columns of a batch that name a text in each of their slots, empty slots of a history included.
-_SLOTS = ("history", "candidates", "body", "titles")
 _COUNTS = ("news", "tokens", "flops", "slots")
 _OF_A_RANK = ("data_wait_pct", "max_gib", "cpu_pct")
 _RANKS_SHOWN = 64
 
 
-@runtime_checkable
-class CountsItself(Protocol):
-    """A module that does not run its texts through a `NewsEncoder`."""
+class Texts(NamedTuple):
+    """Texts that a forward pass encodes.
 
-    def encoded(self, inputs: Any) -> tuple[np.ndarray, float]:
-        """Lengths [U] of the texts that a forward pass on `inputs` encodes; operations of the step (`models.flops`)."""
+    `lengths`: [U] tokens of each, on the host. `flops`: counts the operations of the step on them (`models.flops`).
+    """
+
+    lengths: np.ndarray
+    flops: Callable[[], float]
 
 
 class Throughput:
-    """Counts from construction, or the last `restart`, on; `close` takes its hooks off the module.
+    """Counts from construction, or the last `restart`, on. The peak of memory is measured anew.
 
     Args:
-        engine: set up. Counted are the texts that its module's news encoders run on, or what a part of it that
-            `CountsItself` says. The peak of memory is measured anew.
+        engine: of this rank.
         peak: of this rank's device; None: without `perf/mfu`.
     """
 
     def __init__(self, engine: Engine, peak: Peak | None) -> None:
         self.device, self.peak = engine.device, peak
         self.rank, self.world = engine.environment.rank, engine.environment.world_size
-        self._encoders = [module for module in engine.module.modules() if isinstance(module, NewsEncoder)]
-        self._hooks = [one.register_forward_pre_hook(self._encodes, with_kwargs=True) for one in self._encoders]
-        self._counts_itself = [one for one in engine.module.modules() if isinstance(one, CountsItself)]
         self._process = psutil.Process()
         forget_peak(self.device)
         self.restart()
@@ -67,42 +59,23 @@ class Throughput:
         self.steps = 0
         self._counts = dict.fromkeys(_COUNTS, 0.0)
 
-    def close(self) -> None:
-        """Count no more."""
-        for hook in self._hooks:
-            hook.remove()
+    def step(self, samples: float, slots: int, texts: Iterable[Texts], waited: float) -> None:
+        """Count a step.
 
-    def _encodes(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        assert isinstance(encoder, NewsEncoder)
-        batch: Packed = args[0]
-        first = args[1] if len(args) > 1 else kwargs.get("first", 0)
-        self._count(batch.lengths, news_encoder_flops(encoder, batch.lengths, first))
-
-    def _count(self, lengths: np.ndarray, flops: float) -> None:
-        self._counts["news"] += len(lengths)
-        self._counts["tokens"] += float(lengths.sum())
-        self._counts["flops"] += flops
-
-    @contextlib.contextmanager
-    def forward(self, inputs: Any) -> Iterator[None]:
-        """Around the module's forward pass on `inputs`."""
-        before = dict(self._counts)
-        yield
-        lengths = getattr(inputs, "real_lengths", None)
-        if lengths is not None:
-            # Inputs of a recorded step: its hooks ran while it was recorded, several times, and never since.
-            self._counts = before
-            encoder = self._encoders[0]
-            self._count(lengths, news_encoder_flops(encoder, lengths, encoder.encoder.frozen_layers))
-        for module in self._counts_itself:
-            self._count(*module.encoded(inputs))
-
-    def step(self, batch: Batch, waited: float) -> None:
-        """A step on this rank's `batch`, for which it waited so many seconds."""
+        Args:
+            samples: of the global batch.
+            slots: of this rank's batch that name a text.
+            texts: that this rank has encoded.
+            waited: seconds that it waited for the batch.
+        """
         self.steps += 1
         self.waited += waited
-        self.samples += float(batch["count"])
-        self._counts["slots"] += sum(batch[name].size for name in _SLOTS if name in batch)
+        self.samples += samples
+        self._counts["slots"] += slots
+        for lengths, flops in texts:
+            self._counts["news"] += len(lengths)
+            self._counts["tokens"] += float(lengths.sum())
+            self._counts["flops"] += flops()
 
     def shares(self) -> Tensor:
         """This rank's part of what `record` wants the sum over ranks of."""

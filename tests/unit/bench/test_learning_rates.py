@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import get
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.targets import row_config
 from tnr_dist.util.errors import InputError
 

@@ -52,8 +52,8 @@ def test_the_batch_of_every_slot_is_the_same_batch(monkeypatch):
     scene = step._Scene.of(4, 2, 16, 1)
     losses = []
     for form in (scene, scene.every_slot()):
-        module = form.module("fp32")
-        inputs = module.titles.inputs(form.batch)
-        losses.append(module(inputs)["loss"].detach())
+        ours = form.ours("fp32")
+        inputs = ours.titles.inputs(form.batch)
+        losses.append(ours.module(inputs)["loss"].detach())
     assert len(inputs.news) == len(step._slots(scene.batch)) > len(scene.titles)
     torch.testing.assert_close(*losses)

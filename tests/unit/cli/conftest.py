@@ -12,10 +12,10 @@ from tests.unit.cli.bad_table import Place, settings
 @pytest.fixture(scope="session")
 def sound_runs(raw_mind: Path, tiny_plm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A prepared data set, and a folder with one finished run of every stage."""
-    from tnr_dist.config.read import load_config
     from tnr_dist.data.prepare.prepare import prepare
     from tnr_dist.engines.ddp import DDPEngine
     from tnr_dist.stages import pipeline
+    from tnr_dist.stages.methods import load_config
     from tnr_dist.stages.registry import run_command
 
     folder = tmp_path_factory.mktemp("sound")

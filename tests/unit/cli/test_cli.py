@@ -9,8 +9,8 @@ import yaml
 
 from tests.signals import given_back
 from tnr_dist.cli.app import main
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import to_dict
+from tnr_dist.stages.methods import load_config
 
 
 @pytest.fixture
@@ -243,9 +243,9 @@ def test_malformed_input_is_one_line_and_leaves_nothing(case, tmp_path, config, 
 
 
 def test_traceback_on_request(tnr, monkeypatch):
-    from tnr_dist.cli import app
+    from tnr_dist.cli import engine
 
-    monkeypatch.setattr(app, "_configure", lambda *a: 1 / 0)
+    monkeypatch.setattr(engine, "configure", lambda *a: 1 / 0)
     code, _, err = tnr("stage2", "c.yaml")
     assert code == 1 and "ZeroDivisionError" in err and one_line(err)
     monkeypatch.setenv("TNR_TRACEBACK", "")  # so that what -v sets is undone after the test

@@ -9,6 +9,7 @@ import pytest
 
 from tnr_dist.data.shards import Block, SplitIndex, index_to_dict, write_shard
 from tnr_dist.data.source import ShardSource
+from tnr_dist.data.teacher_cache import TeacherColumns
 
 NEWS = 500
 TEACHERS = 2
@@ -83,7 +84,7 @@ class Split:
             for c in np.flatnonzero(i["clicked"])
         }
 
-    def columns(self, info):
+    def teachers(self, info):
         """Columns that say where they come from: users (shard, history row, teacher), logits (shard, position)."""
         shard = [s.name for s in self.index.shards].index(info.name)
         rows = sum(block["histories"] for block in info.blocks)
@@ -91,7 +92,7 @@ class Split:
         users = np.empty((rows, TEACHERS, 3), np.float32)
         users[..., 0], users[..., 1], users[..., 2] = shard, np.arange(rows)[:, None], np.arange(TEACHERS)
         logits = (shard * 10_000 + np.arange(flat))[:, None] + np.arange(TEACHERS) / 4
-        return {"teacher_users": users, "teacher_logits": logits.astype(np.float32)}
+        return TeacherColumns(users, logits.astype(np.float32))
 
 
 def make_split(folder: Path, seed: int, sizes: list[list[int]]) -> Split:

@@ -6,11 +6,11 @@ import threading
 import pytest
 import torch.distributed as dist
 
-from tnr_dist.config.read import load_config
 from tnr_dist.engines.base import Terms
 from tnr_dist.engines.meeting import _agree, differences, judgement, word_of
 from tnr_dist.engines.waiting import Wait
 from tnr_dist.launch.environment import Environment
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.parts import terms as terms_module
 from tnr_dist.stages.parts.terms import terms_of
 from tnr_dist.util.errors import InputError, Preempted, Unavailable

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from tests.lanes import missing
-from tnr_dist.config.schema import Config, to_yaml
+from tnr_dist.config.schema import to_yaml
 from tnr_dist.export.source import Source
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import ModelSpec, build_recommender, save_recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.stages.methods import Tree
 from tnr_dist.util.files import write_json, write_text
 
 TITLES = ["Storm", "Quiet night on the coast", "a b c d e f g h i j k l m n o p q r s t u v w x y z", "Two goals"]
@@ -34,7 +35,7 @@ def write_run(folder: Path, plm: Path | str, data: Path, layers: int = 2, **mode
     encoder, _ = load_plm(str(plm), layers)
     torch.manual_seed(1)
     spec = ModelSpec(encoder.config, news_dim=16, query_dim=8, **model)  # type: ignore[arg-type]
-    config = Config()
+    config = Tree()
     config.plm.name, config.data.dir, config.data.title_tokens, config.data.history = str(plm), str(data), 24, 10
     save_recommender(build_recommender(spec, encoder), spec, folder / "model.safetensors")
     write_text(folder / "config.yaml", to_yaml(config))
@@ -63,7 +64,7 @@ def source_of(kind: str) -> Source:
     model = build_recommender(spec, encoder_from_config(spec.encoder)).eval()
     for parameter in model.parameters():  # biases are 0 else, and the tables too small to see a slip
         torch.nn.init.normal_(parameter, std=0.3)
-    return Source("tiny", model, spec, None, Config(), {"model_sha256": "x"}, {}, None)  # type: ignore[arg-type]
+    return Source("tiny", model, spec, None, Tree(), {"model_sha256": "x"}, {}, None)  # type: ignore[arg-type]
 
 
 def random_titles(source: Source, lengths: tuple[int, ...] = (5, 2, 9, 30, 1)) -> tuple[np.ndarray, np.ndarray]:

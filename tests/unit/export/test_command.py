@@ -14,13 +14,13 @@ import yaml
 from markdown_it import MarkdownIt
 from safetensors.torch import save_file
 
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import to_yaml
 from tnr_dist.export import huggingface, measure, runtimes
 from tnr_dist.export.command import export
 from tnr_dist.export.metadata import base_model, front_matter
 from tnr_dist.export.source import Source
 from tnr_dist.models.weights import read_safetensors
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util.digests import write_sealed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json, write_json, write_text

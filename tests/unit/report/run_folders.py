@@ -15,6 +15,7 @@ from tnr_dist.data.dataset import DataSet
 from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
 from tnr_dist.runs.folder import RunFolder, in_order
 from tnr_dist.stages.evaluate import write_impressions
+from tnr_dist.stages.methods import Tree
 from tnr_dist.stages.targets import each_seed, row_folder
 from tnr_dist.util.files import write_json, write_text
 
@@ -24,7 +25,7 @@ BEGUN = 1_700_000_000  # seconds since 1970: the time of every file
 
 def make_config(output: Path, rows: list[RowConfig] | None = None, **settings: Any) -> Config:
     """Two seeds, two teachers, a teacher's and a student's row."""
-    config = Config(output=str(output), seeds=2)
+    config = Tree(output=str(output), seeds=2)
     config.data.dir = str(settings.pop("data", output / "data"))
     config.finetune.teachers = 2
     config.finetune.epochs = config.stage2.epochs = 1  # of the 12 steps that `write_run` makes up

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.reproduce import STUDY_NAMES
 from tnr_dist.reproduce.command import Prepared, run_task
 from tnr_dist.reproduce.plan import levels, plan, study_config
 from tnr_dist.reproduce.studies import STUDIES, study_of
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util.errors import InputError
 
 OVERRIDES = ["reproduce.sizes=[2, 1]", "reproduce.size=2", "seeds=2", "finetune.teachers=2"]

@@ -12,16 +12,16 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.pictures import drawn, figures, lines, words
-from tnr_dist.config.read import load_config
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.statistics import holm, paired_t_test
-from tnr_dist.figures.plots import COLOURS
+from tnr_dist.figures.picture import COLOURS
 from tnr_dist.figures.tables import count
 from tnr_dist.reproduce.figures import draw, marks
 from tnr_dist.reproduce.paper import TABLE2
 from tnr_dist.reproduce.results import RowResult, differences
 from tnr_dist.reproduce.studies import STUDIES, study_of
 from tnr_dist.reproduce.tables import latex, markdown, runs_csv, summary_csv
+from tnr_dist.stages.methods import load_config
 
 SEEDS = [0, 1, 2]
 

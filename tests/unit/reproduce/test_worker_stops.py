@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from tnr_dist.config.schema import Config
 from tnr_dist.reproduce import workers
+from tnr_dist.stages.methods import Tree
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def made_by(monkeypatch, folder: Path, works: list[Run], answers: list[list[str]
     monkeypatch.setattr(workers, "_start", start)
     monkeypatch.setattr(workers, "say", lambda _: gone.wait(10))  # what the parent does between two runs
     parent = threading.Thread(
-        target=lambda: found.append(workers.run_works(works, Config(), 1, folder, "test")), daemon=True
+        target=lambda: found.append(workers.run_works(works, Tree(), 1, folder, "test")), daemon=True
     )
     parent.start()
     parent.join(20)

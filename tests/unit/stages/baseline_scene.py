@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.packed import Packed
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.parts.click_data import click_loader
-from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.parts.start_models import freeze, fresh_model
 
 TRAININGS = (

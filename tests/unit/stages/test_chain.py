@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tnr_dist.cli.app import main
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.data.teacher_cache import TeacherCache
@@ -18,6 +17,7 @@ from tnr_dist.models.recommender import load_recommender
 from tnr_dist.stages import cache, pipeline
 from tnr_dist.stages import evaluate as evaluate_module
 from tnr_dist.stages.evaluate import evaluate, scored, write_impressions
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 from tnr_dist.util import preemption
 from tnr_dist.util.errors import InputError, Preempted
@@ -229,13 +229,11 @@ def test_cache_holds_what_the_teachers_say(finished, chain_yaml):
             else:
                 user = torch.zeros(16)
             logits = news[number][block["candidate_news"][low:high].astype(int)] @ user
-        np.testing.assert_allclose(columns["teacher_logits"][low:high, number], logits, rtol=1e-4, atol=1e-5)
-        from tnr_dist.data.teacher_cache import from_stored
+        np.testing.assert_allclose(columns.logits[low:high, number], logits, rtol=1e-4, atol=1e-5)
+        from tnr_dist.util.transfer import from_stored
 
         rounded = stored.facts["users"]["max_rounding_error"]
-        np.testing.assert_allclose(
-            from_stored(columns["teacher_users"])[h, number].float(), user, atol=rounded + 1e-5, rtol=0
-        )
+        np.testing.assert_allclose(from_stored(columns.users)[h, number].float(), user, atol=rounded + 1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("damage", ["other teacher", "other data", "side shard", "news", "no cache", "not json"])

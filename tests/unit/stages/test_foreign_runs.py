@@ -7,13 +7,13 @@ import shutil
 import pytest
 import yaml
 
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.export.command import export
 from tnr_dist.report.command import write_report
 from tnr_dist.stages import stage2
 from tnr_dist.stages.evaluate import evaluate, predict
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 from tnr_dist.util.errors import InputError
 

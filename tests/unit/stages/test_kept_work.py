@@ -11,12 +11,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tnr_dist.cli.app import main
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.prepare.prepare import check_request
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.runs.owned import recorded
 from tnr_dist.stages import pipeline, stage2
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.outlook import GO_ON, MAKE, REFUSE, REPLACE, SKIP, steps
 from tnr_dist.util.digests import write_sealed
 from tnr_dist.util.errors import InputError

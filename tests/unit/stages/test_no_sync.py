@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.stages import finetune, further_pretrain, post_train, stage1, stage2
 from tnr_dist.stages.baselines import newsbert, tinybert_joint
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import make
 
 # What makes the host wait on a GPU: a number that is read, or an output whose size depends on values.

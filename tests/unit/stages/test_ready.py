@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from tnr_dist.config.read import load_config
 from tnr_dist.stages import pipeline, ready
+from tnr_dist.stages.methods import load_config
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import write_json
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.teacher_cache import TeacherCache
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.runs.folder import in_order
 from tnr_dist.stages import cache, stage1, stage2
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.parts.start_models import kept_model
 from tnr_dist.stages.registry import make
 

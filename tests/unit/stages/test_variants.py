@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.config.read import load_config
 from tnr_dist.config.schema import RowConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.data.shards import read_index, read_shard
-from tnr_dist.data.teacher_cache import TeacherCache, from_stored
+from tnr_dist.data.teacher_cache import TeacherCache
 from tnr_dist.data.tokens import read_table
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.losses.stage1 import stage1_loss
@@ -25,11 +24,13 @@ from tnr_dist.runs.folder import in_order
 from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
 from tnr_dist.stages.evaluate import evaluate, predict
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.parts.start_models import continued_model, fresh_model, kept_model
 from tnr_dist.stages.registry import make, run_command
 from tnr_dist.stages.table_rows import evaluate_run
 from tnr_dist.stages.targets import row_folder
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.transfer import from_stored
 
 ENCODER = "news_encoder.encoder."
 
@@ -365,7 +366,7 @@ def test_nrms_user_encoder_in_every_stage(chain_yaml, tmp_path):
     # The cached user vectors are NRMS's, of its own padded and masked histories.
     stored = TeacherCache(tmp_path / "cache", cache.expected(config, data))
     info, histories = first_histories(data, 5)
-    cached = from_stored(stored.columns("train", info)["teacher_users"]).float()
+    cached = from_stored(stored.columns("train", info).users).float()
     news = stored.news_vectors().float()
     for number in range(2):
         model, _ = load_recommender(tmp_path / f"teacher-{number}" / "model.safetensors")

@@ -7,13 +7,13 @@ import shutil
 import pytest
 
 from tests.wandb_files import read_offline
-from tnr_dist.config.read import load_config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.runs.wandb_tables import news_titles
 from tnr_dist.stages import cache, stage2
 from tnr_dist.stages.evaluate import evaluate
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 
 TRAINING = {

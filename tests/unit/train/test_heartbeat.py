@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tnr_dist.cli import app
-from tnr_dist.config.schema import Config
+from tnr_dist.cli import engine as command_engine
 from tnr_dist.launch.environment import Environment
+from tnr_dist.stages.methods import Tree
 from tnr_dist.train import heartbeat
 from tnr_dist.train.heartbeat import Heartbeat, watched
 from tnr_dist.util import preemption
@@ -67,6 +67,9 @@ def test_a_command_that_loses_a_rank_outside_of_training_says_so_too(monkeypatch
     stand_in = SimpleNamespace(environment=place, device="cpu", close=lambda: None)
     monkeypatch.setattr("tnr_dist.engines.make.make_engine", lambda *_: stand_in)
     monkeypatch.setattr("tnr_dist.stages.parts.terms.terms_of", lambda *_: None)
-    monkeypatch.setattr(app, "_BEFORE_LOST", 0.0)
-    with pytest.raises(RankLost, match="rank 1: lost another rank"), app._engine(Config(), "cache", stops=False):
+    monkeypatch.setattr(command_engine, "_BEFORE_LOST", 0.0)
+    with (
+        pytest.raises(RankLost, match="rank 1: lost another rank"),
+        command_engine.open_engine(Tree(), "cache", stops=False),
+    ):
         raise RuntimeError(GLOO)

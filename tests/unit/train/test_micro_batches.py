@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tnr_dist.train.loop import micro_batches
-from tnr_dist.train.prefetch import prefetch, tensors_of
+from tnr_dist.util.transfer import prefetch, tensors_of
 
 
 def batch(samples):

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from tnr_dist.train.prefetch import prefetch
+from tnr_dist.util.transfer import prefetch
 
 
 class Stream:

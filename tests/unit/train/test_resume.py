@@ -14,11 +14,11 @@ import torch
 
 from tests import engine_task
 from tests.ranks import on_ranks
-from tnr_dist.config.read import load_config
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.runs.checkpoint_files import sorted_steps
 from tnr_dist.runs.tracker import read_metrics
+from tnr_dist.stages.methods import load_config
 from tnr_dist.stages.registry import run_command
 from tnr_dist.train import checkpoint, loop
 from tnr_dist.train.checkpoint import Checkpoints

@@ -33,9 +33,8 @@ import numpy as np
 
 from tnr_dist.data.batches.epoch_order import LoaderOptions, Plan
 from tnr_dist.data.batches.sample_windows import (
-    PER_HISTORY,
     Batch,
-    Columns,
+    ReadTeachers,
     Shard,
     Window,
     decode,
@@ -45,11 +44,12 @@ from tnr_dist.data.batches.sample_windows import (
 )
 from tnr_dist.data.shards import ShardInfo, SplitIndex
 from tnr_dist.data.source import ShardSource
+from tnr_dist.data.teacher_cache import TeacherColumns
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.progress import say
-from tnr_dist.util.threads import run_ahead
+from tnr_dist.util.transfer import run_ahead
 
-__all__ = ["Batch", "ClickLoader", "Columns", "LoaderOptions", "last_clicked"]
+__all__ = ["Batch", "ClickLoader", "LoaderOptions", "ReadTeachers", "last_clicked"]
 
 _CHUNK_SAMPLES = 8192  # gathered at once: one NumPy call a stream then serves many steps
 _CHUNK_BYTES = 4 << 20  # ... or fewer, with teacher columns
@@ -87,13 +87,16 @@ class ClickLoader:
     - `count` [] float32: samples of the global batch, over all ranks (skipped ones among them);
     - `row`, `click` [b] int64: the impression's line in the raw file (-1: skipped) and the click's place among the
       shard's candidates;
-    - with `columns`: `teacher_users` [b, M, D], `teacher_logits` [b, 1 + K, M], in the dtype they are stored in.
+    - with `teachers`: `teacher_users` [b, M, D] and `teacher_logits` [b, 1 + K, M] in the dtype they are stored in, or
+      [b] and [b, 1 + K] int64 rows of tables that hold them.
 
     `bad_shards` names the damaged shards met so far and what is wrong with them.
 
     Raises InputError for a split without labels or samples, for damaged shards (`on_bad_shard='stop'`), and when not
     one shard can be read.
     """
+
+    text_columns = ("history", "candidates")  # those of a batch that name a text in each of their slots
 
     def __init__(
         self,
@@ -104,7 +107,7 @@ class ClickLoader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 1,
-        columns: Columns | None = None,
+        teachers: ReadTeachers | None = None,
     ) -> None:
         if not index.labelled:
             raise InputError(f"{source.folder}: the {index.split} split has no labels to train on")
@@ -121,13 +124,13 @@ class ClickLoader:
             )
         if options.global_batch < world_size:
             raise InputError(f"a global batch of {options.global_batch} cannot be shared by {world_size} ranks")
-        self.index, self.source, self.options, self.columns = index, source, options, columns
+        self.index, self.source, self.options, self.teachers = index, source, options, teachers
         self.rank, self.world_size, self.workers = rank, world_size, workers
         per_rank = options.streams // world_size
         self.streams = range(rank * per_rank, (rank + 1) * per_rank)
         self.bad_shards: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._column_spec: dict[str, tuple[tuple[int, ...], np.dtype]] | None = None if columns else {}
+        self._specimen: TeacherColumns | None = None
 
     @property
     def steps(self) -> int:
@@ -194,30 +197,36 @@ class ClickLoader:
                     say(f"skipping {info.samples:,} samples: {error}")
                 if len(self.bad_shards) == sum(shard.samples > 0 for shard in self.index.shards):
                     raise InputError(f"{self.source.folder}: not one shard can be read; the last: {error}") from None
-            return placeholder(info.samples, self.options.history, self.column_spec())
+            return placeholder(info.samples, self.options.history, self.specimen())
 
     def _read(self, info: ShardInfo) -> Shard:
         blocks = self.source.read_blocks(info)
         where = self.source.name(info)
         if not all("candidate_clicked" in block for block in blocks.values()):
             raise InputError(f"{where}: has no labels, the index says it has; prepare it again")
-        columns = self.columns(info) if self.columns else {}
-        shard = decode(blocks, self.options.history, columns, self.options.before)
+        teachers = self.teachers(info) if self.teachers else None
+        shard = decode(blocks, self.options.history, teachers, self.options.before)
         if len(shard.impression) != info.samples:
             raise InputError(f"{where}: {len(shard.impression)} samples, the index says {info.samples}")
-        if self.columns and self._column_spec is None:
-            self._column_spec = {name: (values.shape[1:], values.dtype) for name, values in shard.columns.items()}
+        if teachers is not None and self._specimen is None:
+            self._specimen = TeacherColumns(teachers.users[:0].copy(), teachers.logits[:0].copy())
         return shard
 
-    def column_spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """Shape (without the first dimension) and dtype of the extra columns; reads shards until one tells."""
+    def skipped(self, batch: Batch) -> int:
+        """Samples of a batch that are of a damaged shard (on_bad_shard='skip')."""
+        return int((batch["row"] < 0).sum())
+
+    def specimen(self) -> TeacherColumns | None:
+        """The teachers' columns without a row, for shapes and dtypes; reads shards until one tells. None: no teachers."""
+        if self.teachers is None:
+            return None
         for number, info in enumerate(self.index.shards):
-            if self._column_spec is not None:
+            if self._specimen is not None:
                 break
             if info.samples and info.name not in self.bad_shards:
                 self.load(number)
-        assert self._column_spec is not None  # load() raises when all shards are damaged
-        return self._column_spec
+        assert self._specimen is not None  # load() raises when all shards are damaged
+        return self._specimen
 
 
 class _EpochReader:
@@ -307,8 +316,11 @@ class _EpochReader:
             "click": np.zeros((1, 0), np.int64),
             "history": np.zeros((1, 0, self.options.history), np.int32),
         }
-        for name, (shape, dtype) in self.loader.column_spec().items():
-            batch[name] = np.zeros((1, 0, *(() if name in PER_HISTORY else (candidates,)), *shape), dtype)
+        teachers = self.loader.specimen()
+        if teachers is not None:
+            users, logits = teachers.users, teachers.logits
+            batch["teacher_users"] = np.zeros((1, 0, *users.shape[1:]), users.dtype)
+            batch["teacher_logits"] = np.zeros((1, 0, candidates, *logits.shape[1:]), logits.dtype)
         return batch
 
     def _prepare(self, stream: int, number: int) -> None:

@@ -26,6 +26,8 @@ class MatchingLoader:
     Raises InputError when the corpus has not more than N pairs to train on.
     """
 
+    text_columns = ("body", "titles")  # those of a batch that name a text in each of their slots
+
     def __init__(
         self,
         folder: Path,
@@ -54,6 +56,10 @@ class MatchingLoader:
         self.held_out, self.train = np.sort(order[:kept_apart]), np.sort(order[kept_apart:])
         if len(self.train) <= negatives:
             raise InputError(f"{folder}: {len(self.train)} title-body pairs, too few for {negatives} other titles each")
+
+    def skipped(self, batch: Batch) -> int:
+        """Samples of a damaged shard: there are no shards here."""
+        return 0
 
     @property
     def steps(self) -> int:

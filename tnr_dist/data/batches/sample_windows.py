@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tnr_dist.data.shards import Block, ShardInfo
+from tnr_dist.data.teacher_cache import TeacherColumns
 
 Batch = dict[str, np.ndarray]
-# Extra columns for a shard, in its blocks' order: a row per history (those in PER_HISTORY) or per candidate. Teachers'
-# vectors and logits ("teacher_users" [H, M, D], "teacher_logits" [candidates, M]), or the rows of tables that hold them.
-Columns = Callable[[ShardInfo], dict[str, np.ndarray]]
-PER_HISTORY = frozenset({"teacher_users", "teacher_user_rows"})
+ReadTeachers = Callable[[ShardInfo], TeacherColumns]  # what the teachers say of a shard
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,12 @@ class Shard:
     history: np.ndarray  # [H, L] news, the last L clicked, -1 behind the end
     impression_history: np.ndarray  # [I]
     row: np.ndarray  # [I]
-    columns: dict[str, np.ndarray]
+    teachers: TeacherColumns | None
     bad: bool = False  # stands for a damaged shard: its samples have weight 0
 
 
 def decode(
-    blocks: dict[str, Block], history: int, columns: dict[str, np.ndarray] | None = None, before: int | None = None
+    blocks: dict[str, Block], history: int, teachers: TeacherColumns | None = None, before: int | None = None
 ) -> Shard:
     """Blocks of a labelled shard (one at least) as arrays that samples are cut from.
 
@@ -77,14 +75,14 @@ def decode(
         _join([last_clicked(block["history_news"], block["history_offsets"], history) for block in parts]),
         impression_history,
         _join([block["row"] for block in parts]),
-        columns or {},
+        teachers,
     )
 
 
-def placeholder(samples: int, history: int, columns: dict[str, tuple[tuple[int, ...], np.dtype]]) -> Shard:
+def placeholder(samples: int, history: int, teachers: TeacherColumns | None) -> Shard:
     """Stands for a damaged shard: as many samples, all of weight 0, so that all ranks stay in step.
 
-    `columns`: name -> (shape without the first dimension, dtype) of the extra columns.
+    `teachers`: columns without a row, which tell shapes and dtypes; None: batches carry no teachers.
     """
     zeros = np.zeros(samples, np.int64)
     one = np.zeros(1, np.int64)
@@ -97,9 +95,13 @@ def placeholder(samples: int, history: int, columns: dict[str, tuple[tuple[int, 
         np.full((1, history), -1, np.int32),
         one,
         one - 1,
-        {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in columns.items()},
+        None if teachers is None else TeacherColumns(_one_zero(teachers.users), _one_zero(teachers.logits)),
         bad=True,
     )
+
+
+def _one_zero(rows: np.ndarray) -> np.ndarray:
+    return np.zeros((1, *rows.shape[1:]), rows.dtype)
 
 
 def last_clicked(news: np.ndarray, offsets: np.ndarray, length: int) -> np.ndarray:
@@ -175,7 +177,8 @@ def make_window(
         samples.append(_per_sample(shard, impression, click, negatives, few, rng))
         rows = shard.impression_history[impression]
         kept = {"history": shard.history}
-        kept.update({name: values for name, values in shard.columns.items() if name in PER_HISTORY})
+        if shard.teachers is not None:
+            kept["teacher_users"] = shard.teachers.users
         if chosen is not None:  # a part of a shard keeps its own histories only: small data has many parts
             used, rows = np.unique(rows, return_inverse=True)
             kept = {name: values[used] for name, values in kept.items()}
@@ -207,17 +210,15 @@ def _per_sample(
         candidates[:, 1:][masked] = -1
     if shard.bad:
         candidates[:] = 0
-    return {
+    out = {
         "candidates": candidates,
         "weights": np.full(len(click), 0.0 if shard.bad else 1.0, np.float32),
         "row": shard.row[impression],
         "click": click,
-        **{
-            name: values.take(positions, 0, mode="clip")
-            for name, values in shard.columns.items()
-            if name not in PER_HISTORY
-        },
     }
+    if shard.teachers is not None:
+        out["teacher_logits"] = shard.teachers.logits.take(positions, 0, mode="clip")
+    return out
 
 
 def _join(arrays: list[np.ndarray]) -> np.ndarray:

@@ -15,8 +15,9 @@ from tnr_dist.losses.tinybert import attention_loss, state_loss
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
-from tnr_dist.stages.parts.click_inputs import ClickInputs
-from tnr_dist.stages.parts.click_task import ClickTask
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTask, ClickTitles
+from tnr_dist.stages.parts.corpus_task import CountsItself, encoded_texts
+from tnr_dist.train.throughput import Texts
 from tnr_dist.util.transfer import to_device
 
 
@@ -35,7 +36,7 @@ class WithTeacher(nn.Module):
 class BesideTeacher(Protocol):
     """A module of a click stage that learns from a teacher whose frozen part is computed once."""
 
-    def prepare(self, title: str) -> None:
+    def prepare(self, titles: ClickTitles, title: str) -> None:
         """Compute it, with teacher and module on the engine's device; `title` is for the progress bar."""
 
 
@@ -47,7 +48,12 @@ class TeacherClickTask(ClickTask):
         super().begin(engine)
         self.titles.repeats = False
         module: BesideTeacher = self.module  # type: ignore[assignment]
-        module.prepare(f"{self.title}: teacher")
+        module.prepare(self.titles, f"{self.title}: teacher")
+
+    def texts(self, inputs: ClickInputs) -> list[Texts]:
+        """See `Task`."""
+        module: CountsItself = self.module  # type: ignore[assignment]
+        return [encoded_texts(module, inputs)] if hasattr(module, "encoded") else super().texts(inputs)
 
 
 def states_and_scores(encoder: Encoder, texts: Packed, below: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tnr_dist.config.schema import Config, NewsBERTConfig
+from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss, mean_over_batch
 from tnr_dist.losses.newsbert import (
     blocks,
     damped,
@@ -32,7 +32,6 @@ from tnr_dist.losses.newsbert import (
     state_loss,
     vector_loss,
 )
-from tnr_dist.losses.reduction import mean_over_batch
 from tnr_dist.models.flops import plm_flops, top_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
@@ -40,8 +39,9 @@ from tnr_dist.models.transformer import Encoder
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import post_train
 from tnr_dist.stages.baselines.common import TeacherClickTask, users_and_scores
+from tnr_dist.stages.baselines.newsbert_settings import NewsBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
-from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import in_parts
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze
@@ -59,9 +59,9 @@ class NewsBERTModule(nn.Module):
         teacher: the teacher's PLM, at least as deep and as wide as the student's.
     """
 
-    def __init__(self, student: Recommender, teacher: Encoder, titles: ClickTitles, settings: NewsBERTConfig) -> None:
+    def __init__(self, student: Recommender, teacher: Encoder, settings: NewsBERTConfig) -> None:
         super().__init__()
-        self.student, self.teacher, self.titles, self.settings = student, teacher, titles, settings
+        self.student, self.teacher, self.settings = student, teacher, settings
         encoder = student.news_encoder.encoder
         first, above = encoder.frozen_layers, teacher.frozen_layers
         #: The teacher's layers that stand against each learning layer of the student.
@@ -70,15 +70,15 @@ class NewsBERTModule(nn.Module):
             for block in blocks(len(encoder.layers) - first, len(teacher.layers) - above)
         ]
 
-    def prepare(self, title: str) -> None:
+    def prepare(self, titles: ClickTitles, title: str) -> None:
         """See `BesideTeacher`."""
-        self.titles.prepare_teacher(self.teacher, title)
+        titles.prepare_teacher(self.teacher, title)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss and of its parts."""
         settings, student = self.settings, self.student
         dim = student.news_encoder.dense.out_features
-        rows = self.titles.spread(self._rows(inputs), inputs)
+        rows = inputs.spread(self._rows(inputs))
         news, teacher_news, per_text = rows.split([dim, dim, 2], dim=1)
         users, scores = users_and_scores(student, news, inputs)
         teacher_users, teacher_scores = users_and_scores(student, teacher_news, inputs)
@@ -180,13 +180,13 @@ def states_at(
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where NewsBERT-n lies, n = `student.layers`, and what it depends on."""
     inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("newsbert", config.newsbert))
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("newsbert", NewsBERTConfig.of(config)))
     return RunFolder(f"newsbert-{config.student.layers}", "newsbert", config, settings, inputs, {})
 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     """A student of `student.layers` layers together with its teacher."""
-    config, train = run.config, run.config.newsbert
+    config, train = run.config, NewsBERTConfig.of(run.config)
     if getattr(engine, "stage", 0) == 3:
         raise InputError("newsbert: deepspeed.zero_stage=3 splits parameters that it links; use 0 to 2")
     teacher, _ = continued_model(config, post_train.run_folder(config, data).path, "post-train")
@@ -199,7 +199,7 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     titles = ClickTitles(tokens, longest, top, train, engine, folder(config, "frozen"))
     loader, held_out = click_loader(config, data, train, config.seed, engine)
     fit_scale(config, data, train, student, loader, engine)
-    module = NewsBERTModule(student, source.encoder, titles, train)
+    module = NewsBERTModule(student, source.encoder, train)
     return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)
 
 

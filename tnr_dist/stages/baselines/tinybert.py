@@ -22,14 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import ClickTrainConfig, Config, GeneralConfig
+from tnr_dist.config.schema import ClickTrainConfig, Config
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
+from tnr_dist.losses.common import mean_over_batch
 from tnr_dist.losses.newsbert import mean_over_slots
-from tnr_dist.losses.reduction import mean_over_batch
 from tnr_dist.losses.tinybert import prediction_loss, state_loss, uniform_mapping
 from tnr_dist.models.flops import plm_flops
 from tnr_dist.models.packed import Packed
@@ -45,8 +45,9 @@ from tnr_dist.stages.baselines.common import (
     states_and_scores,
     users_and_scores,
 )
+from tnr_dist.stages.baselines.tinybert_settings import GeneralConfig, TinyBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
-from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import CorpusTask, corpus_texts, in_parts
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, trained_model
@@ -146,18 +147,14 @@ class GeneralModule(LayerDistillation):
 class IntermediateModule(LayerDistillation):
     """Task-specific distillation between layers: the mean of the losses over a click sample's news."""
 
-    def __init__(self, student: Encoder, teacher: Encoder, token_budget: int, titles: ClickTitles) -> None:
-        super().__init__(student, teacher, token_budget)
-        self.titles = titles
-
-    def prepare(self, title: str) -> None:
+    def prepare(self, titles: ClickTitles, title: str) -> None:
         """See `BesideTeacher`."""
-        self.titles.prepare_teacher(self._encoder, title)
+        titles.prepare_teacher(self._encoder, title)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss and of its parts."""
         losses = self.losses(inputs.titles, inputs.frozen, inputs.teacher_frozen)
-        per_text = self.titles.spread(losses, inputs).unbind(1)
+        per_text = inputs.spread(losses).unbind(1)
         slots = torch.cat([inputs.history, inputs.candidates], 1)
         mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
         parts = [mean_over_slots(loss, slots, mask, inputs.weights, inputs.count) for loss in per_text]
@@ -176,21 +173,21 @@ class PredictionModule(WithTeacher):
     The teacher's news vectors come from a table; `prepare` fills it.
     """
 
-    def __init__(self, student: Recommender, teacher: Recommender, titles: ClickTitles, temperature: float) -> None:
+    def __init__(self, student: Recommender, teacher: Recommender, temperature: float) -> None:
         super().__init__(teacher)
-        self.student, self.titles, self.temperature = student, titles, temperature
+        self.student, self.temperature = student, temperature
         self._table: Tensor | None = None
 
-    def prepare(self, title: str) -> None:
+    def prepare(self, titles: ClickTitles, title: str) -> None:
         """See `BesideTeacher`."""
-        titles, teacher = self.titles, self._teacher[0]
+        teacher = self._teacher[0]
         assert isinstance(teacher, Recommender)
         self._table = encode_table(teacher.news_encoder, titles.titles, titles.longest, titles.engine, title)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss."""
         assert self._table is not None
-        news = self.titles.encode(self.student.news_encoder, inputs)
+        news = inputs.encode(self.student.news_encoder)
         _, scores = users_and_scores(self.student, news, inputs)
         with torch.no_grad():
             teacher_news = F.embedding(inputs.news, self._table)
@@ -204,13 +201,17 @@ class PredictionModule(WithTeacher):
 def general_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the student of the general distillation lies and what it depends on."""
     inputs: dict[str, str | RunFolder] = {"data": data.id, "post-train": post_train.run_folder(config, data)}
-    settings = (*MODEL_SETTINGS, "student", *recipe("tinybert.general", config.tinybert.general))
+    settings = (*MODEL_SETTINGS, "student", *recipe("tinybert.general", TinyBERTConfig.of(config).general))
     return RunFolder(f"tinybert-general-{config.student.layers}", "tinybert-general", config, settings, inputs, {})
 
 
 def intermediate_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the student of the distillation between layers lies and what it depends on."""
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, *recipe("tinybert.intermediate", config.tinybert.intermediate))
+    settings = (
+        *MODEL_SETTINGS,
+        *BATCH_SETTINGS,
+        *recipe("tinybert.intermediate", TinyBERTConfig.of(config).intermediate),
+    )
     inputs: dict[str, str | RunFolder] = {
         "data": data.id,
         "tinybert-general": general_folder(config, data),
@@ -222,9 +223,9 @@ def intermediate_folder(config: Config, data: DataSet) -> RunFolder:
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where TinyBERT-n lies, n = `student.layers`, and what it depends on; of either form."""
-    if config.tinybert.form == "joint":
+    if TinyBERTConfig.of(config).form == "joint":
         return tinybert_joint.run_folder(config, data)
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, *recipe("tinybert.prediction", config.tinybert.prediction))
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, *recipe("tinybert.prediction", TinyBERTConfig.of(config).prediction))
     inputs: dict[str, str | RunFolder] = {
         "data": data.id,
         "tinybert-intermediate": intermediate_folder(config, data),
@@ -235,14 +236,14 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
 
 def runs(config: Config, data: DataSet) -> list[RunFolder]:
     """What `tnr baseline tinybert` makes: all three trainings of TinyBERT-n, or its joint one."""
-    if config.tinybert.form == "joint":
+    if TinyBERTConfig.of(config).form == "joint":
         return [run_folder(config, data)]
     return [general_folder(config, data), intermediate_folder(config, data), run_folder(config, data)]
 
 
 def build_general(run: RunFolder, data: DataSet, engine: Engine) -> CorpusTask:
     """The student of the general distillation."""
-    config, train, env = run.config, run.config.tinybert.general, engine.environment
+    config, train, env = run.config, TinyBERTConfig.of(run.config).general, engine.environment
     teacher, _ = trained_model(post_train.run_folder(config, data).path, "post-train")
     student, _ = first_layers(config, data, config.student.init, run.stage)
     freeze(student.news_encoder, train, engine)
@@ -267,23 +268,23 @@ def _corpus_inputs(batch: Batch, loader: MatchingLoader, train: GeneralConfig, d
 
 def build_intermediate(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     """The student of the distillation between layers."""
-    config, train = run.config, run.config.tinybert.intermediate
+    config, train = run.config, TinyBERTConfig.of(run.config).intermediate
     student, teacher = _student(config, general_folder(config, data)), _teacher(config, data)
     freeze(student.news_encoder, train, engine)
     titles = _titles(config, data, student, train, engine)
     encoders = student.news_encoder.encoder, teacher.news_encoder.encoder
-    module = IntermediateModule(*encoders, student.news_encoder.token_budget, titles)
+    module = IntermediateModule(*encoders, student.news_encoder.token_budget)
     loader, held_out = click_loader(config, data, train, config.seed, engine)
     return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)
 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     """TinyBERT-n, from the student of the distillation between layers."""
-    config, train = run.config, run.config.tinybert.prediction
+    config, train = run.config, TinyBERTConfig.of(run.config).prediction
     student, teacher = _student(config, intermediate_folder(config, data)), _teacher(config, data)
     freeze(student.news_encoder, train, engine)
     titles = _titles(config, data, student, train, engine)
-    module = PredictionModule(student, teacher, titles, train.temperature)
+    module = PredictionModule(student, teacher, train.temperature)
     loader, held_out = click_loader(config, data, train, config.seed, engine)
     fit_scale(config, data, train, student, loader, engine)
     return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)

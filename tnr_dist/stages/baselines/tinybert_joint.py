@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.config.schema import Config, JointConfig
+from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss
 from tnr_dist.losses.newsbert import mean_over_slots
 from tnr_dist.losses.tinybert import joint_loss, last_layers, prediction_loss
 from tnr_dist.models.flops import plm_flops, top_flops
@@ -35,8 +35,9 @@ from tnr_dist.stages.baselines.common import (
     states_and_scores,
     users_and_scores,
 )
+from tnr_dist.stages.baselines.tinybert_settings import JointConfig, TinyBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
-from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import in_parts
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import freeze, trained_model
@@ -51,9 +52,9 @@ class JointModule(WithTeacher):
         teacher: finetuned, at least as deep as the student and as wide.
     """
 
-    def __init__(self, student: Recommender, teacher: Recommender, titles: ClickTitles, settings: JointConfig) -> None:
+    def __init__(self, student: Recommender, teacher: Recommender, settings: JointConfig) -> None:
         super().__init__(teacher)
-        self.student, self.titles, self.settings = student, titles, settings
+        self.student, self.settings = student, settings
         own, other = student.news_encoder.encoder, teacher.news_encoder.encoder
         mapping = last_layers(len(own.layers), len(other.layers))[own.frozen_layers :]
         # The teacher's layers below give nothing that a loss wants.
@@ -61,9 +62,9 @@ class JointModule(WithTeacher):
         self.layers = [layer - other.frozen_layers for layer in mapping]
         self._table: Tensor | None = None
 
-    def prepare(self, title: str) -> None:
+    def prepare(self, titles: ClickTitles, title: str) -> None:
         """See `BesideTeacher`."""
-        titles, encoder = self.titles, self._recommender.news_encoder
+        encoder = self._recommender.news_encoder
         self._table = encode_table(encoder, titles.titles, titles.longest, titles.engine, title)
         titles.prepare_teacher(encoder.encoder, f"{title}, frozen layers")
 
@@ -72,7 +73,7 @@ class JointModule(WithTeacher):
         assert self._table is not None
         settings, student = self.settings, self.student
         dim = student.news_encoder.dense.out_features
-        news, per_text = self.titles.spread(self._rows(inputs), inputs).split([dim, 2], dim=1)
+        news, per_text = inputs.spread(self._rows(inputs)).split([dim, 2], dim=1)
         _, scores = users_and_scores(student, news, inputs)
         with torch.no_grad():
             _, teacher_scores = users_and_scores(self._recommender, F.embedding(inputs.news, self._table), inputs)
@@ -123,14 +124,14 @@ class JointModule(WithTeacher):
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
     """Where TinyBERT-n of the joint form lies, n = `student.layers`, and what it depends on."""
-    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("tinybert.joint", config.tinybert.joint))
+    settings = (*MODEL_SETTINGS, *BATCH_SETTINGS, "student", *recipe("tinybert.joint", TinyBERTConfig.of(config).joint))
     inputs: dict[str, str | RunFolder] = {"data": data.id, "teacher": finetune.teacher_folder(config, data, 0)}
     return RunFolder(f"tinybert-joint-{config.student.layers}", "tinybert-joint", config, settings, inputs, {})
 
 
 def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     """The PLM's first layers beside teacher 0."""
-    config, train = run.config, run.config.tinybert.joint
+    config, train = run.config, TinyBERTConfig.of(run.config).joint
     teacher, _ = trained_model(finetune.teacher_folder(config, data, 0).path, "finetune")
     student, _ = first_layers(config, data, config.student.init, run.stage)
     freeze(student.news_encoder, train, engine)
@@ -138,5 +139,5 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> TeacherClickTask:
     titles = ClickTitles(tokens, longest, student.news_encoder, train, engine, folder(config, "frozen"))
     loader, held_out = click_loader(config, data, train, config.seed, engine)
     fit_scale(config, data, train, student, loader, engine)
-    module = JointModule(student, teacher, titles, train)
+    module = JointModule(student, teacher, train)
     return TeacherClickTask(student, module, titles, loader, train, config.seed, run.name, held_out)

@@ -7,7 +7,7 @@ from tnr_dist.config.schema import (
     Config,
     ValidatedTrainConfig,
 )
-from tnr_dist.data.batches.clicks import ClickLoader, Columns, LoaderOptions
+from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions, ReadTeachers
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.held_out import HeldOut, hold_out_last
 from tnr_dist.data.shards import read_index
@@ -21,7 +21,12 @@ from tnr_dist.util.progress import say
 
 
 def click_loader(
-    config: Config, data: DataSet, train: ClickTrainConfig, seed: int, engine: Engine, columns: Columns | None = None
+    config: Config,
+    data: DataSet,
+    train: ClickTrainConfig,
+    seed: int,
+    engine: Engine,
+    teachers: ReadTeachers | None = None,
 ) -> tuple[ClickLoader, HeldOut | None]:
     """The training split's loader for this rank, and what `train.validate` keeps apart from it."""
     index = read_index(data.folder, "train")
@@ -48,7 +53,7 @@ def click_loader(
         rank=engine.environment.rank,
         world_size=engine.environment.world_size,
         workers=config.data.workers,
-        columns=columns,
+        teachers=teachers,
     )
     return loader, held_out
 

@@ -1,19 +1,220 @@
-"""What a stage that trains on clicks hands to the training loop."""
+"""Training on clicks, from a batch of the loader to what the module takes: each distinct title once, encoded by one rank."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from tnr_dist.config.schema import ClickTrainConfig, ValidatedTrainConfig
 from tnr_dist.data.batches.clicks import Batch, ClickLoader
 from tnr_dist.data.held_out import HeldOut
+from tnr_dist.data.tokens import RaggedTable, check_ids
 from tnr_dist.engines.base import Engine
-from tnr_dist.models.recommender import Recommender
-from tnr_dist.stages.parts.click_inputs import ClickInputs, ClickTitles
+from tnr_dist.kernels.dispatch import use_triton
+from tnr_dist.kernels.launch import power_of_two
+from tnr_dist.kernels.tiles import block_rows
+from tnr_dist.models.flops import news_encoder_flops
+from tnr_dist.models.packed import Packed, TokenRows, TokenStates
+from tnr_dist.models.recommender import NewsEncoder, Recommender
+from tnr_dist.models.transformer import Encoder
+from tnr_dist.stages.parts.fill_batches import StaticTables, fill
+from tnr_dist.stages.parts.frozen import compute_dtype, frozen_states
 from tnr_dist.stages.parts.start_models import plm_parameters
 from tnr_dist.stages.parts.validation import Validation
+from tnr_dist.train.throughput import Texts
+from tnr_dist.util.transfer import from_stored, replace_tensors, tensors_of, to_device
+
+
+@dataclass
+class Teachers:
+    """What the teachers say of a batch: values, or the rows of the module's tables that hold them.
+
+    Attributes:
+        users: [B, M, D], or [B] int64 rows.
+        logits: [B, C, M], or [B, C] int64 rows.
+    """
+
+    users: Tensor
+    logits: Tensor
+
+
+@dataclass
+class ClickInputs:
+    """A click batch on the device. U distinct titles of this rank's samples; E titles that this rank encodes."""
+
+    news: Tensor  # [U] int64 news indices
+    titles: Packed  # E titles
+    frozen: Tensor | None  # [T, hidden] output of the frozen layers for `titles`, when it is cached
+    vectors: Tensor  # [U] rows of the vectors of all ranks' titles
+    history: Tensor  # [B, L] rows of `news`
+    history_mask: Tensor  # [B, L] bool
+    candidates: Tensor  # [B, C] rows of `news`
+    candidate_mask: Tensor  # [B, C] bool
+    weights: Tensor  # [B]
+    count: float
+    teachers: Teachers | None = None
+    gather: Callable[[Tensor], Tensor] | None = None  # the engine's: own rows [E, ...] -> all ranks'; None: own are all
+    teacher_frozen: Tensor | None = None  # [T, hidden] the same of the teacher that runs beside (`prepare_teacher`)
+    static: StaticTables | None = None  # where the titles were filled up to a size that repeats
+    real_lengths: np.ndarray | None = None  # [E] of those that were not added to fill up
+
+    def encode(self, encoder: NewsEncoder) -> Tensor:
+        """Vectors of the batch's distinct titles, [U, D] float32."""
+        return self.spread(encoder(self.titles, self.first_layer(encoder), self.frozen).float())
+
+    def first_layer(self, encoder: NewsEncoder) -> int:
+        """The layer that `encoder` starts with: above the frozen ones where their output is cached."""
+        return encoder.encoder.frozen_layers if self.frozen is not None else 0
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """From rows [E, ...] of the titles that this rank encodes to those of the batch's distinct titles, [U, ...]."""
+        return (rows if self.gather is None else self.gather(rows))[self.vectors]
+
+    def shape_key(self) -> Hashable | None:
+        """See `Recordable`."""
+        if self.static is None:
+            return None
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in self.tensors())
+        return shapes, self.count, power_of_two(self.titles.plan.longest)
+
+    def tensors(self) -> list[Tensor]:
+        """See `Recordable`."""
+        return list(tensors_of(self))
+
+    def with_tensors(self, tensors: list[Tensor]) -> ClickInputs:
+        """See `Recordable`."""
+        other: ClickInputs = replace_tensors(self, iter(tensors))
+        assert other.static is not None
+        other.static.attach(other.titles)
+        return other
+
+
+class ClickTitles:
+    """The titles of a data set as a click stage encodes them; `place`: folder for frozen states that go to disk."""
+
+    def __init__(
+        self,
+        titles: RaggedTable,
+        max_length: int,
+        encoder: NewsEncoder,
+        settings: ClickTrainConfig,
+        engine: Engine,
+        place: Path,
+    ) -> None:
+        if int(titles.lengths.max(initial=0)) > max_length:
+            packed = Packed.gather(titles.values, titles.offsets, np.arange(len(titles)), max_length)
+            titles = RaggedTable(packed.tokens.numpy().astype(titles.values.dtype), packed.offsets)
+        check_ids(titles, encoder.encoder.config.vocab_size, "the prepared titles")
+        self.titles, self.lengths = titles, titles.lengths
+        self.encoder, self.engine, self.settings, self.place = encoder, engine, settings, place
+        self.shared = settings.dedupe == "global" and engine.environment.world_size > 1
+        self.frozen: TokenStates | None = None
+        self.teacher_frozen: TokenStates | None = None
+        self.longest = int(self.lengths.max(initial=0))
+        self.repeats = False  # whether batches are filled up to sizes that repeat
+        self._tokens = torch.from_numpy(np.asarray(titles.values).astype(np.int32)).to(engine.device)
+
+    def prepare(self, title: str) -> None:
+        """Run the frozen layers once over every title (they see no dropout, so it is the same in every step)."""
+        self.frozen = frozen_states(self.encoder.encoder, self.titles, self.settings, self.engine, self.place, title)
+        self.repeats = self.settings.cuda_graphs and self._recordable()
+
+    def prepare_teacher(self, encoder: Encoder, title: str) -> None:
+        """Run the layers below `encoder.frozen_layers` of a teacher once, of which the others run in the step."""
+        self.teacher_frozen = frozen_states(encoder, self.titles, self.settings, self.engine, self.place, title)
+
+    def _recordable(self) -> bool:
+        """Whether a step can be a CUDA graph: all that it does follows from the shapes of its inputs."""
+        if self.engine.device.type != "cuda" or self.engine.environment.world_size > 1 or self.frozen is None:
+            return False
+        dtype = compute_dtype(self.engine)
+        probe = torch.empty(0, device=self.engine.device, dtype=dtype)
+        if self.longest > block_rows(dtype) or not use_triton(None, probe, "ragged_attention"):
+            return False
+        return self.encoder.token_budget == 0 or len(self.titles.values) < self.encoder.token_budget
+
+    def inputs(self, batch: Batch) -> ClickInputs:
+        """Find the distinct titles of a batch, share them among ranks, and lay the slots out as rows of them.
+
+        All of it is planned on the host, from ids the loader has just made there: on the device their number would have
+        to be waited for.
+        """
+        device, environment = self.engine.device, self.engine.environment
+        history, candidates = batch["history"], batch["candidates"]
+        ids = np.concatenate([history, candidates], 1)
+        known = ids >= 0
+        # An empty slot points at any title of the batch; its mask keeps it out of everything.
+        news, rows = np.unique(np.where(known, ids, candidates[0, 0]), return_inverse=True)
+        rows = rows.reshape(ids.shape)
+        length = history.shape[1]
+        if self.shared:
+            # Sorted by length and dealt out like cards, so that the ranks get equal work.
+            order = self._by_length(np.unique(np.concatenate(self.engine.gather(news))))
+            shares = [order[rank :: environment.world_size] for rank in range(environment.world_size)]
+        else:
+            shares = [self._by_length(news)]
+        gathered = np.concatenate(shares)
+        by_news = np.argsort(gathered)
+        vectors = by_news[np.searchsorted(gathered[by_news], news)]
+        mine = shares[environment.rank if self.shared else 0]
+        lengths, starts, static = self.lengths[mine], np.asarray(self.titles.offsets)[mine], None
+        if self.repeats:
+            filled = fill(lengths, starts, self.longest)
+            lengths, starts, vectors = filled.lengths, filled.starts, filled.place[vectors]
+            news, vectors = (np.pad(values, (0, len(lengths) - len(values))) for values in (news, vectors))
+        tokens = TokenRows(starts, lengths, device)
+        titles = Packed(self._tokens[tokens.on_device].long(), lengths)
+        if self.repeats:
+            static = StaticTables.of(lengths, device, compute_dtype(self.engine))
+            static.attach(titles)
+        return ClickInputs(
+            news=to_device(news.astype(np.int64), device),
+            titles=titles,
+            frozen=None if self.frozen is None else self.frozen.rows(tokens),
+            vectors=to_device(vectors.astype(np.int64), device),
+            history=to_device(rows[:, :length], device),
+            history_mask=to_device(known[:, :length], device),
+            candidates=to_device(rows[:, length:], device),
+            candidate_mask=to_device(known[:, length:], device),
+            weights=to_device(batch["weights"], device),
+            count=float(batch["count"]),
+            teachers=_teachers(batch, device),
+            gather=partial(self.engine.all_gather_rows, sizes=[len(share) for share in shares])
+            if self.shared
+            else None,
+            teacher_frozen=None if self.teacher_frozen is None else self.teacher_frozen.rows(tokens),
+            static=static,
+            real_lengths=self.lengths[mine] if self.repeats else None,
+        )
+
+    def _by_length(self, news: np.ndarray) -> np.ndarray:
+        """The encoder's own order: it then need not reorder tokens and states, there and back."""
+        return news[np.argsort(self.lengths[news], kind="stable")]
+
+    def vectors(self, encoder: NewsEncoder, news: np.ndarray) -> Tensor:
+        """Vectors [E, D] of some news [E] on the device, outside a training step and on this rank alone."""
+        lengths = self.lengths[news]
+        tokens = TokenRows(np.asarray(self.titles.offsets)[news], lengths, self.engine.device)
+        titles = Packed(self._tokens[tokens.on_device].long(), lengths)
+        if self.frozen is None:
+            return encoder(titles)  # type: ignore[no-any-return]
+        return encoder(titles, encoder.encoder.frozen_layers, self.frozen.rows(tokens))  # type: ignore[no-any-return]
+
+
+def _teachers(batch: Batch, device: torch.device) -> Teachers | None:
+    if "teacher_users" not in batch:
+        return None
+    users, logits = (
+        to_device(from_stored(np.ascontiguousarray(batch[name])), device)
+        for name in ("teacher_users", "teacher_logits")
+    )
+    return Teachers(users, logits)
 
 
 @dataclass
@@ -41,6 +242,12 @@ class ClickTask:
     def to_device(self, batch: Batch) -> ClickInputs:
         """See `Task`."""
         return self.titles.inputs(batch)
+
+    def texts(self, inputs: ClickInputs) -> list[Texts]:
+        """See `Task`."""
+        encoder, lengths = self.recommender.news_encoder, inputs.real_lengths
+        lengths = inputs.titles.lengths if lengths is None else lengths
+        return [Texts(lengths, partial(news_encoder_flops, encoder, lengths, inputs.first_layer(encoder)))]
 
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""

@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import GeneralConfig, MLMConfig
+from tnr_dist.config.schema import TrainConfig
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.engines.base import Engine
 from tnr_dist.models.packed import Packed, recomputed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.stages.parts.start_models import plm_parameters
+from tnr_dist.train.throughput import Texts
+
+
+class CountsItself(Protocol):
+    """A module that does not run its texts through a `NewsEncoder`."""
+
+    def encoded(self, inputs: Any) -> tuple[np.ndarray, float]:
+        """Lengths [U] of the texts that a forward pass on `inputs` encodes; operations of the step (`models.flops`)."""
 
 
 @dataclass
@@ -27,7 +35,7 @@ class CorpusTask:
     recommender: Recommender
     module: nn.Module
     loader: MatchingLoader
-    train: MLMConfig | GeneralConfig
+    train: TrainConfig
     seed: int
     title: str
     inputs: Callable[[Batch], Any]  # what `to_device` gives
@@ -40,6 +48,11 @@ class CorpusTask:
         """See `Task`."""
         return self.inputs(batch)
 
+    def texts(self, inputs: Any) -> list[Texts]:
+        """See `Task`."""
+        module: CountsItself = self.module  # type: ignore[assignment]
+        return [encoded_texts(module, inputs)]
+
     def plm_parameters(self) -> set[nn.Parameter]:
         """See `Task`."""
         return plm_parameters(self.module)
@@ -50,6 +63,12 @@ class CorpusTask:
     def validate(self, engine: Engine) -> dict[str, float]:
         """See `Task`."""
         return {}
+
+
+def encoded_texts(module: CountsItself, inputs: Any) -> Texts:
+    """What a module says that it encodes."""
+    lengths, flops = module.encoded(inputs)
+    return Texts(lengths, lambda: flops)
 
 
 def corpus_texts(batch: Batch, loader: MatchingLoader, title_tokens: int, body_tokens: int) -> Packed:

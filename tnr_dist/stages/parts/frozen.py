@@ -9,97 +9,31 @@ is a `.npy` file followed by the sha256 of it; one that is damaged is computed a
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tnr_dist.config.schema import ClickTrainConfig
-from tnr_dist.data.teacher_cache import from_stored, to_stored
 from tnr_dist.data.tokens import RaggedTable, gather_rows, positions_of
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import length_chunks
-from tnr_dist.kernels.gather_cast import ragged_index
-from tnr_dist.models.packed import Packed
+from tnr_dist.models.packed import Packed, StatesInMemory, StatesOnDisk, TokenStates
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.util.digests import digest
 from tnr_dist.util.files import atomic_path
 from tnr_dist.util.progress import Bar, say
 from tnr_dist.util.restarts import mark_progress
-from tnr_dist.util.transfer import to_device
+from tnr_dist.util.transfer import to_device, to_stored
 
 _SEGMENT = 16_384
 _DIGEST = 32  # bytes of a sha256
 
 
-@dataclass(frozen=True)
-class TokenRows:
-    """Where the tokens of some titles lie in the token table; told to the device by title, not by token.
-
-    Attributes:
-        starts: [E] int64, row of each title's first token.
-        lengths: [E] int64, summing to T.
-    """
-
-    starts: np.ndarray
-    lengths: np.ndarray
-    device: torch.device
-
-    @cached_property
-    def on_host(self) -> np.ndarray:
-        """[T] int64: the row of each token."""
-        return np.arange(self.lengths.sum()) + np.repeat(
-            self.starts - (np.cumsum(self.lengths) - self.lengths), self.lengths
-        )
-
-    @cached_property
-    def on_device(self) -> Tensor:
-        """The same on the device."""
-        return ragged_index(self.starts, self.lengths, self.device)
-
-
-class FrozenStates(Protocol):
-    """States below the first trainable layer."""
-
-    def rows(self, tokens: TokenRows) -> Tensor:
-        """States [T, hidden] of these rows of the token table, on the engine's device."""
-
-
-class _InMemory:
-    """One tensor [tokens, hidden], on the device or pinned on the host."""
-
-    def __init__(self, states: Tensor, device: torch.device) -> None:
-        self.states, self.device = states, device
-
-    def rows(self, tokens: TokenRows) -> Tensor:
-        if self.states.device == self.device:
-            return self.states[tokens.on_device]
-        return to_device(self.states[torch.from_numpy(tokens.on_host)], self.device)
-
-
-class _OnDisk:
-    """Memory-mapped segments; segment i holds token rows edges[i] to edges[i + 1]."""
-
-    def __init__(self, maps: list[np.ndarray], edges: np.ndarray, device: torch.device) -> None:
-        self.maps, self.edges, self.device = maps, edges, device
-
-    def rows(self, tokens: TokenRows) -> Tensor:
-        rows = tokens.on_host
-        out = np.empty((len(rows), self.maps[0].shape[1]), self.maps[0].dtype)
-        segment = np.searchsorted(self.edges, rows, side="right") - 1
-        for number in np.unique(segment):
-            chosen = segment == number
-            out[chosen] = self.maps[number][rows[chosen] - self.edges[number]]
-        return to_device(from_stored(out), self.device)
-
-
 def frozen_states(
     encoder: Encoder, titles: RaggedTable, settings: ClickTrainConfig, engine: Engine, place: Path, title: str
-) -> FrozenStates | None:
+) -> TokenStates | None:
     """Compute or find the states below `encoder`'s first trainable layer; None when no layer is frozen or it is none.
 
     `place`: the folder of the segments on disk. All ranks call it; each computes its share.
@@ -116,7 +50,7 @@ def frozen_states(
     states = _in_memory(encoder, titles, engine, title)
     if where == "host" and engine.device.type == "cuda":
         states = states.cpu().pin_memory()
-    return _InMemory(states, engine.device)
+    return StatesInMemory(states, engine.device)
 
 
 def compute_dtype(engine: Engine) -> torch.dtype:
@@ -145,7 +79,7 @@ def _in_memory(encoder: Encoder, titles: RaggedTable, engine: Engine, title: str
     return engine.all_reduce(out)
 
 
-def _on_disk(encoder: Encoder, titles: RaggedTable, engine: Engine, place: Path, title: str) -> FrozenStates:
+def _on_disk(encoder: Encoder, titles: RaggedTable, engine: Engine, place: Path, title: str) -> TokenStates:
     rank, world = engine.environment.rank, engine.environment.world_size
     stored = "bf16" if compute_dtype(engine) == torch.bfloat16 else "fp32"
     folder = place / key_of(encoder, titles, stored)
@@ -162,7 +96,7 @@ def _on_disk(encoder: Encoder, titles: RaggedTable, engine: Engine, place: Path,
             bar.advance(min((stop - int(starts[number])) * world, len(titles) - bar.done))
     engine.barrier()
     maps = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
-    return _OnDisk(maps, np.asarray(titles.offsets)[starts], engine.device)
+    return StatesOnDisk(maps, np.asarray(titles.offsets)[starts], engine.device)
 
 
 def _write_segment(

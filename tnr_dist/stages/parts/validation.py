@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,8 +15,17 @@ from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.metrics import impression_metrics
 from tnr_dist.evaluation.scoring import length_chunks, recommender_scorer
-from tnr_dist.models.recommender import Recommender
-from tnr_dist.stages.parts.click_inputs import ClickTitles
+from tnr_dist.models.recommender import NewsEncoder, Recommender
+
+
+class Titles(Protocol):
+    """The titles of a data set, by news."""
+
+    lengths: np.ndarray  # [news] tokens
+    longest: int
+
+    def vectors(self, encoder: NewsEncoder, news: np.ndarray) -> Tensor:
+        """Vectors [E, D] of some news [E] on the device, by this rank alone."""
 
 
 class Validation:
@@ -26,8 +36,10 @@ class Validation:
         history: clicks of a history that count.
     """
 
+    name = "auc"
+
     def __init__(
-        self, model: Recommender, titles: ClickTitles, held_out: HeldOut, history: int, every: int, steps: int
+        self, model: Recommender, titles: Titles, held_out: HeldOut, history: int, every: int, steps: int
     ) -> None:
         self.model, self.titles, self.blocks, self.history = model, titles, held_out.blocks, history
         self.every = every or max(1, math.ceil(steps / 2))
@@ -60,7 +72,7 @@ class Validation:
     def _encode(self, engine: Engine, rank: int, world: int) -> Tensor:
         """[news, D] float32, zeros for news that no held-out impression has; the same on all ranks."""
         encoder = self.model.news_encoder
-        vectors = torch.zeros(len(self.titles.titles), encoder.dense.out_features, device=engine.device)
+        vectors = torch.zeros(len(self.titles.lengths), encoder.dense.out_features, device=engine.device)
         for rows in self._chunks(engine)[rank::world]:
             with engine.autocast():
                 encoded = self.titles.vectors(encoder, rows)
