@@ -69,7 +69,7 @@ class _Source:
         return self.name
 
 
-def load_config(kind: type[C], path: Path | str | None, overrides: typing.Sequence[str] = ()) -> C:
+def read_config(kind: type[C], path: Path | str | None, overrides: typing.Sequence[str] = ()) -> C:
     """Read `path` (YAML; None: defaults only), apply `key.sub=value` overrides, check everything.
 
     Args:
@@ -106,7 +106,7 @@ def _read(path: Path) -> str:
 
 
 def with_overrides(config: C, overrides: typing.Sequence[str], where: str = "command line") -> C:
-    """A copy of `config` with `key.sub=value` overrides, checked; InputError as `load_config`, which says `where`."""
+    """A copy of `config` with `key.sub=value` overrides, checked; InputError as `read_config`, which says `where`."""
     config = copy.deepcopy(config)
     for override in overrides:
         _override(config, override, _Source(where, type(config)))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tnr_dist.config.read import load_config, with_overrides
+from tnr_dist.config.read import read_config, with_overrides
 from tnr_dist.config.schema import Config, get
 from tnr_dist.data.manifest import manifest_hash
 from tnr_dist.util.digests import read_sealed
@@ -63,9 +63,9 @@ def places(config: Config, run: Path) -> dict[str, str]:
 def run_config(kind: type[C], run: Path, overrides: Sequence[str] = ()) -> C:
     """RUN/config.yaml with `data.dir` and `plm.name` where they lie now; as they were written where they are gone.
 
-    `kind` is the tree, `stages.methods.Tree`; `output` is the folder that the run lies in. Raises InputError as `load_config`.
+    `kind` is the tree, `stages.methods.Tree`; `output` is the folder that the run lies in. Raises InputError as `read_config`.
     """
-    config = load_config(kind, run / "config.yaml")
+    config = read_config(kind, run / "config.yaml")
     config.output = str(run.parent)
     config.data.dir = str(data_folder(run, config.data.dir) or config.data.dir)
     config.plm.name = next((str(one) for one in candidates(run, PLM, config.plm.name) if one.is_dir()), config.plm.name)

@@ -25,6 +25,7 @@ _DECLARED = (
     "further_pretrain_settings",
     "baselines.tinybert_settings",
     "baselines.newsbert_settings",
+    "baselines.bert_pkd",
 )
 
 METHODS: tuple[Method, ...] = tuple(import_module(f"tnr_dist.stages.{name}").METHOD for name in _DECLARED)
@@ -85,4 +86,4 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> schem
     """
     from tnr_dist.config import read  # not for `tnr --help`
 
-    return read.load_config(Tree, path, overrides)
+    return read.read_config(Tree, path, overrides)

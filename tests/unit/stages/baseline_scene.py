@@ -18,7 +18,7 @@ from tnr_dist.stages.parts.start_models import freeze, fresh_model
 
 TRAININGS = (
     *("further_pretrain", "tinybert.general", "tinybert.intermediate", "tinybert.prediction", "tinybert.joint"),
-    "newsbert",
+    *("newsbert", "bert_pkd"),
 )
 
 

@@ -57,12 +57,14 @@ class TeacherClickTask(ClickTask):
         return [encoded_texts(module, inputs)] if hasattr(module, "encoded") else super().texts(inputs)
 
 
-def states_and_scores(encoder: Encoder, texts: Packed, below: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+def states_and_scores(
+    encoder: Encoder, texts: Packed, below: Tensor | None, scores: bool = True
+) -> tuple[list[Tensor], list[Tensor]]:
     """`Encoder.forward_all` from the first layer that is not frozen on; `below` [T, hidden]: its input, where known."""
     first = encoder.frozen_layers
     if first and below is None:
         below = encoder(texts, 0, first)
-    return encoder.forward_all(texts, True, first, below)
+    return encoder.forward_all(texts, scores, first, below)
 
 
 def layer_losses(
