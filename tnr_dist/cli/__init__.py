@@ -1,1 +1,8 @@
-"""The command `tnr`: one module for training and reports, one for data, one for `tnr doctor`."""
+"""The command `tnr`: commands that train, that score, and tools; those for data; and `tnr doctor`."""
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    from tnr_dist.cli.app import main as run  # only here: every module of this package imports it first
+
+    run()

@@ -1,5 +1,5 @@
 """`python -m tnr_dist.cli`."""
 
-from tnr_dist.cli.app import main
+from tnr_dist.cli import main
 
 main()

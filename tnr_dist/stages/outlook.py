@@ -11,7 +11,7 @@ from typing import Any
 
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
-from tnr_dist.data.prepare.prepare import check_request
+from tnr_dist.data.prepare.existing import check_request
 from tnr_dist.data.prepare.raw_files import find_splits
 from tnr_dist.runs.checkpoint_files import sorted_steps
 from tnr_dist.runs.folder import RunFolder, plain_name

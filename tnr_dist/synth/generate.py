@@ -6,7 +6,7 @@
     OUTPUT/truth/test_labels.parquet               impression_id, labels in candidate order
     OUTPUT/synth.json                              arguments, counts, oracle figures
 
-The same arguments give the same bytes, whatever the number of threads. `synth_model` holds the click model, `grammar`
+The same arguments give the same bytes, whatever the number of threads. `readers` holds the click model, `grammar`
 the texts.
 """
 
@@ -23,12 +23,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tnr_dist.data.manifest import SYNTH
 from tnr_dist.synth import readers as model
+from tnr_dist.synth.columns import bytes_of, concat, join
 from tnr_dist.synth.files import write_news, write_texts
 from tnr_dist.synth.grammar import Vocabulary, read_tables
 from tnr_dist.util.errors import InputError
@@ -221,8 +221,8 @@ def _make_world(
 ) -> _World:
     kinds = sorted({v.category for v in vocabularies})
     categories = np.array([kinds.index(v.category) for v in vocabularies])
-    ids = _concat("N", pa.array(names))
-    suffixed = [_concat(ids, suffix) for suffix in ("", "-0", "-1")]
+    ids = concat("N", pa.array(names))
+    suffixed = [concat(ids, suffix) for suffix in ("", "-0", "-1")]
     candidates = pa.concat_arrays(suffixed).take(pa.array(np.arange(3 * len(names)).reshape(3, -1).T.ravel()))
 
     def work(number: int) -> tuple[model.Users, pa.Array, NDArray[np.int64], NDArray[np.int64]]:
@@ -230,7 +230,7 @@ def _make_world(
         size = min(_CHUNK, count - number * _CHUNK)
         phases = model.make_users(rng, size, categories, signal)
         items, counts = model.draw_histories(rng, phases, news, len(vocabularies))
-        return phases[-1], _join(ids.take(pa.array(items)), counts, " "), items.astype(np.int32), counts
+        return phases[-1], join(ids.take(pa.array(items)), counts, " "), items.astype(np.int32), counts
 
     parts = []
     with Bar("users", count, "users") as bar:
@@ -250,29 +250,10 @@ def _make_world(
         pa.concat_arrays([p[1] for p in parts]),
         np.concatenate([p[2] for p in parts]),
         np.concatenate([p[3] for p in parts]),
-        _concat("U", numbers),
+        concat("U", numbers),
         candidates,
         pa.array(clock, pa.large_string()),
     )
-
-
-def _concat(*parts: pa.Array | str) -> pa.Array:
-    """Row by row, the parts end to end; a plain string is the same in every row."""
-    text = pa.large_string()
-    strings = [pa.scalar(part, text) if isinstance(part, str) else part.cast(text) for part in parts]
-    return pc.binary_join_element_wise(*strings, pa.scalar("", text))
-
-
-def _join(strings: pa.Array, counts: NDArray[np.int64], separator: str) -> pa.Array:
-    """Join the strings of each row; an empty row gives an empty string."""
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    return pc.binary_join(pa.LargeListArray.from_arrays(pa.array(offsets), strings), pa.scalar(separator, strings.type))
-
-
-def _bytes(lines: pa.Array) -> memoryview:
-    """The strings' bytes end to end, without a copy."""
-    offsets = np.frombuffer(lines.buffers()[1], np.int64)[lines.offset : lines.offset + len(lines) + 1]
-    return memoryview(lines.buffers()[2])[int(offsets[0]) : int(offsets[-1])]
 
 
 def _impression_users(
@@ -304,15 +285,15 @@ def _make_chunk(
     scores = model.logits(world.users, world.news, rows, items, times)
     labels = model.click(rng, scores, counts)
     kind = np.zeros(len(items), np.int64) if test else 1 + labels.astype(np.int64)
-    shown = _join(world.candidates.take(pa.array(3 * items + kind)), counts, " ")
+    shown = join(world.candidates.take(pa.array(3 * items + kind)), counts, " ")
     days = [_START + datetime.timedelta(day) for day in range(-(-end // 24))]
     dates = pa.array([f"{d.month}/{d.day}/{d.year}" for d in days], pa.large_string())
     ids = pa.array(np.arange(first, first + size))
     clock = world.clock.take(pa.array(hours % 24 * 3600 + seconds))
-    when = _concat(dates.take(pa.array(hours // 24)), " ", clock)
+    when = concat(dates.take(pa.array(hours // 24)), " ", clock)
     who, histories = world.user_names.take(pa.array(users)), world.histories.take(pa.array(users))
-    lines = _concat(ids, "\t", who, "\t", when, "\t", histories, "\t", shown, "\n")
-    return _Chunk(users, items, counts, labels, model.probabilities(scores, counts), _bytes(lines))
+    lines = concat(ids, "\t", who, "\t", when, "\t", histories, "\t", shown, "\n")
+    return _Chunk(users, items, counts, labels, model.probabilities(scores, counts), bytes_of(lines))
 
 
 def _write_split(

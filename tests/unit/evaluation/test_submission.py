@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tnr_dist.evaluation import submission
+from tnr_dist.evaluation import prediction_text, submission
 from tnr_dist.evaluation.metrics import NAMES, impression_metrics
 from tnr_dist.evaluation.submission import check_prediction, write_prediction
 from tnr_dist.util.errors import InputError
@@ -45,7 +45,7 @@ def split_of(rng, impressions=200, largest=300, ties=False):
 @pytest.mark.parametrize("chunk", [1 << 20, 1, 700])
 def test_round_trip(tmp_path, monkeypatch, ties, chunk):
     monkeypatch.setattr(submission, "_CHUNK_CANDIDATES", chunk)
-    monkeypatch.setattr(submission, "_CHUNK_BYTES", 4096)
+    monkeypatch.setattr(prediction_text, "_CHUNK_BYTES", 4096)
     ids, scores, offsets = split_of(np.random.default_rng(0), ties=ties)
     path = tmp_path / "prediction.zip"
     write_prediction(path, ids, scores, offsets)
@@ -185,7 +185,7 @@ def test_compares_with_the_split(tmp_path, text, message):
 )
 def test_what_the_scorer_skips_is_accepted(tmp_path, monkeypatch, text, chunk):
     """The leaderboard's scorer splits a line at white space, and stops reading after the last impression."""
-    monkeypatch.setattr(submission, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(prediction_text, "_CHUNK_BYTES", chunk)
     expected = [(np.array([1, 2, 3]), np.array([2, 1, 3]))]
     path = make_zip(tmp_path / "p.zip", text)
     assert check_prediction(path, expected)["candidates"] == 6
@@ -201,7 +201,7 @@ def test_plain_text_is_looked_at_before_it_is_zipped(tmp_path):
 
 
 def test_blank_lines_without_end_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(prediction_text, "_CHUNK_BYTES", 1000)
     with pytest.raises(InputError, match="bytes of blank lines"):
         check_prediction(make_zip(tmp_path / "p.zip", "1 [1]\n" + "\n" * 9000))
 
@@ -249,19 +249,19 @@ def test_damaged_zips(tmp_path, monkeypatch):
     at = data.index(b"PK\x01\x02") + 24
     bomb = data[:at] + struct.pack("<I", 0xFFFFFFF0) + data[at + 4 :]
     (tmp_path / "bomb.zip").write_bytes(bomb)
-    monkeypatch.setattr(submission, "_MAX_TEXT_BYTES", 1 << 30)
+    monkeypatch.setattr(prediction_text, "_MAX_TEXT_BYTES", 1 << 30)
     with pytest.raises(InputError, match="refused"):
         check_prediction(tmp_path / "bomb.zip")
 
 
 def test_a_file_without_line_ends_is_not_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(prediction_text, "_CHUNK_BYTES", 1000)
     with pytest.raises(InputError, match="a line of more than 1000 bytes"):
         check_prediction(make_zip(tmp_path / "p.zip", "1" * 100_000))
 
 
 def test_the_line_number_counts_over_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "_CHUNK_BYTES", 64)
+    monkeypatch.setattr(prediction_text, "_CHUNK_BYTES", 64)
     lines = [f"{i} [2,1,3]" for i in range(1, 101)]
     lines[76] = "77 [2,1,4]"
     with pytest.raises(InputError, match=r"line 77: rank 4"):
@@ -274,8 +274,8 @@ def test_the_line_number_counts_over_chunks(tmp_path, monkeypatch):
 @settings(max_examples=600, deadline=None)
 def test_the_fast_check_agrees_with_the_check_of_each_line(pieces):
     text = "".join(pieces).encode() + b"\n"
-    faults = [submission._line_fault(line) for line in text.split(b"\n")[:-1]]
-    parsed = submission._parse(text)
+    faults = [prediction_text.line_fault(line) for line in text.split(b"\n")[:-1]]
+    parsed = prediction_text.parse(text)
     assert (parsed is None) == any(faults)
     if parsed is not None:
         ids, ranks, counts = parsed

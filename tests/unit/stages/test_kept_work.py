@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tnr_dist.cli.app import main
 from tnr_dist.data.dataset import DataSet
-from tnr_dist.data.prepare.prepare import check_request
+from tnr_dist.data.prepare.existing import check_request
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.runs.owned import recorded
 from tnr_dist.stages import pipeline, stage2

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tnr_dist.data.manifest import FORMAT_VERSION, MANIFEST, is_generated, made_from, manifest_hash, read_manifest
+from tnr_dist.data.manifest import FORMAT_VERSION, MANIFEST, is_generated, manifest_hash, read_manifest
 from tnr_dist.data.prepare.counts import Account, print_counts
+from tnr_dist.data.prepare.existing import existing, files_of, remove, tidy
 from tnr_dist.data.prepare.impressions import (
     Build,
     Route,
@@ -55,14 +56,15 @@ from tnr_dist.data.prepare.raw import (
     RawSplit,
     Source,
     behaviours_start,
+    copy_member,
     find_splits,
     read_news,
     union_news,
 )
-from tnr_dist.data.prepare.texts import tokenise_corpus, tokenise_news, tokenise_pairs, tokenise_titles
+from tnr_dist.data.prepare.texts import check_fits, tokenise_corpus, tokenise_news, tokenise_pairs, tokenise_titles
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
 from tnr_dist.models.digest import plm_digest
-from tnr_dist.models.tokenizer import TokenizerFiles, load_tokenizer
+from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.util.digests import describe, write_sealed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import atomic_path, read_json, write_json
@@ -108,10 +110,10 @@ def prepare(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: a file; --output names a folder")
     if manifest_path.exists():
-        manifest = _existing(output, request)
+        manifest = existing(output, request)
         if (output / WORK).exists():  # killed just before its end; a process that is there now does it itself
             with contextlib.suppress(InputError, OSError), held(output):
-                _tidy(output)
+                tidy(output)
         return manifest
     if part is not None and not options.input:
         raise InputError("--part shares the shards of --input; a corpus alone is made in one go")
@@ -121,7 +123,7 @@ def prepare(
     # Parts work beside each other; whoever takes the whole folder works alone.
     with held(output, shared=part is not None):
         if manifest_path.exists():  # made by whoever held it just now
-            return _existing(output, request)
+            return existing(output, request)
         if begin(output, request) and part is None and not merge:
             say(f"{output}: going on with an unfinished preparation")
         try:
@@ -131,45 +133,10 @@ def prepare(
             # Only a whole run cleans up: a part must not remove what others have made.
             if part is None and not merge:
                 for path in output.iterdir() if output.exists() else ():
-                    _remove(path)
+                    remove(path)
                 if not existed:
                     output.rmdir()
             raise
-
-
-def _existing(output: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a complete data set; InputError when it was not made from this request."""
-    manifest = _made_from(output, request)
-    say(f"{output}: already prepared")
-    return manifest
-
-
-def check_request(options: PrepareOptions, output: Path) -> None:
-    """Raise InputError when a complete data set was not made from these options and the files that they name."""
-    _made_from(output, request_of(options))
-
-
-def _made_from(output: Path, request: dict[str, Any]) -> dict[str, Any]:
-    manifest = read_manifest(output)
-    before = made_from(manifest).get("request", {})
-    changed = [key for key in {**before, **request} if before.get(key) != request.get(key)]
-    if changed:
-        raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")
-    return manifest
-
-
-def _tidy(output: Path) -> None:
-    """Remove from a complete data set what only its making needed, and what a killed process was just writing."""
-    shutil.rmtree(output / WORK)
-    for path in [*output.glob(".*.tmp"), *output.glob("*/.*.tmp")]:
-        _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 class _Preparation:
@@ -179,7 +146,7 @@ class _Preparation:
         self.options, self.output, self.request, self.pool = options, output, request, pool
         self.work = output / WORK
         self.tokenizer = load_tokenizer(options.plm)
-        _check_fits(self.tokenizer.files)
+        check_fits(self.tokenizer.files)
 
     def run(self, part: tuple[int, int] | None, merge: bool) -> dict[str, Any]:
         raw = find_splits(self.options.input) if self.options.input else {}
@@ -221,9 +188,9 @@ class _Preparation:
         self.tokenizer.save(self.output / "tokenizer")
         with contextlib.suppress(InputError):  # of a folder with a tokenizer alone
             manifest["plm_digest"] = plm_digest(self.options.plm)
-        manifest["files"] = describe(self.output, _files(self.output, list(plan)))
+        manifest["files"] = describe(self.output, files_of(self.output, list(plan)))
         manifest = write_sealed(self.output / MANIFEST, manifest)
-        _tidy(self.output)
+        tidy(self.output)
         return manifest
 
     def _check_unchanged(self) -> None:
@@ -344,7 +311,7 @@ class _Preparation:
             return source.path
         path = self.work / f"{hashlib.sha256(str(source).encode()).hexdigest()[:16]}.tsv"
         if not path.exists():
-            _unzip(source, path)
+            copy_member(source, path)
         return path
 
     def _make(self, split: str, source: Source, rule: SplitRule, target: int, part: tuple[int, int]) -> None:
@@ -425,22 +392,6 @@ class _Preparation:
         return max(-(-blocks // _BLOCKS_PER_SHARD), min(blocks, 8))
 
 
-def _check_fits(files: TokenizerFiles) -> None:
-    """Raise InputError when the tokenizer has ids that the model beside it, where there is one, does not know."""
-    from tnr_dist.models.plm import check_vocabulary, config_file, read_config  # only here: they bring torch
-
-    if config_file(files.folder) is not None:
-        check_vocabulary(files, read_config(files.folder))
-
-
-def _files(output: Path, splits: list[str]) -> list[str]:
-    """Every file of a data set that a result depends on but for the shards, of which index.json has the digests."""
-    found = [path for folder in ("tokens", "tokenizer") for path in (output / folder).glob("[!.]*")]
-    found += [output / split / "index.json" for split in splits]
-    names = [str(path.relative_to(output)) for path in (output / "news.parquet", *found) if path.is_file()]
-    return sorted(names)
-
-
 def _days_of(job: tuple[Chunk, str]) -> np.ndarray:
     return days_of_chunk(*job)
 
@@ -451,9 +402,3 @@ def _name(shard: int) -> str:
 
 def _empty(column: pa.ChunkedArray) -> int:
     return int(pc.sum(pc.equal(pc.utf8_trim_whitespace(column), "")).as_py() or 0)
-
-
-def _unzip(source: Source, path: Path) -> None:
-    """Copy a zip's member to a name of our own choosing; its checksum is checked on the way."""
-    with atomic_path(path) as temporary, temporary.open("wb") as out:
-        out.writelines(source.pieces())

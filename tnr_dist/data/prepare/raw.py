@@ -29,6 +29,7 @@ from tnr_dist.data.prepare.news_ids import gather_ascii, keys_of, mix
 from tnr_dist.data.prepare.raw_files import SPLITS, RawSplit, Source, find_splits, split_of
 from tnr_dist.data.prepare.times import parse_times
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import atomic_path
 
 __all__ = ["SPLITS", "Chunk", "RawSplit", "Rows", "Source", "chunks_of", "find_splits", "read_news", "split_of"]
 
@@ -355,3 +356,9 @@ def _impression_ids(column: pa.ChunkedArray, lines: np.ndarray, where: str) -> p
     raise InputError(
         f"{where}, line {lines[at]}: impression id {values[at]!r} is not a whole number, 0 or more (and below 2^63), without leading zeros{header}"
     )
+
+
+def copy_member(source: Source, path: Path) -> None:
+    """Copy a zip's member to a name of our own choosing; its checksum is checked on the way."""
+    with atomic_path(path) as temporary, temporary.open("wb") as out:
+        out.writelines(source.pieces())

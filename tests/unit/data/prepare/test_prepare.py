@@ -329,7 +329,7 @@ def test_killed_just_before_the_end(plm, raw, whole, tmp_path, monkeypatch):
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "_tidy", dies)
+        patch.setattr(prepare, "tidy", dies)
         with pytest.raises(Killed):
             run(plm, raw, out)
     assert (out / "manifest.json").exists() and (out / ".work").exists()
@@ -559,7 +559,7 @@ def test_a_full_disk_is_no_fault_of_the_zip(plm, raw, tmp_path, monkeypatch):
 
     before = tree(out)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "atomic_path", full)
+        patch.setattr("tnr_dist.data.prepare.raw.atomic_path", full)
         with pytest.raises(OSError, match="No space left") as error:
             run(plm, tmp_path, out)
     assert "make room" in mendable(error.value) and str(unzipped[0]) in mendable(error.value)
