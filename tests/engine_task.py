@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tnr_dist.losses.click import click_loss
-from tnr_dist.losses.weighting import Omega
+from tnr_dist.losses.common import Omega, click_loss
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import ModelSpec, build_recommender
 from tnr_dist.models.transformer import EncoderConfig

@@ -16,7 +16,7 @@ import os
 import torch
 import torch.distributed as dist
 from tests import engine_task as task
-from tnr_dist.config import DeepSpeedConfig
+from tnr_dist.config.schema import DeepSpeedConfig
 from tnr_dist.engines import core
 from tnr_dist.engines.make import make_engine
 
@@ -33,7 +33,7 @@ if os.environ["RANK"] == "0":
 PROGRAM = """
 import os, sys
 from tests import engine_task as task
-from tnr_dist.config import DeepSpeedConfig
+from tnr_dist.config.schema import DeepSpeedConfig
 from tnr_dist.engines.make import make_engine
 
 engine = make_engine("deepspeed", "cpu", 1, DeepSpeedConfig(zero_stage=int(sys.argv[1])))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernels.aot_signatures import SIGNATURES
-from tnr_dist.kernels.dispatch import interpreted
+from tnr_dist.kernels.launch import interpreted
 from tnr_dist.util.errors import InputError
 
 #: Compute capability and threads of a warp of the target.

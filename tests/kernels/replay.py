@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from tnr_dist.engines import graphs
-from tnr_dist.kernels.dispatch import Kernel
+from tnr_dist.kernels.launch import Kernel
 
 aten = torch.ops.aten
 _REFUSED = {

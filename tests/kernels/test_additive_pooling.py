@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.kernels.additive_pooling import (
+from tnr_dist.kernels.attention import (
     additive_pooling,
     additive_pooling_padded,
     additive_pooling_padded_reference,
     additive_pooling_reference,
 )
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.pooling import AttentionPooling
+from tnr_dist.models.recommender import AttentionPooling
 
 NAMES = ("out", "x", "weight", "bias", "query")
 LENGTHS = [5, 0, 1, 64, 16, 33, 7, 0]

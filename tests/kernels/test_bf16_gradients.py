@@ -15,9 +15,7 @@ from torch import Tensor
 
 from tests.click_batches import random_titles
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.kernels.dispatch import use_kernels
-from tnr_dist.kernels.layer_norm import layer_norm
-from tnr_dist.kernels.residual_norm import residual_norm
+from tnr_dist.kernels.dispatch import layer_norm, residual_norm, use_kernels
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.parts.click_task import ClickTitles

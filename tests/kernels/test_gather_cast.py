@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import interpreted
-from tnr_dist.kernels.gather_cast import gather_cast, gather_cast_reference
+from tnr_dist.kernels.dispatch import gather_cast, gather_cast_reference
+from tnr_dist.kernels.launch import interpreted
 from tnr_dist.models.packed import ragged_index
 
 DTYPES = [torch.float32, torch.bfloat16]

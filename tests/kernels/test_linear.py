@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.kernels import linear as linear_module
-from tnr_dist.kernels.dispatch import use_kernels
-from tnr_dist.kernels.linear import lay_out, linear, linear_gelu, linear_gelu_reference
+from tnr_dist.kernels import dispatch
+from tnr_dist.kernels.dispatch import lay_out, linear, linear_gelu, linear_gelu_reference, use_kernels
 from tnr_dist.models import transformer
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import ACTIVATIONS, EncoderConfig, encoder_from_config
@@ -37,7 +36,7 @@ def rounded(tensors: tuple[Tensor, ...], autocast: bool) -> tuple[Tensor, ...]:
 @pytest.fixture
 def onednn() -> None:
     """Skips where torch was built without it."""
-    if not linear_module._onednn_dtypes():
+    if not dispatch._onednn_dtypes():
         pytest.skip("this build of torch has no oneDNN")
 
 
@@ -48,7 +47,7 @@ def onednn() -> None:
 def test_without_gradients(autocast: bool, laid_out: bool, rows: int) -> None:
     x, weight, bias = draw(rows=rows)
     plain = F.linear(*rounded((x, weight, bias), autocast))
-    by_onednn = not autocast or BF16 in linear_module._onednn_dtypes()
+    by_onednn = not autocast or BF16 in dispatch._onednn_dtypes()
     with torch.no_grad(), torch.autocast("cpu", BF16, enabled=autocast):
         matrix = lay_out(weight, x) if laid_out else weight
         assert matrix.is_mkldnn == (laid_out and by_onednn)
@@ -92,7 +91,7 @@ def test_only_wanted_gradients_are_computed() -> None:
 def test_where_onednn_may_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain torch chosen; float64; mixed dtypes, which torch refuses; torch.compile and torch.export."""
     calls = []
-    monkeypatch.setattr(linear_module, "_pointwise", lambda *inputs: calls.append(inputs))
+    monkeypatch.setattr(dispatch, "_pointwise", lambda *inputs: calls.append(inputs))
     x, weight, bias = draw()
     with torch.no_grad():
         for name in (linear, linear_gelu):
@@ -148,7 +147,7 @@ def test_cuda_form_of_linear_gelu(device: torch.device) -> None:
     """On a CPU torch's operator has the exact GELU; on CUDA the difference is the approximation's 5e-4, and rounding."""
     x, weight, bias = draw(device)
     with torch.autocast(device.type, BF16):
-        found = linear_module._linear_gelu_cuda(x, weight, bias)
+        found = dispatch._linear_gelu_cuda(x, weight, bias)
         wanted = linear_gelu_reference(x, weight, bias)
     assert found.dtype == wanted.dtype == BF16
     exact = F.gelu(F.linear(*(t.bfloat16().double() for t in (x, weight, bias))))
@@ -161,13 +160,13 @@ def test_cuda_form_runs_only_where_it_may(
     device: torch.device, autocast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    original = linear_module._linear_gelu_cuda
+    original = dispatch._linear_gelu_cuda
 
     def counting(*inputs: Tensor) -> Tensor:
         calls.append(inputs)
         return original(*inputs)
 
-    monkeypatch.setattr(linear_module, "_linear_gelu_cuda", counting)
+    monkeypatch.setattr(dispatch, "_linear_gelu_cuda", counting)
     inputs = draw(device)
     with torch.autocast(device.type, BF16, enabled=autocast):
         linear_gelu(*inputs, "triton")

@@ -9,8 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
-from tnr_dist.kernels.projection_mse import projection_mse, projection_mse_reference
-from tnr_dist.losses.stage2 import news_coefficients
+from tnr_dist.losses.stage2 import news_coefficients, projection_mse, projection_mse_reference
 
 NAMES = ("loss", "weight", "bias", "student", "coefficients")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.attention_plan import AttentionPlan
+from tnr_dist.kernels.attention import AttentionPlan, bucket_attention
 from tnr_dist.kernels.ragged_attention import (
     MAX_HEAD_DIM,
     planned_attention,
@@ -15,7 +15,6 @@ from tnr_dist.kernels.ragged_attention import (
     ragged_attention_reference,
 )
 from tnr_dist.kernels.tiles import Tiles, block_rows
-from tnr_dist.models.attention import bucket_attention
 from tnr_dist.util.errors import InputError
 
 # float32: another order of summation. bfloat16: the reference computes in float32 from the same inputs, so what is left

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import use_kernels
-from tnr_dist.kernels.residual_norm import MAX_WIDTH, residual_norm, residual_norm_reference
+from tnr_dist.kernels.dispatch import residual_norm, residual_norm_reference, use_kernels
+from tnr_dist.kernels.residual_norm import MAX_WIDTH
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
 
@@ -241,9 +241,9 @@ def test_the_plain_encoder_is_what_it_was(
     encoder: Encoder, train: bool, autocast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit the expressions that the kernels replace, dropout's draws included."""
-    from tnr_dist.kernels.layer_norm import layer_norm
+    from tnr_dist.kernels.attention import ragged_attention
+    from tnr_dist.kernels.dispatch import layer_norm
     from tnr_dist.models import transformer
-    from tnr_dist.models.attention import ragged_attention
 
     def norm(x: Tensor, module: torch.nn.LayerNorm) -> Tensor:
         return layer_norm(x, module.weight, module.bias, module.eps)

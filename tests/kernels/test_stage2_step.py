@@ -16,7 +16,8 @@ from torch import Tensor
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.kernels.dispatch import Choice, Kernel, use_kernels
+from tnr_dist.kernels.dispatch import Choice, use_kernels
+from tnr_dist.kernels.launch import Kernel
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles

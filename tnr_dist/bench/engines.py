@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tnr_dist.bench.titles import encoder_of, random_titles
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.make import make_engine
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.util.progress import say

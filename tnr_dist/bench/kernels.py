@@ -17,16 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.additive_pooling import additive_pooling, additive_pooling_padded
-from tnr_dist.kernels.attention_plan import AttentionPlan
-from tnr_dist.kernels.dispatch import Choice
-from tnr_dist.kernels.gather_cast import gather_cast
-from tnr_dist.kernels.linear import linear, linear_gelu
-from tnr_dist.kernels.projection_mse import projection_mse
+from tnr_dist.kernels.attention import AttentionPlan, additive_pooling, additive_pooling_padded, bucket_attention
+from tnr_dist.kernels.dispatch import Choice, gather_cast, linear, linear_gelu, residual_norm
 from tnr_dist.kernels.ragged_attention import planned_attention
-from tnr_dist.kernels.residual_norm import residual_norm
-from tnr_dist.losses.stage2 import distillation
-from tnr_dist.models.attention import bucket_attention
+from tnr_dist.losses.stage2 import distillation, projection_mse
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.progress import say
 

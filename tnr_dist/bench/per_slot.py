@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tnr_dist.losses.reduction import full_precision, mean_over_batch
+from tnr_dist.losses.common import full_precision, mean_over_batch
 
 
 def project(weight: Tensor, bias: Tensor, vectors: Tensor) -> Tensor:

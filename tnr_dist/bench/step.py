@@ -28,9 +28,8 @@ from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss, teacher_cross_entropy, teacher_weights
 from tnr_dist.losses.stage2 import distillation_loss
-from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.stages.parts.click_task import ClickTitles

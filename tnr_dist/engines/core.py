@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.engines.allocator import keep_freed_memory
-from tnr_dist.engines.base import OptimizerFactory, Terms
+from tnr_dist.engines.base import Engine, OptimizerFactory, Terms
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.devices import choose_device
 from tnr_dist.engines.graphs import Recordable, StepGraphs
@@ -31,8 +32,8 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
 
 
-class EngineCore:
-    """See `Engine`. Parameters stay float32; bf16 is autocast, so master weights are float32 in every engine.
+class EngineCore(Engine):
+    """The common part of engines. Parameters stay float32; bf16 is autocast, so master weights are float32 in every engine.
 
     An engine's `_take` sets what a step here uses: `_runs`, `_averages_over`, and where it has them `_graphs` and `_unsent`.
     """
@@ -62,6 +63,7 @@ class EngineCore:
         self._graphs: StepGraphs | None = None  # recorded steps, of one rank on a GPU
         self._unsent: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext  # keeps gradients on this rank
 
+    @override
     def setup(
         self,
         module: nn.Module,
@@ -72,7 +74,6 @@ class EngineCore:
         batch_size: int = 0,
         accumulate: int = 1,
     ) -> None:
-        """See `Engine`."""
         self._release()
         self._forget()
         self.module = module.to(self.device)
@@ -81,8 +82,8 @@ class EngineCore:
         self.optimizer = optimizer(self.module)
         self._take(optimizer, batch_size, accumulate)
 
+    @override
     def finish(self) -> None:
-        """See `Engine`."""
         self._release()
         self.optimizer.state.clear()
 
@@ -100,8 +101,8 @@ class EngineCore:
             vars(self).pop(name, None)
         gc.collect()  # wrappers of modules refer to themselves
 
+    @override
     def forward(self, *args: Any) -> Any:
-        """See `Engine`."""
         if self._graphs is not None and len(args) == 1 and isinstance(args[0], Recordable):
             parts = self._graphs.run(args[0])
             if parts is not None:
@@ -110,41 +111,41 @@ class EngineCore:
         with self.autocast():
             return self._runs(*args)
 
+    @override
     def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Engine`."""
         return contextlib.nullcontext() if last else self._unsent()
 
+    @override
     def backward(self, loss: Tensor) -> None:
-        """See `Engine`."""
         if loss.requires_grad:  # a recorded step has added its gradients
             (loss * self._averages_over).backward()  # the shares of the ranks are to be summed
 
+    @override
     def step(self) -> Tensor:
-        """See `Engine`."""
         return self._update()
 
+    @override
     def use_precision(self, precision: str) -> None:
-        """See `Engine`."""
         self._precision = choose_precision(precision, self.device)
 
+    @override
     def autocast(self) -> AbstractContextManager[Any]:
-        """See `Engine`."""
         return autocast(self._precision, self.device)
 
+    @override
     def whole(self) -> AbstractContextManager[Any]:
-        """See `Engine`."""
         return contextlib.nullcontext()
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See `Engine`."""
         return self.optimizer.state_dict()
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Engine`."""
         self.optimizer.load_state_dict(state)
 
+    @override
     def any_rank(self, flag: bool) -> bool:
-        """See `Engine`."""
         if self.environment.world_size == 1:
             return flag
         # Asked beside the device, so that it is not waited for, and read a step later, so that no rank is either.
@@ -152,8 +153,8 @@ class EngineCore:
         self._answer = self._ask(flag)
         return answer
 
+    @override
     def gather(self, values: np.ndarray) -> list[np.ndarray]:
-        """See `Engine`."""
         if self.environment.world_size == 1:
             return [values]
         # Bytes: arrays rather than objects, because those would travel as pickles. From host to host: a step with shared
@@ -168,14 +169,14 @@ class EngineCore:
             for end, size in zip(ends, sizes, strict=True)
         ]
 
+    @override
     def all_gather_rows(self, rows: Tensor, sizes: list[int]) -> Tensor:
-        """See `Engine`."""
         if self.environment.world_size == 1:
             return rows
         return GatherRows.apply(rows, sizes, self._all_gather, self._reduce_scatter)
 
+    @override
     def all_reduce(self, value: Tensor) -> Tensor:
-        """See `Engine`."""
         raise NotImplementedError
 
     def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:

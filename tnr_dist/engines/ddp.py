@@ -15,7 +15,7 @@ from tnr_dist.engines.process_group import ProcessGroupEngine
 
 
 class DDPEngine(ProcessGroupEngine):
-    """See `Engine`. A step is `EngineCore`'s; here is what it runs."""
+    """Data parallelism by torch's DistributedDataParallel. A step is `EngineCore`'s; here is what it runs."""
 
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         on_gpu = self.device.type == "cuda"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from typing_extensions import override
 
 from tnr_dist.engines import core
 from tnr_dist.engines.base import Terms
@@ -50,19 +51,19 @@ class ProcessGroupEngine(EngineCore):
             timeout=timeout(),
         )
 
+    @override
     def all_reduce(self, value: Tensor) -> Tensor:
-        """See `Engine`."""
         if self.environment.world_size > 1:
             dist.all_reduce(value)
         return value
 
+    @override
     def barrier(self) -> None:
-        """See `Engine`."""
         if self.environment.world_size > 1:
             dist.barrier()
 
+    @override
     def close(self) -> None:
-        """See `Engine`."""
         self._answer = self._host = None
         self._release()
         # DDP's reducer holds the group. As its last holder, it would wait for the group's threads without giving up

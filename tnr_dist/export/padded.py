@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tnr_dist.export.source import Source
-from tnr_dist.models.attention import relative_buckets
+from tnr_dist.kernels.attention import relative_buckets
 from tnr_dist.models.recommender import NewsEncoder
 from tnr_dist.models.transformer import Layer
 

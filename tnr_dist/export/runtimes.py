@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from typing_extensions import override
 
 from tnr_dist.export.description import GRAPHS, INT8_GRAPH, PROGRAMS, Description
 from tnr_dist.util.errors import InputError
@@ -84,7 +85,7 @@ def open_runtime(
     return UsersOnly(folder, description)
 
 
-class PackedRuntime:
+class PackedRuntime(Runtime):
     """`hf`: our own packed model.
 
     Args:
@@ -105,8 +106,8 @@ class PackedRuntime:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             encoder.serve()
 
+    @override
     def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """See `Runtime`."""
         import torch
 
         from tnr_dist.models.packed import Packed
@@ -114,23 +115,23 @@ class PackedRuntime:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             return self.model.encode_news(Packed.pack(tokens, np.diff(offsets))).float().numpy()
 
+    @override
     def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """See `Runtime`."""
         import torch
 
         with torch.inference_mode():
             return self.model.encode_users(torch.from_numpy(history), torch.from_numpy(mask)).numpy()
 
 
-class ProgramRuntime:
+class ProgramRuntime(Runtime):
     """`torch.export`: two programs, which need torch alone."""
 
     def __init__(self, folder: Path, description: Description) -> None:
         self.pad_id, self.dim = description.pad_id, description.news_dim
         self._news, self._users = (_program(folder / name) for name in PROGRAMS)
 
+    @override
     def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """See `Runtime`."""
         import torch
 
         out = np.empty((len(offsets) - 1, self.dim), np.float32)
@@ -139,15 +140,15 @@ class ProgramRuntime:
                 out[rows] = self._news(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
         return out
 
+    @override
     def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """See `Runtime`."""
         import torch
 
         with torch.inference_mode():
             return self._users(torch.from_numpy(history), torch.from_numpy(mask)).numpy()  # type: ignore[no-any-return]
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """`onnx`: two graphs, which need onnxruntime alone."""
 
     def __init__(self, folder: Path, description: Description, quantised: bool = False, threads: int = 0) -> None:
@@ -156,19 +157,19 @@ class OnnxRuntime:
         self._news = _session(folder / (INT8_GRAPH if quantised else news), threads)
         self._users = _session(folder / users, threads)
 
+    @override
     def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """See `Runtime`."""
         out = np.empty((len(offsets) - 1, self.dim), np.float32)
         for rows, ids, mask in padded_batches(tokens, offsets, self.pad_id):
             out[rows] = self._news.run(None, {"input_ids": ids, "attention_mask": mask})[0]
         return out
 
+    @override
     def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """See `Runtime`."""
         return self._users.run(None, {"history": history, "mask": mask})[0]  # type: ignore[no-any-return]
 
 
-class UsersOnly:
+class UsersOnly(Runtime):
     """`vectors`: news vectors are given, only users are computed."""
 
     def __init__(self, folder: Path, description: Description) -> None:
@@ -180,8 +181,8 @@ class UsersOnly:
         """Raises InputError: there is no news encoder."""
         raise InputError(f"{self.folder}: holds news vectors, no news encoder; load an export of another format")
 
+    @override
     def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """See `Runtime`."""
         import torch
 
         with torch.inference_mode():

@@ -115,16 +115,17 @@ def point_chart(
         return None
     ys = [one.y for one in points]
     span = max(max(ys) - min(ys), 0.5)
-    # A level far away would press the points together; the table has it.
+    # A level far away would press the points together: it becomes a note at the edge.
     near = [(level, name) for level, name in levels if min(ys) - 1.5 * span <= level <= max(ys) + 1.5 * span]
     low, high = min([*ys, *(level for level, _ in near)]), max([*ys, *(level for level, _ in near)])
+    above = [one for one in levels if one not in near and one[0] > high]
+    below = [one for one in levels if one not in near and one[0] < low]
     room = 0.18 * max(high - low, 0.5)
+    low, high = low - (1 + 0.4 * len(below)) * room, high + (1 + 0.4 * len(above)) * room
     xs = [math.log10(one.x) for one in points]
     margin = 0.45 * max(max(xs) - min(xs), 0.3)  # names stand beside their points
     height = 300.0
-    frame = _Frame(
-        (min(xs) - margin, max(xs) + margin), (low - room, high + room), log_x=True, height=height, top=_TOP + 14
-    )
+    frame = _Frame((min(xs) - margin, max(xs) + margin), (low, high), log_x=True, height=height, top=_TOP + 14)
     items = frame.axes(x_label)
     items.append(Label(2, 14, y_label))
     taken = [(frame.x(one.x) - 6, frame.y(one.y) - 6, 12.0, 12.0) for one in points]
@@ -134,6 +135,14 @@ def point_chart(
         text = f"{name} {level:.2f}"
         items.append(Label(frame.right, y - 3, text, "end"))
         taken.append((frame.right - text_width(text), y - 14, text_width(text), 12.0))
+    for arrow, far, y, step in (
+        ("\u2191", above, frame.top + 10, 13),
+        ("\u2193", below, frame.bottom - 4, -13),
+    ):
+        for number, (level, name) in enumerate(far):
+            text = f"{arrow} {name} {level:.2f}"
+            items.append(Label(frame.right, y + number * step, text, "end"))
+            taken.append((frame.right - text_width(text), y + number * step - 11, text_width(text), 12.0))
     names = shortened((one.name for one in points), _characters(_WIDTH / 2))
     for one in sorted(points, key=lambda one: (-one.y, one.name)):
         x, y = frame.x(one.x), frame.y(one.y)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tnr_dist.figures.palette import LIGHT, SERIES
-from tnr_dist.figures.plots import figure_file
+from tnr_dist.figures.picture import figure_file
 from tnr_dist.figures.shorten import shortened
 from tnr_dist.util.markup import html
 

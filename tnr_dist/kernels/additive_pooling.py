@@ -10,124 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import (
-    Choice,
-    Kernel,
-    interpreted,
-    power_of_two,
-    product_dtype,
-    product_precision,
-    use_triton,
-)
+from tnr_dist.kernels.launch import Kernel, interpreted, power_of_two, product_precision
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 MAX_LENGTH = 64  # of a sequence that one program pools; longer ones take the plain form
-
-
-def _logits_reference(x: Tensor, weight: Tensor, bias: Tensor, query: Tensor) -> Tensor:
-    """[..., d] -> [...]: q^T tanh(W x + b), float32 (float64 if given)."""
-    dtype = product_dtype(x, weight)
-    states = torch.tanh(F.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)))
-    logits = F.linear(states, query.to(dtype).unsqueeze(0)).squeeze(-1)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def additive_pooling_reference(x: Tensor, weight: Tensor, bias: Tensor, query: Tensor, offsets: Tensor) -> Tensor:
-    """`additive_pooling` in plain torch."""
-    logits, count = _logits_reference(x, weight, bias, query), len(offsets) - 1
-    # With the number of tokens given, nothing waits for the device.
-    sequences = torch.repeat_interleave(torch.arange(count, device=x.device), offsets.diff(), output_size=len(x))
-    top = logits.detach().new_full((count,), -torch.inf).scatter_reduce(0, sequences, logits.detach(), "amax")
-    weights = (logits - top[sequences]).exp()
-    total = weights.new_zeros(count).index_add(0, sequences, weights)
-    weights = weights / total[sequences]
-    x = x.to(weights.dtype)
-    if x.device.type == "cpu" and len(x):
-        # One pass over x, no [T, d] product in between; torch.compile fuses the other form, but not this one.
-        with torch.autocast("cpu", enabled=False):
-            rows = torch.arange(len(x))
-            return F.embedding_bag(rows, x, offsets[:-1].long(), mode="sum", per_sample_weights=weights)
-    return weights.new_zeros(count, x.shape[1]).index_add(0, sequences, weights.unsqueeze(1) * x)
-
-
-def additive_pooling_padded_reference(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, query: Tensor) -> Tensor:
-    """`additive_pooling_padded` in plain torch."""
-    logits = _logits_reference(x, weight, bias, query)
-    weights = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(-1)
-    weights = weights.masked_fill(~mask, 0.0).to(x.dtype)
-    return torch.bmm(weights.unsqueeze(1), x).squeeze(1)
-
-
-def additive_pooling(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    query: Tensor,
-    offsets: Tensor,
-    max_length: int,
-    kernels: Choice | None = None,
-) -> Tensor:
-    """Pool the tokens of each sequence of a ragged batch.
-
-    Args:
-        x: [T, d] states of the tokens, sequence after sequence.
-        weight: [Q, d].
-        bias: [Q].
-        query: [Q].
-        offsets: [U + 1] int32 or int64, on x's device: sequence u is x[offsets[u]:offsets[u + 1]]; from 0 to T.
-        max_length: no sequence is longer; above `MAX_LENGTH` the plain form runs.
-        kernels: the form that runs; None: as `dispatch.use_kernels` says.
-
-    Returns:
-        [U, d] float32 (float64 if given); zeros for a sequence of length 0. Gradients flow to x, weight, bias and query.
-        Products are in `dispatch.product_dtype` of x and weight, sums in float32.
-
-    Raises:
-        InputError: if that is 'triton' and Triton cannot run on these tensors.
-
-    Source: Tiny-NewsRec, "News Recommendation Model", the attention network over tokens (Wu et al. 2019).
-    """
-    if not use_triton(kernels, x, "additive_pooling") or max_length > MAX_LENGTH:
-        return additive_pooling_reference(x, weight, bias, query, offsets)
-    block = power_of_two(max(max_length, 1))
-    return _pool(x, weight, bias, query, offsets, None, block, torch.float32, product_dtype(x, weight))[0]
-
-
-def additive_pooling_padded(
-    x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, query: Tensor, kernels: Choice | None = None
-) -> Tensor:
-    """Pool the valid slots of each padded sequence.
-
-    Args:
-        x: [B, L, d]; what stands in the padding does not matter, as long as it is finite. L above `MAX_LENGTH` takes the
-            plain form.
-        mask: [B, L] bool, True = valid.
-        weight: [Q, d].
-        bias: [Q].
-        query: [Q].
-        kernels: the form that runs; None: as `dispatch.use_kernels` says.
-
-    Returns:
-        [B, d] in the dtype of x; a row with no valid slot gives zeros and has zero gradient. Gradients and products as
-        in `additive_pooling`.
-
-    Raises:
-        InputError: if that is 'triton' and Triton cannot run on these tensors.
-
-    Source: Tiny-NewsRec, "News Recommendation Model", the user encoder's attention over clicked news.
-    """
-    batch, length, size = x.shape
-    if not use_triton(kernels, x, "additive_pooling_padded") or length > MAX_LENGTH:
-        return additive_pooling_padded_reference(x, mask, weight, bias, query)
-    offsets = torch.arange(batch + 1, device=x.device) * length
-    block, dtype = power_of_two(max(length, 1)), product_dtype(x, weight)
-    flat = x.reshape(batch * length, size)
-    return _pool(flat, weight, bias, query, offsets, mask.reshape(-1), block, x.dtype, dtype)[0]
 
 
 @Kernel
@@ -312,7 +202,7 @@ def _constants(size: int, queries: int, block: int, dtype: torch.dtype) -> dict[
 
 
 @torch.library.custom_op("tnr_dist::additive_pooling", mutates_args=())
-def _pool(
+def fused_pooling(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -374,7 +264,7 @@ def _pool_backward(
     )
 
 
-@_pool.register_fake
+@fused_pooling.register_fake
 def _(
     x: Tensor,
     weight: Tensor,
@@ -409,4 +299,4 @@ def _gradients(ctx: Any, grad_out: Tensor, _: Tensor | None) -> tuple[Tensor | N
     return *gradients, None, None, None, None, None
 
 
-_pool.register_autograd(_gradients, setup_context=_save)
+fused_pooling.register_autograd(_gradients, setup_context=_save)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tnr_dist.kernels.dispatch import Kernel
+from tnr_dist.kernels.launch import Kernel
 
 if TYPE_CHECKING:
     import triton.language as tl

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import Kernel, power_of_two
+from tnr_dist.kernels.launch import Kernel, power_of_two
 
 if TYPE_CHECKING:
     import triton.language as tl

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
+from tnr_dist.kernels.launch import Kernel, power_of_two
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -20,28 +20,10 @@ if TYPE_CHECKING:
 _ELEMENTS = 2048
 
 
-def gather_cast(table: Tensor, index: Tensor, dtype: torch.dtype, kernels: Choice | None = None) -> Tensor:
-    """table[index] in another dtype.
-
-    Args:
-        table: [V, ...], float32, bfloat16 or float16; its rows may lie apart.
-        index: [U] int32 or int64, in [0, V); the kernel, unlike torch, does not check it.
-        dtype: of the result.
-        kernels: the form that runs; None: as `dispatch.use_kernels` says.
-
-    Returns:
-        [U, ...]. Gradients flow to the table, summed in float32.
-    """
-    rows_are_whole = table[:1].is_contiguous()
-    if not rows_are_whole or not use_triton(kernels, table, "gather_cast"):
-        return gather_cast_reference(table, index, dtype)
+def fused_gather_cast(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    """The Triton form of `dispatch.gather_cast`."""
     out: Tensor = _GatherCast.apply(table, index, dtype)  # type: ignore[no-untyped-call]
     return out
-
-
-def gather_cast_reference(table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
-    """`gather_cast` in plain torch."""
-    return table.index_select(0, index).to(dtype)
 
 
 @Kernel

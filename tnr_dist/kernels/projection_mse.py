@@ -12,58 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import (
-    Choice,
-    Kernel,
-    interpreted,
-    power_of_two,
-    product_dtype,
-    product_precision,
-    use_triton,
-)
+from tnr_dist.kernels.launch import Kernel, interpreted, power_of_two, product_precision
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 
-def projection_mse_reference(
-    teachers: Tensor, weight: Tensor, bias: Tensor, student: Tensor, coefficients: Tensor
+def fused_projection_mse(
+    teachers: Tensor, weight: Tensor, bias: Tensor, student: Tensor, coefficients: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """`projection_mse` in plain torch; it holds the projected vectors [U, M, D'] and their differences."""
-    dtype = product_dtype(teachers, weight)
-    projected = torch.einsum("umd,mde->ume", teachers.detach().to(dtype), weight.to(dtype))
-    wide = torch.promote_types(dtype, torch.float32)
-    squares = (projected.to(wide) + bias - student.to(wide).unsqueeze(1)).square().sum(dim=-1)
-    return (coefficients * squares).sum()
-
-
-def projection_mse(
-    teachers: Tensor, weight: Tensor, bias: Tensor, student: Tensor, coefficients: Tensor, kernels: Choice | None = None
-) -> Tensor:
-    """sum_i sum_n c_i(n) * |h_i(n) W_i + b_i - s(n)|^2.
-
-    Args:
-        teachers: [U, M, D] the teachers' vectors of news or users, bfloat16 or float32; a table [M, U, D] as
-            `table.transpose(0, 1)`, a view. They are constants: no gradient flows to them.
-        weight: [M, D, D'].
-        bias: [M, D'].
-        student: [U, D'].
-        coefficients: [U, M].
-        kernels: the form that runs; None: as `dispatch.use_kernels` says.
-
-    Returns:
-        A scalar, float32 (float64 if given). Gradients flow to weight, bias, student and coefficients. Products are in
-        `dispatch.product_dtype` of teachers and weight, sums in float32.
-
-    Raises:
-        InputError: if that is 'triton' and Triton cannot run on these tensors.
-
-    Source: Tiny-NewsRec, "Two-stage Knowledge Distillation", L_news_i^(2), L_user_i^(2) and L_emb^(2).
-    """
-    if not use_triton(kernels, student, "projection_mse"):
-        return projection_mse_reference(teachers, weight, bias, student, coefficients)
-    squares = _squares(teachers.detach(), weight, bias, student, product_dtype(teachers, weight))
-    return (coefficients * squares).sum()
+    """The Triton form of `losses.stage2.projection_mse`; `dtype`: of the products."""
+    return (coefficients * _squares(teachers.detach(), weight, bias, student, dtype)).sum()
 
 
 @Kernel

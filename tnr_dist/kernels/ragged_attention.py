@@ -14,7 +14,7 @@ the backward pass; the dropout mask is computed again from a counter (Philox4x32
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,11 +22,9 @@ import torch
 from torch import Tensor
 
 from tnr_dist.kernels.attention_tile import attention_gradient_kernel, attention_kernel
-from tnr_dist.kernels.dispatch import Choice, interpreted, power_of_two, product_precision, use_triton
+from tnr_dist.kernels.dispatch import Choice, use_triton
+from tnr_dist.kernels.launch import interpreted, power_of_two, product_precision
 from tnr_dist.kernels.tiles import Tiles, block_rows
-
-if TYPE_CHECKING:
-    from tnr_dist.kernels.attention_plan import AttentionPlan
 
 #: Largest head the kernels are made for; torch serves the rest.
 MAX_HEAD_DIM = 64
@@ -34,6 +32,12 @@ MAX_HEAD_DIM = 64
 _COPIES = 16
 # ... as long as all copies together have at most this many elements.
 _COPIES_ELEMENTS = 1 << 22
+
+
+class Plan(Protocol):
+    """A batch, as `attention.AttentionPlan` describes it; tiles are kept as long as it lives."""
+
+    lengths: np.ndarray
 
 
 def ragged_attention(
@@ -110,7 +114,7 @@ def attention_of_nothing(q: Tensor, k: Tensor, v: Tensor, bias_table: Tensor | N
 
 
 def planned_attention(
-    q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, bias_table: Tensor | None, dropout_p: float
+    q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias_table: Tensor | None, dropout_p: float
 ) -> Tensor:
     """The Triton form of `ragged_attention` for a batch's plan, with which its tiles are kept."""
     kept = _TILES.setdefault(plan, {})
@@ -120,12 +124,12 @@ def planned_attention(
     return ragged_attention(q, k, v, plan.lengths, bias_table, dropout_p, "triton", kept[key])
 
 
-def keep_tiles(plan: AttentionPlan, tiles: Tiles, dtype: torch.dtype) -> None:
+def keep_tiles(plan: Plan, tiles: Tiles, dtype: torch.dtype) -> None:
     """Use `tiles` for a plan's states of `dtype`."""
     _TILES.setdefault(plan, {})[tiles.starts.device, block_rows(dtype)] = tiles
 
 
-_TILES: WeakKeyDictionary[AttentionPlan, dict[tuple[torch.device, int], Tiles]] = WeakKeyDictionary()
+_TILES: WeakKeyDictionary[Plan, dict[tuple[torch.device, int], Tiles]] = WeakKeyDictionary()
 
 
 def _square(bias: Tensor, length: int) -> Tensor:

@@ -14,11 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.kernels.dispatch import Choice, Kernel, power_of_two, use_triton
-from tnr_dist.kernels.layer_norm import layer_norm
+from tnr_dist.kernels.launch import Kernel, power_of_two
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -31,48 +29,14 @@ _ELEMENTS = 2048
 _PROGRAMS = 1584
 
 
-def residual_norm(
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    dropout_p: float = 0.0,
-    kernels: Choice | None = None,
+def fused_residual_norm(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout_p: float = 0.0
 ) -> Tensor:
-    """LayerNorm(x + dropout(y)) over the last dimension.
-
-    Args:
-        x: [T, d], float32, bfloat16 or float16; d above `MAX_WIDTH` takes the plain form.
-        y: [T, d], likewise, not necessarily of x's dtype.
-        weight: [d].
-        bias: [d].
-        eps: added to the variance.
-        dropout_p: share of y's elements that are dropped, drawn from the device's generator; 0 draws nothing.
-        kernels: the form that runs; None: as `dispatch.use_kernels` says.
-
-    Returns:
-        [T, d] in the dtype of x, computed in float32 (the plain form: in what torch or autocast makes of the inputs).
-        Gradients flow to x, y, weight and bias.
-
-    Raises:
-        InputError: if that is 'triton' and Triton cannot run on these tensors.
-
-    Source: Vaswani et al. 2017, "Attention Is All You Need", 5.4.
-    """
-    if not use_triton(kernels, x, "residual_norm") or x.shape[-1] > MAX_WIDTH:
-        return residual_norm_reference(x, y, weight, bias, eps, dropout_p)
+    """The Triton form of `dispatch.residual_norm`."""
     # The seed stays on the device: no synchronisation, and it follows the generator's saved state and CUDA graphs.
     seed = torch.randint(2**62, (1,), device=x.device) if dropout_p > 0 else None
     out: Tensor = _ResidualNorm.apply(x, y, weight, bias, seed, eps, dropout_p)  # type: ignore[no-untyped-call]
     return out
-
-
-def residual_norm_reference(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout_p: float = 0.0
-) -> Tensor:
-    """`residual_norm` in plain torch."""
-    return layer_norm(x + F.dropout(y, dropout_p, dropout_p > 0), weight, bias, eps)
 
 
 @Kernel

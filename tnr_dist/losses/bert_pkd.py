@@ -2,7 +2,7 @@
 
     L_PKD = (1 - alpha) L_CE + alpha L_DS + beta L_PT
 
-L_CE is the click loss (`losses.click.click_loss`), L_DS the teacher's soft labels (`losses.tinybert.prediction_loss` is the
+L_CE is the click loss (`losses.common.click_loss`), L_DS the teacher's soft labels (`losses.tinybert.prediction_loss` is the
 same equation). The loss between layers is given per text, so that a text that stands in many slots is computed once.
 """
 
@@ -13,7 +13,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.losses.reduction import full_precision
+from tnr_dist.losses.common import full_precision
 
 
 def patient_layers(student: int, teacher: int, strategy: Literal["skip", "last"]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tnr_dist.losses.reduction import cross_entropy, mean_over_batch
+from tnr_dist.losses.common import cross_entropy, mean_over_batch
 
 
 def matching_loss(scores: Tensor, weights: Tensor, count: float) -> Tensor:

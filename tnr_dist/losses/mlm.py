@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.losses.reduction import full_precision, mean_over_batch
+from tnr_dist.losses.common import full_precision, mean_over_batch
 
 
 def mlm_loss(logits: Tensor, labels: Tensor, weights: Tensor, count: float) -> Tensor:

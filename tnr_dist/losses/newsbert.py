@@ -3,7 +3,7 @@
     L^s = L_d + CE(y^s, y),  L_d = L_hidden^l + L_hidden^p + L_distill    (student, pooling and dense layer)
     L^t = CE(y^t, y)                                                     (teacher, pooling and dense layer)
 
-and the momentum of the teacher's gradients in the student's (`damped`, `linked`). CE(y, y) is `losses.click.click_loss`.
+and the momentum of the teacher's gradients in the student's (`damped`, `linked`). CE(y, y) is `losses.common.click_loss`.
 In L_d the teacher's states and soft labels are constants.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnr_dist.losses.reduction import full_precision, mean_over_batch, soft_cross_entropy
+from tnr_dist.losses.common import full_precision, mean_over_batch, soft_cross_entropy
 from tnr_dist.losses.tinybert import state_loss
 
 __all__ = [

@@ -14,10 +14,15 @@ import torch
 from torch import Tensor
 
 from tnr_dist.losses import stage2
+from tnr_dist.losses.common import (
+    full_precision,
+    mean_over_batch,
+    soft_cross_entropy,
+    teacher_cross_entropy,
+    teacher_weights,
+)
 from tnr_dist.losses.matching import matching_loss
-from tnr_dist.losses.reduction import full_precision, mean_over_batch, soft_cross_entropy
 from tnr_dist.losses.stage2 import Imitation
-from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 
 
 class Stage1Loss(NamedTuple):

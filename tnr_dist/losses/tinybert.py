@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tnr_dist.losses.reduction import full_precision, mean_over_batch, soft_cross_entropy
+from tnr_dist.losses.common import full_precision, mean_over_batch, soft_cross_entropy
 
 
 def uniform_mapping(student: int, teacher: int) -> list[int]:
@@ -147,7 +147,7 @@ def joint_loss(
         prediction: L_pred (`prediction_loss`), as are the others a scalar: this rank's share of the global mean.
         hidden: L_hidn (`state_loss`), summed over the layers that learn.
         attention: L_attn (`attention_loss`), summed over the layers that learn.
-        target: CE(y^S, y) of the student's clicks (`losses.click.click_loss`).
+        target: CE(y^S, y) of the student's clicks (`losses.common.click_loss`).
         target_weight: lambda.
 
     Source: Tiny-NewsRec's authors' first release (its TinyBERT).

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import override
 
-from tnr_dist.kernels.attention_plan import AttentionPlan
+from tnr_dist.kernels.attention import AttentionPlan
 from tnr_dist.util.transfer import from_stored, to_device
 
 
@@ -236,27 +237,27 @@ class TokenStates(Protocol):
         """States [T, hidden] of these rows of the token table, on the device."""
 
 
-class StatesInMemory:
+class StatesInMemory(TokenStates):
     """One tensor [tokens, hidden], on the device or pinned on the host."""
 
     def __init__(self, states: Tensor, device: torch.device) -> None:
         self.states, self.device = states, device
 
+    @override
     def rows(self, tokens: TokenRows) -> Tensor:
-        """See `TokenStates`."""
         if self.states.device == self.device:
             return self.states[tokens.on_device]
         return to_device(self.states[torch.from_numpy(tokens.on_host)], self.device)
 
 
-class StatesOnDisk:
+class StatesOnDisk(TokenStates):
     """Memory-mapped segments; segment i holds token rows edges[i] to edges[i + 1]."""
 
     def __init__(self, maps: list[np.ndarray], edges: np.ndarray, device: torch.device) -> None:
         self.maps, self.edges, self.device = maps, edges, device
 
+    @override
     def rows(self, tokens: TokenRows) -> Tensor:
-        """See `TokenStates`."""
         rows = tokens.on_host
         out = np.empty((len(rows), self.maps[0].shape[1]), self.maps[0].dtype)
         segment = np.searchsorted(self.edges, rows, side="right") - 1

@@ -16,10 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.kernels.layer_norm import layer_norm
-from tnr_dist.kernels.linear import lay_out, linear, linear_gelu
-from tnr_dist.kernels.residual_norm import residual_norm
-from tnr_dist.models.attention import attention_scores, ragged_attention, relative_buckets
+from tnr_dist.kernels.attention import attention_scores, ragged_attention, relative_buckets
+from tnr_dist.kernels.dispatch import lay_out, layer_norm, linear, linear_gelu, residual_norm
 from tnr_dist.models.packed import Order, Packed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.transfer import to_device
@@ -104,7 +102,7 @@ class EncoderConfig:
 
 
 class Weights(NamedTuple):
-    """The matrices of a layer's linear parts, as `kernels.linear` takes them."""
+    """The matrices of a layer's linear parts, as `kernels.dispatch.linear` takes them."""
 
     qkv: Tensor
     attention_out: Tensor
@@ -233,7 +231,7 @@ class Encoder(nn.Module):
         """Lay the weights out once for all calls without gradients; returns itself.
 
         Call it under the autocast that the calls will run under. Later changes of the weights are not seen, and they are
-        held in memory twice. Where `kernels.linear` has no such form (on a GPU) nothing changes.
+        held in memory twice. Where `kernels.dispatch.linear` has no such form (on a GPU) nothing changes.
         """
         self._serving = self._laid_out(0, len(self.layers))
         return self

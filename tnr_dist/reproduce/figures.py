@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tnr_dist.figures.plots import COLOURS, GREY, figure_file
+from tnr_dist.figures.picture import COLOURS, GREY, figure_file
 from tnr_dist.figures.tables import count
 from tnr_dist.reproduce.results import RowResult
 from tnr_dist.reproduce.studies import Panel, Study

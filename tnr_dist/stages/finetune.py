@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import further_pretrain, post_train, stage1

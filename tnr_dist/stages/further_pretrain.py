@@ -19,8 +19,8 @@ from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.masking import MaskedLoader, Masking
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
+from tnr_dist.losses.common import mean_over_batch
 from tnr_dist.losses.mlm import mlm_loss
-from tnr_dist.losses.reduction import mean_over_batch
 from tnr_dist.models.flops import plm_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.tokenizer import load_tokenizer

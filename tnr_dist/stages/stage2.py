@@ -11,10 +11,9 @@ from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.shards import read_index
 from tnr_dist.data.teacher_cache import TeacherCache, TeacherTables
 from tnr_dist.engines.base import Engine
-from tnr_dist.kernels.dispatch import product_dtype
-from tnr_dist.kernels.gather_cast import gather_cast
+from tnr_dist.kernels.dispatch import gather_cast, product_dtype
+from tnr_dist.losses.common import Omega
 from tnr_dist.losses.stage2 import Imitation, stage2_loss
-from tnr_dist.losses.weighting import Omega
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import ModelSpec, Recommender
 from tnr_dist.runs.folder import RunFolder

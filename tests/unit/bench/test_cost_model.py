@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tnr_dist.kernels.projection_mse import projection_mse
+from tnr_dist.losses.stage2 import projection_mse
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.recommender import ModelSpec, build_recommender
 from tnr_dist.models.transformer import EncoderConfig

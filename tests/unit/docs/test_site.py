@@ -17,7 +17,7 @@ PACKAGES = ("mkdocs", "material", "mkdocstrings", "latex2mathml")
 def test_the_site_is_built_whole_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        pytest.skip(f"needs {', '.join(missing)}: the extra `docs`, which make venv installs")
+        pytest.skip(f"needs {', '.join(missing)}: the extra `docs`, which make dev installs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

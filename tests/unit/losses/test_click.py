@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss
 
 from .reference import assert_parts_add_up, cross_entropy, one_hot, random
 

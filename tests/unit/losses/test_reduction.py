@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from tnr_dist.losses.reduction import full_precision, log_softmax, mean_over_batch, soft_cross_entropy
+from tnr_dist.losses.common import full_precision, log_softmax, mean_over_batch, soft_cross_entropy
 
 from .reference import cross_entropy, random, softmax
 

@@ -4,6 +4,7 @@ import torch
 from torch.autograd import gradcheck
 
 from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
+from tnr_dist.losses.common import Omega
 from tnr_dist.losses.stage2 import (
     Imitation,
     distillation_loss,
@@ -12,7 +13,6 @@ from tnr_dist.losses.stage2 import (
     stage2_loss,
     user_embedding_loss,
 )
-from tnr_dist.losses.weighting import Omega
 
 from .reference import assert_parts_add_up, cross_entropy, gradients, one_hot, random, softmax
 

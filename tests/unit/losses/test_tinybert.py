@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss
 from tnr_dist.losses.tinybert import (
     attention_loss,
     joint_loss,

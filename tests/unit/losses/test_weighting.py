@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from tnr_dist.losses.weighting import Omega, teacher_cross_entropy, teacher_weights
+from tnr_dist.losses.common import Omega, teacher_cross_entropy, teacher_weights
 from tnr_dist.util.errors import InputError
 
 from .reference import cross_entropy, one_hot, random

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tnr_dist.kernels.attention_plan import LONG, PADDING, AttentionPlan
+from tnr_dist.kernels.attention import LONG, PADDING, AttentionPlan
 from tnr_dist.models.packed import Packed
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.pooling import AttentionPooling
+from tnr_dist.models.recommender import AttentionPooling
 
 LENGTHS = [4, 1, 7, 4]
 

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
 
+from tnr_dist.kernels.attention import attention_scores, relative_buckets
 from tnr_dist.models import transformer
-from tnr_dist.models.attention import attention_scores, relative_buckets
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from tests.pictures import drawn, figures, lines, words
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.statistics import holm, paired_t_test
-from tnr_dist.figures.plots import COLOURS
+from tnr_dist.figures.picture import COLOURS
 from tnr_dist.figures.tables import count
 from tnr_dist.reproduce.figures import draw, marks
 from tnr_dist.reproduce.paper import TABLE2

@@ -80,8 +80,8 @@ def test_a_worker_that_is_killed_is_one_failed_run(study):
 _SCRIPT = """
 import sys
 from pathlib import Path
-from tnr_dist.config_file import load_config
-from tnr_dist.errors import Preempted
+from tnr_dist.stages.methods import load_config
+from tnr_dist.util.errors import Preempted
 from tnr_dist.reproduce.command import Prepared, run_here
 if __name__ == "__main__":
     try:

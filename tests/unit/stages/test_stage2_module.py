@@ -8,16 +8,17 @@ import torch
 
 from tests.click_batches import random_titles
 from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
-from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.losses.click import click_loss
+from tnr_dist.data.teacher_cache import TableRows, TeacherTables
+from tnr_dist.engines.ddp import DDPEngine, constants
+from tnr_dist.losses.common import click_loss, teacher_cross_entropy, teacher_weights
 from tnr_dist.losses.stage2 import distillation_loss
-from tnr_dist.losses.weighting import teacher_cross_entropy, teacher_weights
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
+from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender, count_parameters
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
 from tnr_dist.stages.stage2_settings import Stage2Config
+from tnr_dist.train.checkpoint import trained_state
 
 M, D, B, L, C, NEWS = 3, 8, 6, 5, 4, 40
 
@@ -117,3 +118,38 @@ def test_a_part_switched_off_is_zero(parts, off):
     out["loss"].backward()
     trained = [name for name, p in module.named_parameters() if p.requires_grad]
     assert all(p.grad is not None for name, p in module.named_parameters() if name in trained)
+
+
+def test_the_teachers_tables_are_the_module_s_and_nobody_else_s(parts):
+    """They move with it, uncopied where they already are; they are not saved, trained, counted, or sent by DDP."""
+    student, _, _, news = parts
+    tables = TeacherTables(torch.randn(9, M, D).bfloat16(), torch.randn(20, M), TableRows({}))
+    plain = Stage2Module(student, news, Stage2Config(), D)
+    module = Stage2Module(student, news, Stage2Config(), D, tables)
+    engine = DDPEngine("cpu", 1)
+    engine.setup(module, lambda m: torch.optim.SGD(m.parameters(), 0.0), precision="bf16", clip_norm=0.0)
+    held = {"teacher_news": news, "teacher_users": tables.users, "teacher_logits": tables.logits}
+    for name, table in held.items():
+        assert getattr(module, name).data_ptr() == table.data_ptr() and getattr(module, name).dtype == table.dtype
+    assert trained_state(module).keys() == trained_state(plain).keys()
+    assert count_parameters(module) == count_parameters(plain)
+    assert set(constants(module)) == set(held) and constants(plain) == ["teacher_news"]
+    module.register_buffer("kept", torch.ones(1))
+    assert "kept" in trained_state(module) and "kept" not in constants(module)
+    assert torch.empty(0, device="meta").device == module.to("meta").teacher_logits.device
+
+
+def test_rows_of_the_tables_are_their_values(parts):
+    student, titles, batch, news = parts
+    tables = TeacherTables(torch.randn(9, M, D), torch.randn(20, M), TableRows({}))
+    rng = np.random.default_rng(1)
+    users, logits = rng.integers(0, 9, B), rng.integers(0, 20, (B, C))
+    of_rows = {**batch, "teacher_users": users, "teacher_logits": logits}
+    of_values = {**batch, "teacher_users": tables.users.numpy()[users], "teacher_logits": tables.logits.numpy()[logits]}
+    engine, settings = DDPEngine("cpu", 1), Stage2Config()
+    click_titles = ClickTitles(titles, 8, student.news_encoder, settings, engine, Path("unused"))
+    losses = [
+        Stage2Module(student.eval(), news, settings, D, held)(click_titles.inputs(one))["loss"].detach()
+        for held, one in ((tables, of_rows), (None, of_values))
+    ]
+    torch.testing.assert_close(*losses)

@@ -9,7 +9,7 @@ from torch import nn
 
 from tnr_dist.config.schema import Config, LogConfig, TrainConfig, WandbConfig
 from tnr_dist.engines.ddp import DDPEngine
-from tnr_dist.losses.weighting import Omega
+from tnr_dist.losses.common import Omega
 from tnr_dist.models.projection import Projection
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.runs.tracker import Tracker

@@ -83,7 +83,7 @@ def test_an_end_of_file_is_said(prepared, monkeypatch, capsys, message):
 @pytest.mark.parametrize("setting", ["threads=100000", "ranks=1025", "data.workers=1000000000"])
 def test_numbers_that_no_machine_has_are_refused(setting):
     key, _, value = setting.partition("=")
-    with pytest.raises(InputError, match=f"{key}={value}: at most 1,024 on one machine"):
+    with pytest.raises(InputError, match=f"{key}={value}: .*at most 1,024 on one machine"):
         load_config(None, [setting])
 
 

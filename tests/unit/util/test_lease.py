@@ -20,10 +20,10 @@ from tnr_dist.util.lock import LOCK, held, is_held
 HOLDER = """
 import fcntl, json, sys, time
 from pathlib import Path
-from tnr_dist import lease, lock
-from tnr_dist.errors import LeaseLost
-from tnr_dist.files import write_json
-from tnr_dist.train import preemption
+from tnr_dist.util import lease, lock
+from tnr_dist.util.errors import LeaseLost
+from tnr_dist.util.files import write_json
+from tnr_dist.util import preemption
 
 folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 lease.BEAT = options["beat"]

@@ -30,13 +30,13 @@ def test_a_signal_is_kept_until_it_is_granted(number):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_command_grants_signals_to_its_very_end(number):
-    program = "import os, sys; from tnr_dist.train import preemption; preemption.listen(); os.kill(os.getpid(), int(sys.argv[1]))"
+    program = "import os, sys; from tnr_dist.util import preemption; preemption.listen(); os.kill(os.getpid(), int(sys.argv[1]))"
     assert subprocess.run([sys.executable, "-c", program, str(int(number))], timeout=20).returncode == 0
 
 
 SIGNALS_IN_EVERY_LINE = """
 import os, signal, sys
-from tnr_dist.train import preemption
+from tnr_dist.util import preemption
 
 def again(frame, event, argument):
     os.kill(os.getpid(), signal.SIGUSR1)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.config.schema import DeepSpeedConfig
 from tnr_dist.engines.base import OptimizerFactory, Terms
@@ -24,7 +25,7 @@ from tnr_dist.util.errors import InputError
 
 
 class DeepSpeedEngine(ProcessGroupEngine):
-    """See `Engine`.
+    """Data parallelism by DeepSpeed's ZeRO.
 
     DeepSpeed takes the module at the first forward pass: until then a checkpoint is loaded, and the frozen layers run,
     on plain parameters. `optimizer` holds the groups over the module's own parameters, as checkpoints name them; from
@@ -77,14 +78,14 @@ class DeepSpeedEngine(ProcessGroupEngine):
             self._give_state()
             self.optimizer.state.clear()
 
+    @override
     def forward(self, *args: Any) -> Any:
-        """See `Engine`."""
         if self._engine is None:
             self._start()
         return self._engine(*args)
 
+    @override
     def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Engine`."""
         return self._micro_batch(last)
 
     @contextlib.contextmanager
@@ -95,13 +96,14 @@ class DeepSpeedEngine(ProcessGroupEngine):
         finally:
             self._last = True
 
+    @override
     def backward(self, loss: Tensor) -> None:
-        """See `Engine`."""
         self._engine.set_gradient_accumulation_boundary(self._last)
         self._engine.backward(loss * self.environment.world_size)  # DeepSpeed averages; the shares are to be summed
 
+    @override
     def step(self) -> Tensor:
-        """See `Engine`. Raises FloatingPointError where DeepSpeed would leave the step out and say nothing."""
+        """Raises FloatingPointError where DeepSpeed would leave the step out and say nothing."""
         if not self.stage:
             norm = self._clip_gradients()
             self._engine.step()
@@ -115,8 +117,8 @@ class DeepSpeedEngine(ProcessGroupEngine):
             )
         return torch.as_tensor(self._engine.get_global_grad_norm(), device=self.device)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See `Engine`."""
         if not self.stage or self._engine is None:
             return self.optimizer.state_dict()
         from deepspeed.utils import safe_get_full_optimizer_state
@@ -139,8 +141,8 @@ class DeepSpeedEngine(ProcessGroupEngine):
                 position += 1
         return {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Engine`."""
         self.optimizer.load_state_dict(state)
         if self.stage and self._engine is not None:
             self._give_state()
@@ -151,12 +153,12 @@ class DeepSpeedEngine(ProcessGroupEngine):
         with self._deepspeed.zero.GatheredParameters(list(self.module.parameters())):
             yield
 
+    @override
     def whole(self) -> AbstractContextManager[Any]:
-        """See `Engine`."""
         return self._gathered() if self.stage == 3 and self._engine is not None else contextlib.nullcontext()
 
+    @override
     def finish(self) -> None:
-        """See `Engine`."""
         if self._engine is None:
             return
         fresh: dict[int, nn.Parameter] = {}

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from tnr_dist.config.schema import HorovodConfig
 from tnr_dist.engines.base import OptimizerFactory, Terms
@@ -23,7 +24,7 @@ from tnr_dist.util.errors import InputError
 
 
 class HorovodEngine(EngineCore):
-    """See `Engine`."""
+    """Data parallelism by Horovod."""
 
     def __init__(
         self,
@@ -51,8 +52,8 @@ class HorovodEngine(EngineCore):
             trained = [p for _, p in named if p.requires_grad]
             self._gradients = GradientSum(self._hvd, trained, self.settings.compression)
 
+    @override
     def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
-        """See `Engine`."""
         return self._micro_batch(last)
 
     @contextlib.contextmanager
@@ -65,22 +66,23 @@ class HorovodEngine(EngineCore):
             if self._gradients is not None:
                 self._gradients.sending = True
 
+    @override
     def step(self) -> Tensor:
-        """See `Engine`."""
         if self._gradients is not None:
             self._gradients.wait()
         return self._update()
 
+    @override
     def all_reduce(self, value: Tensor) -> Tensor:
-        """See `Engine`. Horovod knows no bf16: such values travel, and are added, as float32."""
+        """Horovod knows no bf16: such values travel, and are added, as float32."""
         if self.environment.world_size == 1:
             return value
         sent = value.float() if value.dtype == torch.bfloat16 else value
         summed = self._hvd.allreduce(sent.reshape(-1), op=self._hvd.Sum, name="sum").view_as(value)
         return value.copy_(summed)
 
+    @override
     def barrier(self) -> None:
-        """See `Engine`."""
         if self.environment.world_size > 1:
             # Its own barrier takes no name.
             self._hvd.allreduce(torch.zeros(1), op=self._hvd.Sum, name="barrier")
@@ -91,8 +93,8 @@ class HorovodEngine(EngineCore):
             self._gradients.remove()
             self._gradients = None
 
+    @override
     def close(self) -> None:
-        """See `Engine`."""
         self._answer = None
         self._release()
         self._meeting.leave()

@@ -67,7 +67,7 @@ METHOD = Method(
 def make_module(student: Recommender, teacher: Recommender, settings: BertPKDConfig) -> LayerwiseModule:
     """L_PKD on a batch: a student, its frozen layers set, beside its teacher."""
     from tnr_dist.losses.bert_pkd import patient_layers, patient_loss, pkd_loss
-    from tnr_dist.losses.click import click_loss
+    from tnr_dist.losses.common import click_loss
     from tnr_dist.losses.tinybert import prediction_loss
     from tnr_dist.stages.baselines.layerwise import LayerwiseModule
 

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss, mean_over_batch
 from tnr_dist.losses.newsbert import (
     blocks,
     damped,
@@ -32,7 +32,6 @@ from tnr_dist.losses.newsbert import (
     state_loss,
     vector_loss,
 )
-from tnr_dist.losses.reduction import mean_over_batch
 from tnr_dist.models.flops import plm_flops, top_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender

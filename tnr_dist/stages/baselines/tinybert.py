@@ -28,8 +28,8 @@ from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
+from tnr_dist.losses.common import mean_over_batch
 from tnr_dist.losses.newsbert import mean_over_slots
-from tnr_dist.losses.reduction import mean_over_batch
 from tnr_dist.losses.tinybert import prediction_loss, state_loss, uniform_mapping
 from tnr_dist.models.flops import plm_flops
 from tnr_dist.models.packed import Packed

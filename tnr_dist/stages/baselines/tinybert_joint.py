@@ -18,7 +18,7 @@ from torch import Tensor
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss
 from tnr_dist.losses.tinybert import joint_loss, last_layers, prediction_loss
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.runs.folder import RunFolder

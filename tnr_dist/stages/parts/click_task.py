@@ -16,7 +16,8 @@ from tnr_dist.data.batches.clicks import Batch, ClickLoader
 from tnr_dist.data.held_out import HeldOut
 from tnr_dist.data.tokens import RaggedTable, check_ids
 from tnr_dist.engines.base import Engine
-from tnr_dist.kernels.dispatch import power_of_two, use_triton
+from tnr_dist.kernels.dispatch import use_triton
+from tnr_dist.kernels.launch import power_of_two
 from tnr_dist.kernels.tiles import block_rows
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.packed import Packed, TokenRows, TokenStates

@@ -19,7 +19,7 @@ from tnr_dist.data.batches.clicks import Batch, ClickLoader
 from tnr_dist.data.tokens import RaggedTable, gather_rows
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table
-from tnr_dist.losses.click import click_loss
+from tnr_dist.losses.common import click_loss
 from tnr_dist.models.recommender import Recommender
 
 _SAMPLES = 128

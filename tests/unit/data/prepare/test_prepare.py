@@ -360,7 +360,7 @@ def test_a_finished_split_is_not_read_again(plm, raw, tmp_path, monkeypatch):
 
 def test_killed_by_a_signal(plm, raw, whole, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from tnr_dist.data import prepare as p\n"
+        "import sys, time; from pathlib import Path; from tnr_dist.data.prepare import prepare as p\n"
         "p._CHUNK_BYTES = 3000; build = p.build_shard\n"
         "p.build_shard = lambda b: (build(b), time.sleep(0.1))\n"
         "options = p.PrepareOptions(input=sys.argv[1], plm=sys.argv[2], max_unknown=1.0, block_size=8)\n"
