@@ -128,6 +128,9 @@ _CONTRADICTIONS: dict[str, tuple[list[str], list[str]]] = {
         ["history_padding 'learned'", "user_encoder"],
     ),
     "layers_beyond_the_plm": (["finetune", "finetune.init=plm", "finetune.layers=9"], ["layers=9", "3"]),
+    "soft_labels_of_more_than_all": (["bert-pkd", "bert_pkd.alpha=2"], ["bert_pkd.alpha=2", "a share between 0 and 1"]),
+    "gradient_of_more_than_all": (["newsbert", "newsbert.beta=2"], ["newsbert.beta=2", "a share between 0 and 1"]),
+    "mask_of_every_token": (["further-pretrain", "further_pretrain.mask=1"], ["further_pretrain.mask=1"]),
     "trainable_layers_none": (["baseline newsbert", "newsbert.trainable_layers=0"], ["newsbert.trainable_layers=0"]),
     "checkpoints_that_are_not_kept": (
         ["finetune", "finetune.teachers=4", "finetune.teachers_by=checkpoints"],
