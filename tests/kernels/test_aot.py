@@ -99,11 +99,11 @@ sys.modules["triton"] = None
 import numpy as np, torch
 from tnr_dist.util.errors import InputError
 from tests.kernels import aot
-from tnr_dist.kernels import gather_cast, ragged_attention
+from tnr_dist.kernels import dispatch, ragged_attention
 x = torch.randn(5, 2, 32)
 assert ragged_attention.ragged_attention(x, x, x, np.array([2, 3])).shape == x.shape
-assert gather_cast.gather_cast(x, torch.tensor([1]), torch.bfloat16).dtype == torch.bfloat16
-for call in (aot.compile_all, lambda: gather_cast.gather_cast(x, torch.tensor([1]), x.dtype, "triton")):
+assert dispatch.gather_cast(x, torch.tensor([1]), torch.bfloat16).dtype == torch.bfloat16
+for call in (aot.compile_all, lambda: dispatch.gather_cast(x, torch.tensor([1]), x.dtype, "triton")):
     try:
         call()
     except InputError as error:

@@ -26,6 +26,7 @@ from tnr_dist.data.teacher_cache import TeacherCache
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.evaluation.results import read_baselines
 from tnr_dist.export.source import Source
+from tnr_dist.launch import warn
 from tnr_dist.models.convert import convert_plm
 from tnr_dist.models.digest import plm_digest
 from tnr_dist.models.packed import TokenRows
@@ -33,7 +34,6 @@ from tnr_dist.models.plm import load_plm
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import read_safetensors
 from tnr_dist.report.read_runs import read_run
-from tnr_dist.runs import finished
 from tnr_dist.stages import cache
 from tnr_dist.stages.evaluate import evaluate, read_impressions
 from tnr_dist.stages.finetune_settings import FinetuneConfig
@@ -171,7 +171,7 @@ def test_twenty_flipped_bits_are_noticed(world, name, capsys):
 @pytest.mark.parametrize("name", ["environment.json", "metrics.jsonl"])
 def test_a_damaged_record_does_not_cost_the_training(world, name, capsys, monkeypatch):
     """It is said, and no more: nothing is made from it."""
-    monkeypatch.setattr(finished, "_warned", set())
+    monkeypatch.setattr(warn, "_warned", set())
     sound = flip(world.student / name, 77)
     try:
         run_command("stage2", world.config, DDPEngine("cpu", 1))
@@ -199,7 +199,7 @@ def test_a_plm_with_a_flipped_bit_is_another_plm(world, name):
 
 def test_a_flipped_bit_in_any_file_of_a_plm_is_spoken_of(world, chain_yaml, capsys, monkeypatch):
     """By what trains from it, once the data has been prepared with it."""
-    monkeypatch.setattr(finished, "_warned", set())
+    monkeypatch.setattr(warn, "_warned", set())
     config = load_config(chain_yaml, [f"data.dir={world.data}", f"plm.name={world.plm}"])
     data = DataSet.open(config)
     tokenizer = {**data.manifest["tokenizer"], "name": f"{world.plm}/"}
@@ -212,7 +212,7 @@ def test_a_flipped_bit_in_any_file_of_a_plm_is_spoken_of(world, chain_yaml, caps
     for name in names:
         path = world.plm / name
         for bit in flips(path, 20):
-            finished._warned.clear()
+            warn._warned.clear()
             before = flip(path, bit)
             try:
                 fresh_model(config, data, 1, 0, "finetune")

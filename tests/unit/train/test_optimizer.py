@@ -49,6 +49,7 @@ class Steps:
     title: str = "test"
     seed: int = 0
     prefetch: bool = False
+    text_columns: tuple[str, ...] = ()
 
     @property
     def loader(self):
@@ -66,6 +67,9 @@ class Steps:
 
     def to_device(self, batch):
         return [torch.ones_like(p) for p in self.module.parameters()]
+
+    def texts(self, inputs):
+        return []
 
     def plm_parameters(self):
         return set(self.module.plm.parameters())

@@ -116,5 +116,5 @@ def test_a_kept_model_is_not_the_last_one_when_that_is_worse(validated, chain_ya
 
 @pytest.mark.parametrize("value", ["1", "-0.1"])
 def test_a_share_out_of_range_is_refused(chain_yaml, tmp_path, value):
-    with pytest.raises(InputError, match=r"finetune: validate="):
+    with pytest.raises(InputError, match=r"finetune\.validate="):
         settings(chain_yaml, tmp_path, f"finetune.validate={value}")
