@@ -137,7 +137,8 @@ def take_port(case: Case, rng: random.Random) -> Harm:
 
 
 def preempt(case: Case, rng: random.Random) -> Harm:
-    cluster, job = _submit(case, "--exclusive")
+    # The whole node is given with its GPUs, which this torch cannot use.
+    cluster, job = _submit(case, "--exclusive", overrides=("device=cpu",))
     when = moment(case, job, rng)
     seconds = rng.choice([0, 5])
     urgent = ("sbatch", "--partition=urgent", "--time=1", "--output=/dev/null", "--wrap", f"sleep {seconds}")
