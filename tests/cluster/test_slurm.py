@@ -74,8 +74,7 @@ def test_requeue_in_mid_epoch(cluster, config, uninterrupted, inputs):
 
 def test_preemption_by_a_higher_partition(cluster, config, uninterrupted, inputs):
     output = inputs("preempt")
-    # The whole node is given with its GPUs, which this torch cannot use.
-    job = cluster.sbatch("stage2", config, f"output={output}", "device=cpu", *LONG, options=("--exclusive",))
+    job = cluster.sbatch("stage2", config, f"output={output}", *LONG, options=("--exclusive",))
     in_mid_epoch(cluster, job, output)
     urgent = ("sbatch", "--parsable", "--partition=urgent", "--time=1", "--output=/dev/null", "--wrap", "true")
     assert cluster.succeed(int(cluster.run(*urgent).stdout))["Restarts"] == "0"
