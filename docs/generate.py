@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tnr_dist.config.fields import meaning
-from tnr_dist.config.schema import ClickTrainConfig, TrainConfig
+from tnr_dist.config.training import ClickTrainConfig, TrainConfig
 from tnr_dist.stages.methods import Tree
 
 ROOT = Path(__file__).parent.parent

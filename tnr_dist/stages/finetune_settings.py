@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tnr_dist.config.fields import NOT_NEGATIVE, POSITIVE, Limits, setting
-from tnr_dist.config.schema import Config, Section, ValidatedTrainConfig
+from tnr_dist.config.schema import Config, Section
+from tnr_dist.config.training import ValidatedTrainConfig
 from tnr_dist.stages.method import Made, Method
 from tnr_dist.stages.post_train_settings import PostTrainConfig
 

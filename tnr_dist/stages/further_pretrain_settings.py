@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tnr_dist.config.fields import TOKENS, Limits, setting
-from tnr_dist.config.schema import CorpusTrainConfig, Section
+from tnr_dist.config.schema import Section
+from tnr_dist.config.training import CorpusTrainConfig
 from tnr_dist.stages.method import Made, Method
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from tnr_dist.config.schema import Config, MatchingConfig
+from tnr_dist.config.schema import Config
+from tnr_dist.config.training import MatchingConfig
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tnr_dist.config.fields import NOT_NEGATIVE, POSITIVE, setting
-from tnr_dist.config.schema import MatchingConfig, Section
+from tnr_dist.config.schema import Section
+from tnr_dist.config.training import MatchingConfig
 from tnr_dist.stages.method import Made, Method
 from tnr_dist.util.errors import InputError
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tnr_dist.config.fields import NOT_NEGATIVE, POSITIVE, setting
-from tnr_dist.config.schema import PROJECTION_STARTS, Config, MatchingConfig, ProjectionInit, Section
+from tnr_dist.config.schema import PROJECTION_STARTS, Config, ProjectionInit, Section
+from tnr_dist.config.training import MatchingConfig
 from tnr_dist.stages.method import Made, Method
 from tnr_dist.stages.post_train_settings import PostTrainConfig
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tnr_dist.config.fields import NOT_NEGATIVE, POSITIVE, setting
-from tnr_dist.config.schema import PROJECTION_STARTS, Config, ProjectionInit, Section, ValidatedTrainConfig
+from tnr_dist.config.schema import PROJECTION_STARTS, Config, ProjectionInit, Section
+from tnr_dist.config.training import ValidatedTrainConfig
 from tnr_dist.stages.method import Made, Method
 from tnr_dist.util.errors import InputError
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import Config, TrainConfig
+from tnr_dist.config.schema import Config
+from tnr_dist.config.training import TrainConfig
 from tnr_dist.engines.base import Engine
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import count_parameters

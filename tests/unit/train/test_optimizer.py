@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from tnr_dist.config.schema import Config, LogConfig, TrainConfig, WandbConfig
+from tnr_dist.config.schema import Config, LogConfig, WandbConfig
+from tnr_dist.config.training import TrainConfig
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.losses.common import Omega
 from tnr_dist.models.projection import Projection

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tnr_dist.data.manifest import FORMAT_VERSION, MANIFEST, is_generated, manifest_hash, read_manifest
@@ -61,7 +60,14 @@ from tnr_dist.data.prepare.raw import (
     read_news,
     union_news,
 )
-from tnr_dist.data.prepare.texts import check_fits, tokenise_corpus, tokenise_news, tokenise_pairs, tokenise_titles
+from tnr_dist.data.prepare.texts import (
+    check_fits,
+    count_empty,
+    tokenise_corpus,
+    tokenise_news,
+    tokenise_pairs,
+    tokenise_titles,
+)
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
 from tnr_dist.models.digest import plm_digest
 from tnr_dist.models.tokenizer import load_tokenizer
@@ -237,8 +243,8 @@ class _Preparation:
                     pq.write_table(news, temporary, compression="zstd")
             counts["news"] = len(news)
             counts["news_described_differently"] = differing
-            counts["empty_titles"] = _empty(news["title"])
-            counts["empty_abstracts"] = _empty(news["abstract"])
+            counts["empty_titles"] = count_empty(news["title"])
+            counts["empty_abstracts"] = count_empty(news["abstract"])
         if part is not None and part[0] != 0:
             return counts
         tokens = self.output / "tokens"
@@ -398,7 +404,3 @@ def _days_of(job: tuple[Chunk, str]) -> np.ndarray:
 
 def _name(shard: int) -> str:
     return f"shard-{shard:06d}"
-
-
-def _empty(column: pa.ChunkedArray) -> int:
-    return int(pc.sum(pc.equal(pc.utf8_trim_whitespace(column), "")).as_py() or 0)

@@ -265,3 +265,8 @@ def check_fits(files: TokenizerFiles) -> None:
 
     if config_file(files.folder) is not None:
         check_vocabulary(files, read_config(files.folder))
+
+
+def count_empty(column: pa.ChunkedArray) -> int:
+    """Texts of a column that are empty or white space."""
+    return int(pc.sum(pc.equal(pc.utf8_trim_whitespace(column), "")).as_py() or 0)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tnr_dist.config.fields import LAYERS_LEARN, NOT_NEGATIVE, POSITIVE, SHARE, setting
-from tnr_dist.config.schema import Config, Section, ValidatedTrainConfig
+from tnr_dist.config.schema import Config, Section
+from tnr_dist.config.training import ValidatedTrainConfig
 from tnr_dist.stages.method import Made, Method
 from tnr_dist.stages.stage import RowRun, Training
 

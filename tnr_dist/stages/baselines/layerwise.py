@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnr_dist.config.schema import Config, ValidatedTrainConfig
+from tnr_dist.config.schema import Config
+from tnr_dist.config.training import ValidatedTrainConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import encode_table

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tnr_dist.config.fields import LAYERS_LEARN, NOT_NEGATIVE, POSITIVE, SHARE, setting
-from tnr_dist.config.schema import Section, ValidatedTrainConfig
+from tnr_dist.config.schema import Section
+from tnr_dist.config.training import ValidatedTrainConfig
 from tnr_dist.stages.method import Made, Method
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from tnr_dist.config.fields import LAYERS_LEARN, NOT_NEGATIVE, POSITIVE, TOKENS, setting
-from tnr_dist.config.schema import ClickTrainConfig, Section, TrainConfig, ValidatedTrainConfig
+from tnr_dist.config.schema import Section
+from tnr_dist.config.training import ClickTrainConfig, TrainConfig, ValidatedTrainConfig
 from tnr_dist.stages.method import Made, Method
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from tnr_dist.config.schema import (
-    ClickTrainConfig,
-    Config,
-    ValidatedTrainConfig,
-)
+from tnr_dist.config.schema import Config
+from tnr_dist.config.training import ClickTrainConfig, ValidatedTrainConfig
 from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions, ReadTeachers
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.held_out import HeldOut, hold_out_last

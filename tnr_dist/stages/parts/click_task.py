@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from tnr_dist.config.schema import ClickTrainConfig, ValidatedTrainConfig
+from tnr_dist.config.training import ClickTrainConfig, ValidatedTrainConfig
 from tnr_dist.data.batches.clicks import Batch, ClickLoader
 from tnr_dist.data.held_out import HeldOut
 from tnr_dist.data.tokens import RaggedTable, check_ids

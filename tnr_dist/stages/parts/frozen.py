@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tnr_dist.config.schema import ClickTrainConfig
+from tnr_dist.config.training import ClickTrainConfig
 from tnr_dist.data.tokens import RaggedTable, gather_rows, positions_of
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.scoring import length_chunks

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from tnr_dist.config.schema import (
-    Config,
-    TrainConfig,
-)
+from tnr_dist.config.schema import Config
+from tnr_dist.config.training import TrainConfig
 
 # Settings that every model depends on, beside its own stage's.
 MODEL_SETTINGS = ("seed", "precision", "plm", "model")

@@ -9,11 +9,8 @@ import psutil
 import torch
 from torch import nn
 
-from tnr_dist.config.schema import (
-    Config,
-    CorpusTrainConfig,
-    TrainConfig,
-)
+from tnr_dist.config.schema import Config
+from tnr_dist.config.training import CorpusTrainConfig, TrainConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.launch.warn import warn_once
