@@ -18,6 +18,9 @@ else
   pid_namespace=(--pid --fork --kill-child --mount-proc)
   mkdir -p "$dir/spool/$name"
   daemon=(slurmd -D -N "$name" -f "$dir/slurm.conf")
+  # A machine that has booted says so by its uptime, by which Slurm knows that what ran there is gone. The namespace's is the
+  # whole machine's, so that slurmd has to say it instead.
+  ! grep -q " $name\$" "$dir/pids" 2>/dev/null || daemon+=(-b)
 fi
 go=$dir/run/$name.go
 rm -f "$go"
