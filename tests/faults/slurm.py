@@ -96,10 +96,16 @@ def kill_node(case: Case, rng: random.Random) -> Harm:
 
 
 def lose_node(case: Case, rng: random.Random) -> Harm:
-    """A node dies and is back before Slurm misses it."""
+    """A node dies and is back before Slurm misses it.
+
+    With the batch script only Slurm can start the job again, and does when the node comes back, but not for a job that began
+    just before (BatchStartTimeout, 10 s, and as long for the message): no machine boots in that time.
+    """
     cluster, job = _submit(case, overrides=(f"timeout={TIMEOUT}",))
     when = moment(case, job, rng)
     node, seconds = rng.choice(["node1", "node2"]), rng.uniform(0.0, 10.0)
+    if node == "node1":
+        seconds += 25.0
     cluster.kill_node(node)
     time.sleep(seconds)
     cluster.boot_node(node)
