@@ -87,7 +87,15 @@ def read_config(kind: type[C], path: Path | str | None, overrides: typing.Sequen
             tree = {}
         if not isinstance(tree, dict):
             raise InputError(f"{path}: expected a mapping of keys at the top level, found {type(tree).__name__}")
-    return with_overrides(_build(kind, tree, "", _Source(where, kind)), overrides)
+    config = _overridden(_build(kind, tree, "", _Source(where, kind)), overrides, "command line")
+    try:
+        _check(config)
+    except InputError as error:
+        keys = tuple(override.partition("=")[0] for override in overrides)
+        if path is None or str(error).startswith(keys):
+            raise
+        raise InputError(f"{where}: {error}") from None
+    return config
 
 
 def _read(path: Path) -> str:
@@ -107,10 +115,16 @@ def _read(path: Path) -> str:
 
 def with_overrides(config: C, overrides: typing.Sequence[str], where: str = "command line") -> C:
     """A copy of `config` with `key.sub=value` overrides, checked; InputError as `read_config`, which says `where`."""
+    config = _overridden(config, overrides, where)
+    _check(config)
+    return config
+
+
+def _overridden(config: C, overrides: typing.Sequence[str], where: str) -> C:
+    """A copy of `config` with `key.sub=value` overrides, each of its type, not yet checked against each other."""
     config = copy.deepcopy(config)
     for override in overrides:
         _override(config, override, _Source(where, type(config)))
-    _check(config)
     return config
 
 

@@ -89,6 +89,29 @@ def test_bad_overrides(override, says):
 
 
 @pytest.mark.parametrize(
+    ("text", "overrides", "says"),
+    [
+        ("model: {query_dim: 0}", [], "{file}: model.query_dim=0: must be greater than 0"),
+        ("model: {query_dim: 0}", ["stage2.lr=1"], "{file}: model.query_dim=0: must be greater than 0"),
+        ("cache: {history_padding: learned}", [], "{file}: cache.history_padding"),
+        ("rows: [{name: x, set: [stage2.lr=-1]}]", [], "{file}: row 'x': "),
+        ("seed: 1", ["model.query_dim=0"], "model.query_dim=0: must be greater than 0"),
+        ("model: {query_dim: 4}", ["model.query_dim=0"], "model.query_dim=0: must be greater than 0"),
+    ],
+)
+def test_a_value_out_of_range_names_the_file_it_stands_in(tmp_path, text, overrides, says):
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as error:
+        load_config(path, overrides)
+    assert str(error.value).startswith(says.format(file=path))
+
+
+def test_an_override_mends_a_value_out_of_range(tmp_path):
+    path = write(tmp_path, "model: {query_dim: 0}")
+    assert load_config(path, ["model.query_dim=4"]).model.query_dim == 4
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("stage_2: {lr: 1}", "did you mean 'stage2'"),
