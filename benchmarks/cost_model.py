@@ -20,6 +20,19 @@ from typing import Any
 import torch
 
 from tnr_dist.bench.common import surroundings
+from tnr_dist.bench.work import (
+    BF16,
+    DIM,
+    FP32,
+    Shape,
+    Work,
+    click_step,
+    encode,
+    forward,
+    matching_epoch,
+    projections,
+    scores,
+)
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLES = 3_383_656  # an epoch of MINDlarge
@@ -29,44 +42,8 @@ DEV_CANDIDATES = 14_100_000
 # Distinct titles of a batch, counted on real MIND rows at 128, 512 and 2,048 samples of 55 slots; between them the
 # share is interpolated in the logarithm of the batch.
 DISTINCT = {128: 2_490 / 7_040, 512: 0.21, 2_048: 0.10}
-SLOTS, TEACHERS, DIM, QUERY, NEGATIVES = 55, 4, 256, 200, 9
+SLOTS, TEACHERS, NEGATIVES = 55, 4, 9
 MATCHING_BATCH = 32
-# Values of a token's states, in units of the width, that a layer moves to and from memory: forward alone, what queries,
-# keys, values, attention, both halves of the feed-forward block and the norms write once and read once; trained, each
-# activation written once and read about three times.
-FORWARD_VALUES, TRAINED_VALUES = 32, 68
-BF16, FP32 = 2, 4
-
-
-@dataclass(frozen=True)
-class Work:
-    """Operations, and bytes to and from memory."""
-
-    flops: float = 0.0
-    bytes: float = 0.0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.bytes + other.bytes)
-
-    def __mul__(self, times: float) -> Work:
-        return Work(self.flops * times, self.bytes * times)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A news encoder: layers, of which `trainable` train, over hidden size `width`."""
-
-    layers: int
-    trainable: int
-    width: int
-
-    @property
-    def trained_parameters(self) -> int:
-        """Layers, pooling, dense layer and user encoder."""
-        return 12 * self.width**2 * self.trainable + self.width * QUERY + self.width * DIM + DIM * QUERY
-
-
-PROJECTIONS = 2 * TEACHERS * DIM * (DIM + 1)  # parameters of stage 2 beside the student's
 
 
 @dataclass(frozen=True)
@@ -103,67 +80,20 @@ def distinct(batch: int) -> float:
     return DISTINCT[low] * (DISTINCT[high] / DISTINCT[low]) ** at
 
 
-def layer_flops(width: int, length: float) -> float:
-    """Forward operations of a transformer layer on one token of a sequence of `length` (24 d^2 + 4 s d)."""
-    return 24 * width**2 + 4 * length * width
-
-
-def forward(width: int, layers: int, texts: float, length: float) -> Work:
-    """Layers that only run, on `texts` of `length` tokens each."""
-    flops = layers * layer_flops(width, length)
-    return Work(flops, BF16 * FORWARD_VALUES * width * layers) * (texts * length)
-
-
-def trained(width: int, layers: int, texts: float, length: float) -> Work:
-    """Layers that train: the lowest one's input needs no gradient. Their input is read, from a cache or what lies below."""
-    flops = 3 * layers * layer_flops(width, length) - 6 * width**2
-    return Work(flops, BF16 * width * (1 + TRAINED_VALUES * layers)) * (texts * length)
-
-
-def top(width: int, texts: float, length: float, trains: bool = True) -> Work:
-    """Pooling and dense layer."""
-    flops = texts * (length * 2 * width * QUERY + 2 * width * DIM)
-    return Work(flops, BF16 * texts * length * width) * (3 if trains else 1)
-
-
-def encode(shape: Shape, texts: float, length: float) -> Work:
-    """News vectors, without gradients."""
-    return forward(shape.width, shape.layers, texts, length) + top(shape.width, texts, length, trains=False)
-
-
-def optimiser(parameters: float) -> Work:
-    """Adam's step: weights, gradients and two moments, float32, read and written."""
-    return Work(0.0, 28 * parameters)
-
-
-def click_step(shape: Shape, batch: int, teachers: int = 0) -> Work:
-    """A step on clicks over the whole batch above cached frozen states; with `teachers` that of stage 2."""
-    titles = distinct(batch) * SLOTS * batch
-    work = trained(shape.width, shape.trainable, titles, TITLE_TOKENS) + top(shape.width, titles, TITLE_TOKENS)
-    users = Work(3 * 2 * batch * SLOTS * DIM * (QUERY + 1), 3 * FP32 * batch * SLOTS * DIM)
-    # Forward and the projections' own gradients: the teachers' vectors want none.
-    loss = Work(2 * 2 * DIM * DIM, BF16 * DIM) * (teachers * (titles + batch))
-    return work + users + loss + optimiser(shape.trained_parameters + (PROJECTIONS if teachers else 0))
-
-
 def clicks_epoch(shape: Shape, batch: int, teachers: int = 0) -> Work:
     """An epoch of `click_step`, and the frozen layers' pass over all titles before it."""
     below = forward(shape.width, shape.layers - shape.trainable, TITLES, TITLE_TOKENS)
-    return below + click_step(shape, batch, teachers) * (SAMPLES / batch)
+    return below + step(shape, batch, teachers) * (SAMPLES / batch)
 
 
-def matching_epoch(shape: Shape) -> Work:
-    """An epoch of titles and abstracts, one abstract and 1 + N titles a pair, frozen layers run in each step."""
-    work = optimiser(shape.trained_parameters) * (TITLES / MATCHING_BATCH)
-    for texts, length in ((TITLES * (1 + NEGATIVES), TITLE_TOKENS), (TITLES, ABSTRACT_TOKENS)):
-        work += forward(shape.width, shape.layers - shape.trainable, texts, length)
-        work += trained(shape.width, shape.trainable, texts, length) + top(shape.width, texts, length)
-    return work
+def step(shape: Shape, batch: int, teachers: int = 0) -> Work:
+    """A step on clicks of MINDlarge."""
+    return click_step(shape, batch, distinct(batch) * SLOTS * batch, TITLE_TOKENS, SLOTS, teachers)
 
 
-def scores(histories: float, clicked: float, candidates: float) -> Work:
-    """User vectors (one logit a news: a weighted sum) and scores, from tables of float32 vectors."""
-    return Work(2 * DIM, FP32 * DIM) * (histories * clicked + candidates)
+def matching(shape: Shape) -> Work:
+    """An epoch of MIND's own titles and abstracts, 1 + N titles a pair."""
+    return matching_epoch(shape, TITLES, MATCHING_BATCH, 1 + NEGATIVES, TITLE_TOKENS, ABSTRACT_TOKENS)
 
 
 def stages(setup: Setup) -> dict[str, Work]:
@@ -173,8 +103,8 @@ def stages(setup: Setup) -> dict[str, Work]:
     corpus = encode(teacher, TITLES, TITLE_TOKENS) + encode(teacher, TITLES, ABSTRACT_TOKENS)
     written = Work(0.0, TEACHERS * (HISTORIES * DIM * BF16 + CANDIDATES * FP32))
     return {
-        "post-train, 1 epoch": matching_epoch(post_trained),
-        "stage 1, 1 epoch, the teacher's vectors made before": corpus + matching_epoch(student),
+        "post-train, 1 epoch": matching(post_trained),
+        "stage 1, 1 epoch, the teacher's vectors made before": corpus + matching(student),
         "finetune one teacher, 1 epoch": clicks_epoch(teacher, setup.batch),
         "cache: news vectors of M teachers": encode(teacher, TITLES, TITLE_TOKENS) * TEACHERS,
         "cache: user vectors and logits of M teachers": scores(HISTORIES, CLICKED, CANDIDATES) * TEACHERS + written,
@@ -200,7 +130,7 @@ def epoch(
     """
     network = network or Network()
     steps = SAMPLES / batch
-    gradients = FP32 * (shape.trained_parameters + PROJECTIONS)
+    gradients = FP32 * (shape.trained_parameters + projections(TEACHERS))
     vectors = FP32 * DIM * distinct(batch) * SLOTS * batch
     sent = 2 * (gradients + vectors)
     inside, nodes = min(ranks, network.node), math.ceil(ranks / network.node)
@@ -296,7 +226,7 @@ def seconds(value: float | None) -> str:
 def roofline_lines(setup: Setup) -> list[str]:
     """The rows as a table."""
     student, teacher = setup.student, setup.teacher
-    step = click_step(student, setup.batch, TEACHERS)
+    one = step(student, setup.batch, TEACHERS)
     return [
         "",
         f"## {setup.machine}",
@@ -313,8 +243,8 @@ def roofline_lines(setup: Setup) -> list[str]:
             for r in roofline(setup)
         ),
         "",
-        f"A stage-2 step of {setup.batch:,} samples: {step.flops / 1e12:.2f} TFLOP, {step.bytes / 1e9:.1f} GB, "
-        f"{1e3 * bound(step, setup):,.0f} ms at the ceilings, {setup.batch / bound(step, setup):,.0f} samples/s.",
+        f"A stage-2 step of {setup.batch:,} samples: {one.flops / 1e12:.2f} TFLOP, {one.bytes / 1e9:.1f} GB, "
+        f"{1e3 * bound(one, setup):,.0f} ms at the ceilings, {setup.batch / bound(one, setup):,.0f} samples/s.",
     ]
 
 

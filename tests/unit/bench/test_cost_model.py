@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tnr_dist.bench import work
 from tnr_dist.losses.stage2 import projection_mse
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.recommender import ModelSpec, build_recommender
@@ -32,10 +33,10 @@ def test_a_step_has_the_operations_that_training_counts(model):
     encoder = build_recommender(ModelSpec(EncoderConfig(50, 48, 4, 4, 192, 32))).news_encoder
     encoder.encoder.freeze_below(2)
     lengths = np.full(300, model.TITLE_TOKENS)
-    ours = model.trained(48, 2, 300, model.TITLE_TOKENS) + model.top(48, 300, model.TITLE_TOKENS)
+    ours = work.trained(48, 2, 300, model.TITLE_TOKENS) + work.top(48, 300, model.TITLE_TOKENS)
     assert ours.flops == pytest.approx(news_encoder_flops(encoder, lengths, first=2), rel=5e-3)
     trains = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
-    assert shape.trained_parameters == pytest.approx(trains + model.DIM * model.QUERY, rel=0.02)
+    assert shape.trained_parameters == pytest.approx(trains + model.DIM * work.QUERY, rel=0.02)
 
 
 def test_the_projections_have_the_operations_that_torch_counts(model):
@@ -49,7 +50,7 @@ def test_the_projections_have_the_operations_that_torch_counts(model):
     vectors, share = torch.randn(rows, teachers, model.DIM), torch.rand(rows, teachers, requires_grad=True)
     with FlopCounterMode(display=False) as counted:
         projection_mse(vectors, weight, bias, student, share, "torch").backward()
-    ours = model.click_step(shape, batch, teachers).flops - model.click_step(shape, batch).flops
+    ours = model.step(shape, batch, teachers).flops - model.step(shape, batch).flops
     assert ours == pytest.approx(counted.get_total_flops(), rel=5e-3)
 
 
