@@ -107,9 +107,7 @@ def main() -> int:
     found, failed = made([point(*one, rate) for one in tried for rate in grid], config, asked.jobs)
     points = [record(*one, rate, found) for one in tried for rate in grid]
     top = {one["method"]: one["lr"] for one in best(points, grid)}
-    chosen = [
-        (method, batch, top[name]) for method, batch in tried if (name := f"{method.name}, batch {batch}") in top
-    ]
+    chosen = [(method, batch, top[name]) for method, batch in tried if (name := f"{method.name}, batch {batch}") in top]
     seeds = dataclasses.replace(config, seeds=asked.best_seeds)
     found, failed_later = made([point(*one) for one in chosen], seeds, asked.jobs)
     facts = {

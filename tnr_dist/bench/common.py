@@ -21,7 +21,19 @@ from tnr_dist.util.errors import InputError
 from tnr_dist.util.hardware import cpu_name
 from tnr_dist.util.revision import commit
 
-NAMES = ("prepare", "loader", "cache", "metrics", "teacher-pass", "inference", "step", "kernels", "engines", "serve")
+NAMES = (
+    "pipeline",
+    "prepare",
+    "loader",
+    "cache",
+    "metrics",
+    "teacher-pass",
+    "inference",
+    "step",
+    "kernels",
+    "engines",
+    "serve",
+)
 
 
 # Settings of which 0 means something though it is not the default.

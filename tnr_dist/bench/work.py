@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+
+import torch
 
 DIM, QUERY = 256, 200
 # Values of a token's states, in units of the width, that a layer moves to and from memory: forward alone, what queries,
@@ -91,7 +94,9 @@ def click_step(shape: Shape, batch: int, titles: float, tokens: float, slots: fl
     return work + users + loss + optimiser(shape.trained_parameters + (projections(teachers) if teachers else 0))
 
 
-def matching_epoch(shape: Shape, pairs: float, batch: int, titles: float, title_tokens: float, body_tokens: float) -> Work:
+def matching_epoch(
+    shape: Shape, pairs: float, batch: int, titles: float, title_tokens: float, body_tokens: float
+) -> Work:
     """An epoch of `pairs` titles and bodies, `titles` titles encoded a pair, frozen layers run in each step."""
     work = optimiser(shape.trained_parameters) * (pairs / batch)
     for texts, length in ((pairs * titles, title_tokens), (pairs, body_tokens)):
@@ -103,3 +108,17 @@ def matching_epoch(shape: Shape, pairs: float, batch: int, titles: float, title_
 def scores(histories: float, clicked: float, candidates: float) -> Work:
     """User vectors (one logit a news: a weighted sum) and scores, from tables of float32 vectors."""
     return Work(2 * DIM, FP32 * DIM) * (histories * clicked + candidates)
+
+
+def copy_bytes_per_s(device: torch.device) -> float:
+    """Measured ceiling: bytes read and written a second by a large copy, best of 5."""
+    count = (64 << 20) if device.type == "cpu" else (1 << 30)
+    source, target = torch.randn(count, device=device), torch.empty(count, device=device)
+    best = float("inf")
+    for _ in range(6):  # the first one touches the pages
+        began = time.perf_counter()
+        target.copy_(source)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * source.nbytes / best
