@@ -12,7 +12,6 @@ from tnr_dist.kernels import (
     additive_pooling,
     distillation,
     gather_cast,
-    projection_mse,
     ragged_attention,
     residual_norm,
 )
@@ -94,34 +93,6 @@ def _gather_cast() -> list[Case]:
     return cases
 
 
-def _projection_mse() -> list[Case]:
-    """At the real sizes: M = 4, D = D' = 256."""
-    cases = []
-    # Products in bfloat16 (autocast: the student's vectors are float32; or all is bfloat16) and in float32.
-    for dtype, kind, student in (
-        (torch.bfloat16, "*bf16", "*fp32"),
-        (torch.bfloat16, "*bf16", "*bf16"),
-        (torch.float32, "*fp32", "*fp32"),
-    ):
-        shape = torch.empty(2560, 4, 256, device="meta"), torch.empty(4, 256, 256, device="meta")
-        constants = projection_mse._constants(*shape, dtype)
-        inputs = dict.fromkeys(("teachers", "weight"), kind) | {"student": student, "bias": "*fp32"}
-        inputs |= dict.fromkeys(("rows", "stride_u", "stride_m"), "i32")
-        for kernel, key, more in (
-            (projection_mse.squares_kernel, "forward", {"squares": "*fp32"}),
-            (projection_mse.student_gradient_kernel, "student", {"grad": "*fp32", "grad_student": student}),
-            (
-                projection_mse.weight_gradient_kernel,
-                "projection",
-                dict.fromkeys(("grad", "grad_weight", "grad_bias"), "*fp32"),
-            ),
-        ):
-            fixed = constants[key] | {"WIDEN": False}
-            warps, stages = fixed.pop("num_warps"), fixed.pop("num_stages")
-            cases.append((kernel.jit, inputs | more, fixed, warps, stages))
-    return cases
-
-
 def _ragged_attention() -> list[Case]:
     """At the real sizes, with and without dropout.
 
@@ -179,7 +150,6 @@ SIGNATURES: dict[str, Callable[[], list[Case]]] = {
     "additive_pooling": _additive_pooling,
     "distillation": _distillation,
     "gather_cast": _gather_cast,
-    "projection_mse": _projection_mse,
     "ragged_attention": _ragged_attention,
     "residual_norm": _residual_norm,
 }

@@ -12,21 +12,21 @@ from tnr_dist.util.errors import InputError
 
 def test_a_choice_holds_within_its_context(device: torch.device) -> None:
     x = torch.zeros(1, device=device)
-    assert not use_triton(None, x, "projection_mse")
+    assert not use_triton(None, x, "distillation")
     with use_kernels("triton"):
-        assert use_triton(None, x, "projection_mse")
+        assert use_triton(None, x, "distillation")
         with use_kernels("torch"):
-            assert not use_triton(None, x, "projection_mse")
-            assert use_triton("triton", x, "projection_mse"), "a call's own choice comes first"
-        assert use_triton(None, x, "projection_mse")
-        assert not use_triton("torch", x, "projection_mse")
-    assert not use_triton(None, x, "projection_mse")
+            assert not use_triton(None, x, "distillation")
+            assert use_triton("triton", x, "distillation"), "a call's own choice comes first"
+        assert use_triton(None, x, "distillation")
+        assert not use_triton("torch", x, "distillation")
+    assert not use_triton(None, x, "distillation")
 
 
 def test_a_choice_ends_with_an_error(device: torch.device) -> None:
     with pytest.raises(ZeroDivisionError), use_kernels("triton"):
         raise ZeroDivisionError
-    assert not use_triton(None, torch.zeros(1, device=device), "projection_mse")
+    assert not use_triton(None, torch.zeros(1, device=device), "distillation")
 
 
 def test_an_unknown_choice_is_refused() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from tnr_dist.kernels.attention import AttentionPlan, additive_pooling, additive_pooling_padded, bucket_attention
 from tnr_dist.kernels.dispatch import Choice, gather_cast, linear, linear_gelu, residual_norm
 from tnr_dist.kernels.ragged_attention import planned_attention
-from tnr_dist.losses.stage2 import distillation, projection_mse
+from tnr_dist.losses.stage2 import distillation
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.progress import say
 
@@ -162,8 +162,6 @@ def _cases(batch: int, device: torch.device) -> list[Case]:
 
     return [
         _distillation(batch, draw),
-        _projection(_TITLES[batch], draw),
-        _projection(batch, draw),
         *(_titles(_TITLES[batch], width, draw, device) for width in (384, 768)),
         _histories(batch, draw, device),
         *_attention(_TITLES[batch], draw),
@@ -185,22 +183,6 @@ def _distillation(batch: int, draw: Callable[..., Tensor]) -> Case:
 
     inputs = (draw(batch, _TEACHERS, 5, grad=False), draw(1), draw(batch, 5), draw(batch, grad=False))
     return Case("distillation", f"B={batch} M={_TEACHERS} C=5", "float32", inputs, call)
-
-
-def _projection(rows: int, draw: Callable[..., Tensor]) -> Case:
-    def call(
-        kernels: Choice, teachers: Tensor, weight: Tensor, bias: Tensor, student: Tensor, coefficients: Tensor
-    ) -> Tensor:
-        return projection_mse(teachers, weight, bias, student, coefficients, kernels)
-
-    inputs = (
-        draw(rows, _TEACHERS, _DIM, dtype=torch.bfloat16, grad=False),
-        draw(_TEACHERS, _DIM, _DIM, scale=_DIM**-0.5),
-        draw(_TEACHERS, _DIM),
-        draw(rows, _DIM),
-        draw(rows, _TEACHERS),
-    )
-    return Case("projection_mse", f"U={rows} M={_TEACHERS} D={_DIM}", "bfloat16", inputs, call)
 
 
 def _pooling_weights(width: int, draw: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor]:
