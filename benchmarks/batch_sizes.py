@@ -19,7 +19,7 @@ from typing import Any
 from common import HERE, configuration, finish, parser, trained
 from learning_rates import GRID, Method, best, head_rate, mean_auc, methods, rates
 
-from tnr_dist.bench.common import surroundings
+from tnr_dist.bench.common import describe_machine
 from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.evaluation.statistics import mean_and_deviation
 from tnr_dist.reproduce.results import RowResult
@@ -111,7 +111,7 @@ def main() -> int:
     seeds = dataclasses.replace(config, seeds=asked.best_seeds)
     found, failed_later = made([point(*one) for one in chosen], seeds, asked.jobs)
     facts = {
-        **surroundings(),
+        **describe_machine(),
         "command": shlex.join(["python", "benchmarks/batch_sizes.py", *sys.argv[1:]]),
         "split": config.evaluate.split,
         "grid": grid,

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from tnr_dist.bench.common import surroundings
+from tnr_dist.bench.common import describe_machine
 from tnr_dist.bench.work import (
     BF16,
     DIM,
@@ -255,9 +255,9 @@ def main() -> None:
     if parser.parse_args().keep_ceilings:
         where = result("cost-model")
         top = {name: where[name] for name in ("matmul_fp32_tflops", "matmul_bf16_tflops", "copy_gb_s")}
-        where = {name: where[name] for name in surroundings() if name in where}
+        where = {name: where[name] for name in describe_machine() if name in where}
     else:
-        where, top = surroundings(), ceilings()
+        where, top = describe_machine(), ceilings()
     gpu, cpu = setups(top)
     rate = result("gpu-h200/step")["samples_per_s"]
     loaded = [row for row in result("loader")["rows"] if (row["batch"], row["teacher_columns"]) == (1024, "rows")]

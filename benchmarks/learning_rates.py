@@ -24,7 +24,7 @@ from typing import Any
 
 from common import HERE, configuration, finish, parser, trained
 
-from tnr_dist.bench.common import surroundings
+from tnr_dist.bench.common import describe_machine
 from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.models.plm import read_config
@@ -169,7 +169,7 @@ def main() -> int:
     found, outcome = trained(Study("learning-rates", "Learning rates", "table", rows, [], ""), config, asked.jobs)
     points = records(tried, grid, ratio, found)
     facts = {
-        **surroundings(),
+        **describe_machine(),
         "command": shlex.join(["python", "benchmarks/learning_rates.py", *sys.argv[1:]]),
         "split": config.evaluate.split,
         "seeds": config.seeds,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from common import configuration, finish, parser, trained
 
-from tnr_dist.bench.common import surroundings
+from tnr_dist.bench.common import describe_machine
 from tnr_dist.config.read import with_overrides
 from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.evaluation.metrics import NAMES
@@ -112,7 +112,7 @@ def main() -> int:
     config = configuration(asked)
     fast = complete(config, asked.jobs)
     plain = complete(with_overrides(config, [f"output={config.output}-plain", *PLAIN]), asked.jobs)
-    records, facts = compared(fast, plain), surroundings()
+    records, facts = compared(fast, plain), describe_machine()
     write_json(asked.out / "plain-path.json", {**facts, "rows": records})
     text = page(records, facts, ["--config", str(asked.config), *asked.overrides])
     write_text(asked.out / "plain-path.md", text)

@@ -14,7 +14,7 @@ from typing import Any
 
 from common import HERE, configuration, finish, parser
 
-from tnr_dist.bench.common import surroundings
+from tnr_dist.bench.common import describe_machine
 from tnr_dist.engines.make import make_engine
 from tnr_dist.engines.precision import choose_precision
 from tnr_dist.reproduce.command import Prepared, default_jobs, run_here, write_report
@@ -88,7 +88,7 @@ def main() -> int:
     engine = make_engine("ddp", config.device, config.threads)
     pipeline.baselines(config, prepared.data, engine)
     report = write_report(prepared, engine, outcome)
-    facts = {**surroundings(), "precision": choose_precision(config.precision, engine.device)}
+    facts = {**describe_machine(), "precision": choose_precision(config.precision, engine.device)}
     found = verdicts(prepared)
     write_json(asked.out / "quality.json", {**facts, "differences": found})
     text = report.read_text(encoding="utf-8").replace("](table2.png)", "](quality.png)")

@@ -17,7 +17,7 @@ from pathlib import Path
 from tnr_dist.data.shards import read_index
 from tnr_dist.stages import pipeline
 from tnr_dist.stages.methods import load_config
-from tnr_dist.util.errors import mendable, one_line
+from tnr_dist.util.errors import one_line, os_error_advice
 
 
 def share(items: int, index: int, count: int) -> tuple[int, int]:
@@ -48,10 +48,10 @@ def main(arguments: Sequence[str]) -> None:
         put(*jobs.ready_job(script, load_config(path, overrides), later=bool(later)))
     elif command == "plan":  # plan CACHE_TASKS CONFIG…: the jobs of `tnr run` that are left
         tasks, path, *overrides = rest
-        put_jobs(jobs.left(load_config(path, overrides), int(tasks)))
+        put_jobs(jobs.remaining_jobs(load_config(path, overrides), int(tasks)))
     elif command == "levels":  # levels STUDY LARGEST_ARRAY CONFIG…: the jobs of `tnr reproduce` that are left
         study, largest, path, *overrides = rest
-        put_jobs(jobs.study_left(study, load_config(path, overrides), int(largest)))
+        put_jobs(jobs.remaining_study_jobs(study, load_config(path, overrides), int(largest)))
     elif command == "prepare":  # prepare CONFIG…
         pipeline.ensure_data(load_config(rest[0], rest[1:]))
     elif command == "teachers":  # teachers INDEX COUNT CONFIG…: the teachers of one task of an array
@@ -78,7 +78,7 @@ if __name__ == "__main__":
         print(one_line(f"tnr: {error}"), file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        if not (said := mendable(error)):
+        if not (said := os_error_advice(error)):
             raise
         print(one_line(f"tnr: {said}"), file=sys.stderr)
         raise SystemExit(2) from None

@@ -29,7 +29,7 @@ def end_of_meeting(name="ddp", seconds=30.0, *, settings=None, device="cpu"):
     began = time.monotonic()
     engine = None
     try:
-        engine = make_engine(name, device, 1, terms=Terms(settings or {}, {}, preemption.asked))
+        engine = make_engine(name, device, 1, terms=Terms(settings or {}, {}, preemption.stop_requested))
         return "met", "", time.monotonic() - began
     except (InputError, Unavailable, Preempted) as error:
         return type(error).__name__, str(error), time.monotonic() - began

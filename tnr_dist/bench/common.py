@@ -84,14 +84,14 @@ def read_settings(name: str, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def run_benchmark(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """A benchmark's figures and the surroundings they were measured in; `values` are of `read_settings`."""
+    """A benchmark's figures and the machine they were measured in; `values` are of `read_settings`."""
     run = run_of(name)
-    where = surroundings()
+    where = describe_machine()
     keep_freed_memory()  # for all that is compared alike
     return {**run(**values), **where}
 
 
-def surroundings() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Hardware, threads, versions and commit."""
     import torch
 

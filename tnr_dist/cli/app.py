@@ -22,7 +22,7 @@ from tnr_dist.cli.init import init
 from tnr_dist.cli.options import SCORES, STOPS
 from tnr_dist.stages.methods import METHODS
 from tnr_dist.util.ends import Output, end
-from tnr_dist.util.errors import InputError, Preempted, Unavailable, mendable, one_line
+from tnr_dist.util.errors import InputError, Preempted, Unavailable, one_line, os_error_advice
 from tnr_dist.util.progress import say
 from tnr_dist.util.redaction import without_arguments_secrets
 
@@ -121,20 +121,20 @@ def main() -> None:
                 print(error.format_message(), file=sys.stderr)
                 end(2)
             fail(f"{error.format_message()} (see tnr --help)", 2)
-        if message := mendable(error):
+        if message := os_error_advice(error):
             fail(message, 2)
         fail(f"{type(error).__name__}: {error} (tnr -v … shows the traceback)", 1)
 
 
 def fail(message: str, code: int) -> None:
     """Say why on stderr, once for all ranks, and end with `code`."""
-    from tnr_dist.launch.local import first_to_say
+    from tnr_dist.launch.local import is_first_report
 
     if os.environ.get("TNR_TRACEBACK"):
         with contextlib.suppress(OSError):
             traceback.print_exc()
     # A crash is said by every rank that it meets.
-    if code != 2 or first_to_say(message):
+    if code != 2 or is_first_report(message):
         say(one_line(f"tnr: {without_arguments_secrets(message, sys.argv[1:])}"), dated=False)
     end(code)
 

@@ -43,13 +43,13 @@ def open_engine(config: Config, command: str, *, stops: bool = True) -> Iterator
     from tnr_dist.engines.make import make_engine
     from tnr_dist.kernels.dispatch import use_kernels
     from tnr_dist.stages.parts.terms import terms_of
-    from tnr_dist.train.heartbeat import lost
+    from tnr_dist.train.heartbeat import rank_lost_error
     from tnr_dist.util import preemption
 
     if stops:
         preemption.listen()
     core.TIMEOUT_SECONDS = config.timeout
-    terms = terms_of(config, command, preemption.asked)
+    terms = terms_of(config, command, preemption.stop_requested)
     engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod, terms)
     if engine.environment.rank == 0:
         # For a process alone an error is to be the only line.
@@ -63,7 +63,7 @@ def open_engine(config: Config, command: str, *, stops: bool = True) -> Iterator
     except RuntimeError as error:
         if engine.environment.world_size > 1 and is_broken(error):
             preemption.wait_for_request(_BEFORE_LOST)
-            raise lost(engine.environment, error) from error
+            raise rank_lost_error(engine.environment, error) from error
         raise
     finally:
         engine.close()

@@ -188,16 +188,16 @@ def _convert(hint: Any, value: Any, key: str, where: _Source) -> Any:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
-            raise _wrong(key, value, "a group of keys", where)
+            raise _type_error(key, value, "a group of keys", where)
         return _build(hint, value, f"{key}.", where)
     if origin is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            raise _wrong(key, value, "one of " + ", ".join(map(str, choices)), where)
+            raise _type_error(key, value, "one of " + ", ".join(map(str, choices)), where)
         return value
     if origin is list:
         if not isinstance(value, list):
-            raise _wrong(key, value, "a list", where)
+            raise _type_error(key, value, "a list", where)
         (inner,) = typing.get_args(hint)
         return [_convert(inner, item, f"{key}[{i}]", where) for i, item in enumerate(value)]
     if origin in (types.UnionType, typing.Union):
@@ -206,16 +206,16 @@ def _convert(hint: Any, value: Any, key: str, where: _Source) -> Any:
         try:
             value = float(value)
         except OverflowError:  # of 400 digits
-            raise _wrong(key, value, "a finite number", where) from None
+            raise _type_error(key, value, "a finite number", where) from None
     if hint is float and isinstance(value, str) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
         value = float(value)  # numbers to everyone but YAML, which spells them .nan and .inf
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise _wrong(key, value, names[hint], where)
+        raise _type_error(key, value, names[hint], where)
     if hint is float and not math.isfinite(value):
-        raise _wrong(key, value, "a finite number", where)
+        raise _type_error(key, value, "a finite number", where)
     if hint is str and (strange := next((one for one in value if _is_control(one)), None)):
-        raise _wrong(key, value, f"text of one line, without control characters (it has {strange!r})", where)
+        raise _type_error(key, value, f"text of one line, without control characters (it has {strange!r})", where)
     return value
 
 
@@ -224,7 +224,7 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs")
 
 
-def _wrong(key: str, value: Any, expected: str, where: _Source) -> InputError:
+def _type_error(key: str, value: Any, expected: str, where: _Source) -> InputError:
     return InputError(f"{where}: {key}={without_secrets(value)!r}: expected {expected}")
 
 

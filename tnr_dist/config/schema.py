@@ -229,7 +229,7 @@ class ReproduceConfig:
 
 
 @dataclass
-class Before:
+class HeadConfig:
     """What stands before the sections of the stages."""
 
     output: str = setting("runs/run", "every stage's run folder lies in here")
@@ -267,7 +267,7 @@ class Before:
 
 
 @dataclass
-class After:
+class TailConfig:
     """What stands behind the sections of the stages."""
 
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -280,7 +280,7 @@ class After:
 
 
 @dataclass
-class Config(After, Before):
+class Config(TailConfig, HeadConfig):
     """The whole tree, as far as no stage adds to it; `stages.methods.Tree` has the sections of the stages, too."""
 
 

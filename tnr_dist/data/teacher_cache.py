@@ -61,10 +61,12 @@ class TeacherCache:
             raise InputError(f"{folder}: no teacher cache (no cache.json); run `tnr cache` first")
         self.folder, self.facts = folder, read_json(folder / "cache.json")
         if not isinstance(self.facts, dict) or self.facts.get("format_version") != FORMAT_VERSION:
-            raise InputError(f"{folder / 'cache.json'}: not a teacher cache of format {FORMAT_VERSION}; {self._anew()}")
+            raise InputError(
+                f"{folder / 'cache.json'}: not a teacher cache of format {FORMAT_VERSION}; {self._remake_advice()}"
+            )
         for key, kind in (("teachers", list), ("splits", dict), ("news", dict)):
             if not isinstance(self.facts.get(key), kind):
-                raise InputError(f"{folder / 'cache.json'}: {key} is missing or damaged; {self._anew()}")
+                raise InputError(f"{folder / 'cache.json'}: {key} is missing or damaged; {self._remake_advice()}")
         for key, value in expected.items():
             if self.facts.get(key) != value:
                 names = {
@@ -76,12 +78,12 @@ class TeacherCache:
                 }
                 raise InputError(
                     f"{folder}: the cache was made from {names.get(key, 'another ' + key)} "
-                    f"(it has {_short(self.facts.get(key))}, this stage needs {_short(value)}); {self._anew()}"
+                    f"(it has {_shorten(self.facts.get(key))}, this stage needs {_shorten(value)}); {self._remake_advice()}"
                 )
         done = folder / "complete.json"
         files = read_json_object(done).get("files") if done.is_file() else None
         if isinstance(files, dict) and (found := fault(folder, "cache.json", files)):
-            raise InputError(f"{folder / 'cache.json'}: {found}; {self._anew()}")
+            raise InputError(f"{folder / 'cache.json'}: {found}; {self._remake_advice()}")
 
     @property
     def teachers(self) -> int:
@@ -93,10 +95,10 @@ class TeacherCache:
         path = self.folder / "news.safetensors"
         try:
             if digest(path) != self.facts["news"]["sha256"]:
-                raise InputError(f"{path}: damaged (digest differs); {self._anew()}")
+                raise InputError(f"{path}: damaged (digest differs); {self._remake_advice()}")
             return load_file(path)["news"]
         except (OSError, SafetensorError, KeyError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); {self._anew()}") from None
+            raise InputError(f"{path}: cannot be read ({error}); {self._remake_advice()}") from None
 
     def columns(self, split: str, info: ShardInfo) -> TeacherColumns:
         """The teachers' values of a shard. Raises InputError for a side shard that is missing or damaged."""
@@ -105,15 +107,15 @@ class TeacherCache:
         if digest is None:
             raise InputError(
                 f"{self.folder}: the cache has no side shard for {split}/{info.name}; name {split} in cache.splits, "
-                f"{self._anew()}"
+                f"{self._remake_advice()}"
             )
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); {self._this_one()}") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {self._shard_advice()}") from None
         # Every time, as with data shards: bits can flip after the first epoch too, and a run on them would look sound.
         if hashlib.sha256(data).hexdigest() != digest:
-            raise InputError(f"{path}: damaged (digest differs); {self._this_one()}")
+            raise InputError(f"{path}: damaged (digest differs); {self._shard_advice()}")
         found: dict[str, dict[str, np.ndarray]] = {}
         for key, field, array in unpack_tar(data, str(path)):
             found.setdefault(key, {})[field] = array
@@ -123,17 +125,17 @@ class TeacherCache:
             for block in info.blocks:
                 column = found.get(block["key"], {}).get(field)
                 if column is None or len(column) != block[per]:
-                    raise InputError(f"{path}: does not fit block {block['key']} of the data; {self._anew()}")
+                    raise InputError(f"{path}: does not fit block {block['key']} of the data; {self._remake_advice()}")
                 parts.append(column)
             out[field] = np.concatenate(parts)
         return TeacherColumns(out["teacher_users"], out["teacher_logits"])
 
     # `tnr cache` leaves a complete cache as it is and looks at no digest: what is to be made again must be taken away.
 
-    def _anew(self) -> str:
+    def _remake_advice(self) -> str:
         return f"delete {self.folder} and run `tnr cache` again"
 
-    def _this_one(self) -> str:
+    def _shard_advice(self) -> str:
         return f"delete it, its .json and {self.folder / 'complete.json'}, then run `tnr cache` again"
 
     def gib(self, split: str) -> float:
@@ -207,6 +209,6 @@ class TeacherTables:
         return cls(from_stored(users), from_stored(logits), TableRows(starts))
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."

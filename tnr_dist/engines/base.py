@@ -23,12 +23,12 @@ class Terms:
     Attributes:
         settings: a name -> the digest of a value that must be the same on all ranks.
         folders: a name -> a path that must be the same folder on all ranks (`meeting.differences` says how it is compared).
-        told_to_stop: whether this process was told to stop.
+        stop_requested: whether this process was told to stop.
     """
 
     settings: Mapping[str, str] = field(default_factory=dict)
     folders: Mapping[str, str] = field(default_factory=dict)
-    told_to_stop: Callable[[], bool] = lambda: False
+    stop_requested: Callable[[], bool] = lambda: False
 
 
 class Engine(Protocol):

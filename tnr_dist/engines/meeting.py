@@ -62,7 +62,7 @@ def address(env: Environment) -> str:
     return f"{env.master_addr}:{env.master_port}"
 
 
-def did_not_meet(env: Environment, error: Exception) -> RankLost:
+def meeting_error(env: Environment, error: Exception) -> RankLost:
     """One line that names the rank and where it waited."""
     return RankLost(f"rank {env.rank} of {env.world_size}: the ranks did not meet at {address(env)} ({reason(error)})")
 
@@ -80,7 +80,7 @@ def meet(env: Environment, terms: Terms, wait: Wait) -> dist.Store:
         _agree(store, env, terms, wait)
         return store
     except (RuntimeError, ValueError, OSError) as error:  # a DistStoreError is a RuntimeError
-        raise did_not_meet(env, error) from None
+        raise meeting_error(env, error) from None
 
 
 # The store ------------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def _wait_for_server(env: Environment, host: str, wait: Wait) -> None:
         except OSError as error:
             reason = error.strerror or str(error)
         try:
-            wait.nap()
+            wait.sleep()
         except TooLate:
             raise RankLost(f"{_missing(env, [0], wait)} ({reason})") from None
 
@@ -181,7 +181,7 @@ def differences(first: Word, other: Word) -> list[str]:
     return names
 
 
-def judgement(words: Mapping[int, list[Word]], where: str) -> str:
+def compare_words(words: Mapping[int, list[Word]], where: str) -> str:
     """Why the ranks that meet at `where` must not train together; empty where they are one run.
 
     `words`: of every process that came, by the rank it says it is.
@@ -212,10 +212,10 @@ def _agree(store: dist.Store, env: Environment, terms: Terms, wait: Wait) -> Non
     claim = store.add(f"came/{env.rank}", 1)
     store.set(f"word/{env.rank}/{claim}", json.dumps(word_of(env, terms)))
     if env.rank == 0 and claim == 1:
-        verdict = _judge(store, env, wait)
+        verdict = _decide(store, env, wait)
         store.set("verdict", json.dumps(verdict))
         if verdict["kind"] != "one run":
-            _linger(store, env)
+            _serve_until_read(store, env)
     else:
         verdict = _await_verdict(store, env, wait)
     if verdict["kind"] != "one run":
@@ -235,14 +235,14 @@ def _agree(store: dist.Store, env: Environment, terms: Terms, wait: Wait) -> Non
         )
 
 
-def _judge(store: dist.Store, env: Environment, wait: Wait) -> dict[str, Any]:
+def _decide(store: dist.Store, env: Environment, wait: Wait) -> dict[str, Any]:
     """Rank 0's verdict, when all words are there or one rank has given up."""
     missing = list(range(env.world_size))
     while missing := [rank for rank in missing if not store.check([f"word/{rank}/1"])]:
         if store.check(["left"]):
             return json.loads(store.get("left"))
         try:
-            wait.nap()
+            wait.sleep()
         except TooLate:
             return _verdict("lost", _missing(env, missing, wait))
         except Preempted:
@@ -251,7 +251,7 @@ def _judge(store: dist.Store, env: Environment, wait: Wait) -> dict[str, Any]:
     for rank in range(env.world_size):
         claims = [f"word/{rank}/{number}" for number in range(1, store.add(f"came/{rank}", 0) + 1)]
         words[rank] = [json.loads(store.get(claim)) for claim in claims]
-    if why := judgement(words, address(env)):
+    if why := compare_words(words, address(env)):
         same = not any(differences(words[0][0], word) for claims in words.values() for word in claims)
         return _verdict("earlier" if same and restarts() else "refused", why)
     return {"kind": "one run", "ranks": env.world_size}
@@ -260,7 +260,7 @@ def _judge(store: dist.Store, env: Environment, wait: Wait) -> dict[str, Any]:
 def _await_verdict(store: dist.Store, env: Environment, wait: Wait) -> dict[str, Any]:
     while not store.check(["verdict"]):
         try:
-            wait.nap()
+            wait.sleep()
         except TooLate:
             missing = [rank for rank in range(env.world_size) if not store.check([f"word/{rank}/1"])]
             return _leave(store, _verdict("lost", _missing(env, missing or [0], wait)))
@@ -278,7 +278,7 @@ def _leave(store: dist.Store, verdict: dict[str, Any]) -> dict[str, Any]:
     return verdict
 
 
-def _linger(store: dist.Store, env: Environment) -> None:
+def _serve_until_read(store: dist.Store, env: Environment) -> None:
     """Serve the store until everyone who came has read the verdict, or has had the time to."""
     came = sum(store.add(f"came/{rank}", 0) for rank in range(env.world_size)) - 1
     end = time.monotonic() + _LINGER

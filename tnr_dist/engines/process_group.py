@@ -14,7 +14,7 @@ from typing_extensions import override
 from tnr_dist.engines import core
 from tnr_dist.engines.base import Terms
 from tnr_dist.engines.core import EngineCore
-from tnr_dist.engines.meeting import did_not_meet, meet, timeout
+from tnr_dist.engines.meeting import meet, meeting_error, timeout
 from tnr_dist.engines.waiting import TooLate, Wait, interruptible
 
 
@@ -31,14 +31,14 @@ class ProcessGroupEngine(EngineCore):
         """Meet, then connect: each ends within `timeout`."""
         env = self.environment
         try:
-            wait = Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop)
+            wait = Wait(core.TIMEOUT_SECONDS, self._terms.stop_requested)
             store = interruptible(functools.partial(meet, env, self._terms, wait), wait)
-            wait = Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop)
+            wait = Wait(core.TIMEOUT_SECONDS, self._terms.stop_requested)
             interruptible(functools.partial(self._connect, store), wait)
         except TooLate:
-            raise did_not_meet(env, TimeoutError(f"no answer for {core.TIMEOUT_SECONDS:g} s")) from None
+            raise meeting_error(env, TimeoutError(f"no answer for {core.TIMEOUT_SECONDS:g} s")) from None
         except (RuntimeError, ValueError) as error:
-            raise did_not_meet(env, error) from None
+            raise meeting_error(env, error) from None
 
     def _connect(self, store: dist.Store) -> None:
         if self.device.type == "cuda":

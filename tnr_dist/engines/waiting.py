@@ -24,10 +24,10 @@ class TooLate(Exception):
 
 
 class Wait:
-    """A deadline of `seconds` from now; `told_to_stop`: whether this process was."""
+    """A deadline of `seconds` from now; `stop_requested`: whether this process was."""
 
-    def __init__(self, seconds: float, told_to_stop: Callable[[], bool]) -> None:
-        self.seconds, self.told_to_stop = seconds, told_to_stop
+    def __init__(self, seconds: float, stop_requested: Callable[[], bool]) -> None:
+        self.seconds, self.stop_requested = seconds, stop_requested
         self._end = time.monotonic() + seconds
 
     @property
@@ -35,9 +35,9 @@ class Wait:
         """Seconds until the deadline, at least a moment."""
         return max(self._end - time.monotonic(), 0.01)
 
-    def nap(self) -> None:
+    def sleep(self) -> None:
         """Wait a moment. Raises Preempted when this process was told to stop, TooLate after the deadline."""
-        if self.told_to_stop():
+        if self.stop_requested():
             raise stopped()
         if time.monotonic() >= self._end:
             raise TooLate
@@ -74,7 +74,7 @@ def interruptible(work: Callable[[], Result], wait: Wait) -> Result:
     told = False
     # Not the thread's own `join`: one that Ctrl-C interrupts takes the thread for ended.
     while not done.wait(_POLL):
-        if wait.told_to_stop() and not told:
+        if wait.stop_requested() and not told:
             told, last = True, min(last, time.monotonic() + _GRACE)
         if time.monotonic() > last:
             raise stopped() if told else TooLate
@@ -83,6 +83,6 @@ def interruptible(work: Callable[[], Result], wait: Wait) -> Result:
     return outcome[0]
 
 
-def left_waiting() -> bool:
+def has_abandoned_threads() -> bool:
     """Whether a thread of `interruptible` was left to itself: what it runs may hold up the end of the process, too."""
     return bool(_under_way)

@@ -144,12 +144,12 @@ def write_card(source: Source, description: Description, encoded: Path, folder: 
         [
             front_matter(source, description.format, names.get(scored_on, scored_on), scored_on.split()[0]),
             f"# {markdown(source.name)}: news recommender, {source.spec.encoder.layers} layers\n",
-            _what(source),
+            _description_text(source),
             "## Files\n",
             *(f"- `{name}`: {what}" for name, what in _FILES[description.format].items()),
             "- `recommender.json`: what this was made from, and how texts and users are read\n",
             "## Use\n",
-            _use(source, description),
+            _usage_text(source, description),
             "## Training data\n",
             _data(data, data_type),
             *_news(description, encoded),
@@ -163,7 +163,7 @@ def write_card(source: Source, description: Description, encoded: Path, folder: 
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _what(source: Source) -> str:
+def _description_text(source: Source) -> str:
     spec, model = source.spec, source.model
     users = "additive attention" if spec.user_encoder == "attention" else f"NRMS ({spec.user_heads} heads)"
     parts = [
@@ -183,7 +183,7 @@ def _what(source: Source) -> str:
     return "\n".join(parts)
 
 
-def _use(source: Source, description: Description) -> str:
+def _usage_text(source: Source, description: Description) -> str:
     vectors = description.format == "vectors"
     ours = _OURS.format(
         vectors="" if vectors else ', vectors="VECTORS_FOLDER"',
@@ -286,11 +286,11 @@ def _checks(description: Description) -> list[str]:
         f"From token ids to vectors. Measured on: {where}.\n",
     ]
     if busy:
-        lines.append(f"{mark.strip()} {_busy(checks)}: these times are longer than on a quiet one.\n")
+        lines.append(f"{mark.strip()} {_busy_note(checks)}: these times are longer than on a quiet one.\n")
     return lines
 
 
-def _busy(checks: dict[str, Any]) -> str:
+def _busy_note(checks: dict[str, Any]) -> str:
     return f"**Measured on a busy machine**, where other processes kept {checks['other_work']:.1f} of the cores busy"
 
 

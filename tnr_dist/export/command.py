@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tnr_dist.export.description import FORMATS, Description
-from tnr_dist.runs.places import DATA, looked_for
-from tnr_dist.util.errors import InputError, mendable
+from tnr_dist.runs.places import DATA, candidates_text
+from tnr_dist.util.errors import InputError, os_error_advice
 from tnr_dist.util.files import atomic_path
 from tnr_dist.util.lock import held
 from tnr_dist.util.progress import say
@@ -87,7 +87,7 @@ def _own_data(run: Path, source: Source, to: Sequence[str]) -> Path:
     """The data set that a run was made from, which may be gone."""
     data = Path(source.config.data.dir)
     if not (data / "manifest.json").is_file():
-        where = looked_for(run, DATA, source.config.data.dir)
+        where = candidates_text(run, DATA, source.config.data.dir)
         if "vectors" in to:
             raise InputError(f"{run}: the data set that it was made from is not at {where}; name it with --data")
         say(
@@ -114,7 +114,7 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # in /proc it is a file that is not found
-        message = mendable(error) or f"{out}: this folder cannot be made ({error.strerror})"
+        message = os_error_advice(error) or f"{out}: this folder cannot be made ({error.strerror})"
         raise InputError(f"{message}; --output takes another folder") from None
 
 

@@ -13,7 +13,7 @@ from tnr_dist.export.description import Description
 from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
 from tnr_dist.runs.finished import check_file, read_done
-from tnr_dist.runs.places import PLM, looked_for, run_config
+from tnr_dist.runs.places import PLM, candidates_text, run_config
 from tnr_dist.stages.methods import Tree
 from tnr_dist.util.digests import digest, read_sealed
 from tnr_dist.util.errors import InputError
@@ -120,7 +120,7 @@ def _tokenizer_of(run: Path, config: Config, wanted: str | None) -> Tokenizer:
         if wanted in (None, found.hash):
             return found
         faults.append(f"{name}: not the tokenizer that {run} was trained with")
-    looked = f"{looked_for(run, PLM, config.plm.name)} or {Path(config.data.dir) / 'tokenizer'}"
+    looked = f"{candidates_text(run, PLM, config.plm.name)} or {Path(config.data.dir) / 'tokenizer'}"
     raise InputError(f"{run}: the tokenizer that it was trained with is not at {looked} ({'; '.join(faults)})")
 
 

@@ -72,7 +72,7 @@ def launch(ranks: int, command: Sequence[str], node: Environment | None = None) 
             signal.signal(number, handler)
 
 
-def first_to_say(message: str) -> bool:
+def is_first_report(message: str) -> bool:
     """Whether no other rank of this rank's launcher has said `message` before: most input errors meet all of them alike.
 
     True where no launcher of ours has started this process.

@@ -13,12 +13,12 @@ _warned: set[Path] = set()
 
 def warn_once(folder: Path, message: str) -> None:
     """Say something of a folder, once a process and by rank 0 alone."""
-    if folder not in _warned and _speaks():
+    if folder not in _warned and _is_first_rank():
         say(f"{folder}: {message}")
     _warned.add(folder)
 
 
-def _speaks() -> bool:
+def _is_first_rank() -> bool:
     try:
         return detect().rank == 0
     except InputError:  # of a contradiction that is nothing to a command without ranks

@@ -3,7 +3,7 @@
     L^s = L_d + CE(y^s, y),  L_d = L_hidden^l + L_hidden^p + L_distill    (student, pooling and dense layer)
     L^t = CE(y^t, y)                                                     (teacher, pooling and dense layer)
 
-and the momentum of the teacher's gradients in the student's (`damped`, `linked`). CE(y, y) is `losses.common.click_loss`.
+and the momentum of the teacher's gradients in the student's (`damp_gradient`, `link_gradient`). CE(y, y) is `losses.common.click_loss`.
 In L_d the teacher's states and soft labels are constants.
 """
 
@@ -17,9 +17,9 @@ from tnr_dist.losses.tinybert import state_loss
 
 __all__ = [
     "blocks",
-    "damped",
+    "damp_gradient",
     "distillation_loss",
-    "linked",
+    "link_gradient",
     "mean_over_slots",
     "pooled_loss",
     "state_loss",
@@ -124,10 +124,10 @@ def mean_over_slots(per_text: Tensor, slots: Tensor, mask: Tensor, weights: Tens
     return mean_over_batch((per_slot * share).sum(dim=1), weights, count)
 
 
-def damped(parameter: Tensor, beta: float) -> Tensor:
+def damp_gradient(parameter: Tensor, beta: float) -> Tensor:
     """A student's parameter whose own gradient counts (1 - beta): the same value, to the last bit.
 
-    g_i^s = beta * g_i^t + (1 - beta) * g_i^s,  g_i^t = 1/K sum_j g_{i,j}^t;  the other term comes from `linked`.
+    g_i^s = beta * g_i^t + (1 - beta) * g_i^s,  g_i^t = 1/K sum_j g_{i,j}^t;  the other term comes from `link_gradient`.
 
     That a gradient is mixed while it flows, and not between the backward pass and the step, makes it the same under any
     engine: what is added is summed over micro-batches and ranks like every gradient.
@@ -138,7 +138,7 @@ def damped(parameter: Tensor, beta: float) -> Tensor:
     return own + (1 - beta) * (parameter - own)
 
 
-def linked(parameter: Tensor, student: Tensor, share: float) -> Tensor:
+def link_gradient(parameter: Tensor, student: Tensor, share: float) -> Tensor:
     """A teacher's parameter, the same to the last bit, whose gradient g also reaches the student's: as share * g.
 
     Args:

@@ -72,7 +72,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         row, name = _row(found[0])
         groups.append(Group(name, tuple(found), row, _lineage(found[0])))
     groups.sort(key=_order)
-    return _told_apart(groups)
+    return _make_labels_unique(groups)
 
 
 def differing(settings: Iterable[dict[str, Any]]) -> list[str]:
@@ -93,7 +93,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def said(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A setting's value in words."""
     if value is _ABSENT:
         return "-"
@@ -170,7 +170,7 @@ def _fits(row: RowConfig, config: Config, run: Run) -> bool:
         return False
 
 
-def _told_apart(groups: list[Group]) -> list[Group]:
+def _make_labels_unique(groups: list[Group]) -> list[Group]:
     """Labels made unique: by the output folder, by the settings that differ, at last by the folder's own name."""
     base = os.path.commonpath([str(group.first.base.absolute()) for group in groups]) if groups else ""
 
@@ -180,7 +180,7 @@ def _told_apart(groups: list[Group]) -> list[Group]:
 
     def settings(group: Group) -> str:
         alike = [one.settings for one in groups if one.label == group.label]
-        found = [f"{key}={said(group.settings.get(key, _ABSENT))}" for key in differing(alike)]
+        found = [f"{key}={value_text(group.settings.get(key, _ABSENT))}" for key in differing(alike)]
         return f"{group.label} ({', '.join(found)})" if 0 < len(found) <= 3 else group.label
 
     for name in (folder, settings, lambda group: f"{group.label} [{group.first.path.name}]"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tnr_dist.figures.charts import bar_chart
-from tnr_dist.report.group_by_seed import STAGES, Group, said
+from tnr_dist.report.group_by_seed import STAGES, Group, value_text
 from tnr_dist.report.page import Block, Cell, Figure, Fold, Section, Table, Tile
 from tnr_dist.report.read_runs import Run, number
 
@@ -134,7 +134,7 @@ def _environment(groups: Sequence[Group]) -> Table:
                 **{key: value for key, value in run.environment.items() if key not in _OF_ONE_RUN},
             }
             # A cache has no ranks of its own to tell: it must not make a column of its own for that.
-            said_facts = tuple((key, said(value)) for key, value in facts.items() if value is not None)
+            said_facts = tuple((key, value_text(value)) for key, value in facts.items() if value is not None)
             found.setdefault(said_facts, []).append(group.label)
     kinds = _merged(found)
     keys = list(dict.fromkeys(key for facts, _ in kinds for key in facts))

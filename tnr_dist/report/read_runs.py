@@ -183,7 +183,7 @@ def read_run(path: Path) -> Run:
     if results is not None and (complete is None or (results.get("made_from") or {}).get("run") != complete.get("id")):
         results = None  # of a model that was here before
     if complete is not None:
-        _say_damage(path, complete, results)
+        _report_damage(path, complete, results)
     records = read_metrics(path / "metrics.jsonl")
     environment = _read_object(path / "environment.json") if (path / "environment.json").is_file() else {}
     check_kinds(environment, {"device": (str,)}, path / "environment.json")
@@ -206,7 +206,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     return read_json_object(path, MOST_BYTES)
 
 
-def _say_damage(path: Path, complete: dict[str, Any], results: dict[str, Any] | None) -> None:
+def _report_damage(path: Path, complete: dict[str, Any], results: dict[str, Any] | None) -> None:
     for name in ("config.yaml", "environment.json", METRICS):
         found = damage(path, name, complete) if name in (complete.get("files") or {}) else ""
         evaluated = (results or {}).get("files") or {}

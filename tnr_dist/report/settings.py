@@ -10,7 +10,7 @@ import yaml
 
 from tnr_dist.config.schema import to_dict
 from tnr_dist.figures.shorten import shortened
-from tnr_dist.report.group_by_seed import Group, differing, flat, said
+from tnr_dist.report.group_by_seed import Group, differing, flat, value_text
 from tnr_dist.report.page import Block, Cell, Fold, Paragraph, Section, Table
 from tnr_dist.stages.methods import SECTIONS, Tree
 
@@ -93,5 +93,5 @@ def _place(defaults: dict[str, Any]) -> Callable[[str], tuple[int, str]]:
 
 def _values_of(key: str, trees: Sequence[dict[str, Any]]) -> list[Cell]:
     """A setting's values side by side, cut so that different ones still differ."""
-    short = shortened((said(tree[key]) for tree in trees if key in tree), _LONG)
-    return [Cell(short[said(tree[key])]) if key in tree else Cell("-", quiet=True) for tree in trees]
+    short = shortened((value_text(tree[key]) for tree in trees if key in tree), _LONG)
+    return [Cell(short[value_text(tree[key])]) if key in tree else Cell("-", quiet=True) for tree in trees]

@@ -76,7 +76,7 @@ def run_on_ranks(prepared: Prepared, engine: Engine) -> None:
     write_plan(prepared)
     with Bar(prepared.study.name, len(prepared.works), "runs", enabled=engine.environment.rank == 0) as bar:
         for work in prepared.works:
-            work.do(engine)
+            work.run(engine)
             bar.advance(1, work.place.name)
 
 
@@ -86,7 +86,7 @@ def run_task(prepared: Prepared, engine: Engine, level: int, task: int) -> None:
     if not 0 <= level < len(steps) or not 0 <= task < len(steps[level]):
         sizes = ", ".join(f"{number}: {len(step)}" for number, step in enumerate(steps))
         raise InputError(f"{prepared.study.name}: no task {task} of level {level}; tasks a level: {sizes}")
-    steps[level][task].do(engine)
+    steps[level][task].run(engine)
 
 
 def write_plan(prepared: Prepared) -> Path:

@@ -122,7 +122,7 @@ def chain(config: Config, cache_tasks: int) -> Iterator[Job]:
     yield Job("report", "report", last or ["prepare"], width="one" if alone else "all")
 
 
-def left(config: Config, cache_tasks: int) -> list[Job]:
+def remaining_jobs(config: Config, cache_tasks: int) -> list[Job]:
     """The jobs of the chain whose work is not complete; what is, and what goes beside runs of other settings, is said.
 
     Raises InputError when there is nothing to prepare the data from, or an input was made again and its results were not.
@@ -132,7 +132,7 @@ def left(config: Config, cache_tasks: int) -> list[Job]:
     jobs = []
     for job in chain(config, cache_tasks):
         one = with_overrides(config, job.overrides)
-        found = _one_left(job, config, one, placed)
+        found = _remaining_part(job, config, one, placed)
         if found is not None:
             place = ready.place_of(job.script, one)
             if job.name.startswith("cache") and job.count:
@@ -152,7 +152,9 @@ def _placed(config: Config) -> tuple[DataSet, dict[str, RunFolder]]:
     return DataSet.open(config), {step.run.key: step.run for step in steps}
 
 
-def _one_left(job: Job, config: Config, one: Config, placed: tuple[DataSet, dict[str, RunFolder]] | None) -> Job | None:
+def _remaining_part(
+    job: Job, config: Config, one: Config, placed: tuple[DataSet, dict[str, RunFolder]] | None
+) -> Job | None:
     """The job with the part of its work that is left; None where it is complete.
 
     Args:
@@ -183,7 +185,7 @@ def _one_left(job: Job, config: Config, one: Config, placed: tuple[DataSet, dict
     return replace(everything, indices=spans(missing)) if job.script == "finetune" else everything
 
 
-def study_left(study: str, config: Config, largest_array: int) -> list[Job]:
+def remaining_study_jobs(study: str, config: Config, largest_array: int) -> list[Job]:
     """The jobs of `tnr reproduce` whose runs are not complete: arrays of at most `largest_array` runs for every level.
 
     A level begins once the one before has ended, however that ended: a run that failed ends those that need it, with exit

@@ -34,7 +34,7 @@ class Work:
         """Whether there is nothing left to do."""
         return is_evaluated(self.place) if self.scored else self.place.is_complete()
 
-    def do(self, engine: Engine) -> None:
+    def run(self, engine: Engine) -> None:
         """Make the run, going on where it was left, and score it."""
         make(self.place, engine)
         if self.scored:

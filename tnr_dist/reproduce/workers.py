@@ -87,7 +87,7 @@ def run_works(works: Sequence[Work], config: Config, jobs: int, logs: Path, titl
                     workers, finished, outcome, bar, lambda number: _start(number, jobs, config, logs)
                 ):
                     waiting[work.key] = work
-                if preemption.asked():
+                if preemption.stop_requested():
                     _stop(workers)
                     raise Preempted(f"{title}: stopped after checkpoints; run it again to go on")
     finally:
@@ -196,7 +196,7 @@ def _serve(connection: Connection, number: int, jobs: int, config: Config, log: 
             say(f"--- {work.key}")
             end = "done", ""
             try:
-                work.do(engine)
+                work.run(engine)
             except Preempted as stop:
                 end = "preempted", str(stop)
             except Exception as error:

@@ -22,7 +22,7 @@ from tnr_dist.util.redaction import without_secrets
 from tnr_dist.util.revision import commit
 
 
-def surroundings(engine: Engine) -> dict[str, Any]:
+def describe_environment(engine: Engine) -> dict[str, Any]:
     """Versions and commit, device and host, ranks, command line."""
     environment, source = engine.environment, commit()
     facts: dict[str, Any] = {
@@ -53,7 +53,7 @@ def command_line(arguments: list[str]) -> str:
     return shlex.join(["tnr" if name in ("", "cli.py", "-c", "-m") else name, *map(without_secrets, arguments[1:])])
 
 
-def write_surroundings(run: Path, engine: Engine) -> None:
+def write_environment(run: Path, engine: Engine) -> None:
     """Write RUN/environment.json; when a run is gone on with, the times of its earlier starts are kept."""
     path = run / "environment.json"
     try:
@@ -62,4 +62,4 @@ def write_surroundings(run: Path, engine: Engine) -> None:
         started = None
     earlier = started if isinstance(started, list) else []
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    write_json(path, {**surroundings(engine), "started": [*earlier, now]})
+    write_json(path, {**describe_environment(engine), "started": [*earlier, now]})

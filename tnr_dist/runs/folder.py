@@ -293,7 +293,7 @@ def in_order(targets: Iterable[RunFolder], *, instead: bool = False) -> list[Run
     return _placed(runs, folders)
 
 
-def at_names(runs: Sequence[RunFolder], names: Sequence[str]) -> list[RunFolder]:
+def with_folder_names(runs: Sequence[RunFolder], names: Sequence[str]) -> list[RunFolder]:
     """Runs of `in_order` with folders of other names, one a run: those that another process has found."""
     folders = {run.key: run.plain.with_name(name) for run, name in zip(runs, names, strict=True)}
     return _placed({run.key: run for run in runs}, folders)

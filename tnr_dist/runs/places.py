@@ -94,7 +94,7 @@ def candidates(run: Path, key: str, written: str) -> list[Path]:
     return list(dict.fromkeys([*found, Path(written)]))
 
 
-def looked_for(run: Path, key: str, written: str) -> str:
+def candidates_text(run: Path, key: str, written: str) -> str:
     """`candidates` for a message."""
     return " or ".join(map(str, candidates(run, key, written)))
 

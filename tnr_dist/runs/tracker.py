@@ -15,7 +15,7 @@ import numpy as np
 from tnr_dist.config.schema import Config
 from tnr_dist.engines.base import Engine
 from tnr_dist.runs.checkpoint_files import Room
-from tnr_dist.runs.environment import write_surroundings
+from tnr_dist.runs.environment import write_environment
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.runs.lineage import input_ids, log_checkpoints, log_result, use_inputs
 from tnr_dist.runs.wandb import WandbRun
@@ -127,7 +127,7 @@ class Tracker:
             self._file = MetricsFile(
                 self.run.path / METRICS, step, Room(self.run.path / "checkpoints", self.run.config.log.keep_every)
             )
-            write_surroundings(self.run.path, self.engine)
+            write_environment(self.run.path, self.engine)
             facts = {**facts, "stage": self.run.stage, "ranks": environment.world_size, "inputs": input_ids(self.run)}
             self._wandb = WandbRun.open(self.run.config, self.run.path, self.run.stage, facts, wandb_id, shared=nodes)
             use_inputs(self._wandb, self.run)

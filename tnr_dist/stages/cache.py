@@ -21,7 +21,7 @@ from tnr_dist.engines.base import Engine
 from tnr_dist.engines.precision import choose_precision
 from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
 from tnr_dist.models.recommender import Recommender
-from tnr_dist.runs.environment import write_surroundings
+from tnr_dist.runs.environment import write_environment
 from tnr_dist.runs.finished import DONE, check_file
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.runs.tracker import log_work
@@ -30,7 +30,7 @@ from tnr_dist.stages.finetune import teacher_folder
 from tnr_dist.stages.finetune_settings import FinetuneConfig
 from tnr_dist.stages.parts.recipes import NEWS_SETTINGS
 from tnr_dist.stages.parts.start_models import trained_model
-from tnr_dist.stages.run import begin, may_start
+from tnr_dist.stages.run import begin, must_run
 from tnr_dist.util import preemption
 from tnr_dist.util.digests import digest, read_sealed, write_sealed
 from tnr_dist.util.ends import result
@@ -81,14 +81,14 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
     data = DataSet.open(config)
     rank, world = engine.environment.rank, engine.environment.world_size
     shard_slice(how.shard_range, 0)
-    if not may_start(place, engine, redo):
+    if not must_run(place, engine, redo):
         return
     began = time.monotonic()
     # A damaged teacher is found here, before an earlier cache is given up.
     models = [_teacher(config, data, number, engine) for number in range(FinetuneConfig.of(config).teachers)]
     begin(place, engine, redo)
     if rank == 0 and not (place.path / DONE).is_file():  # else another job of the array has just completed it
-        write_surroundings(place.path, engine)
+        write_environment(place.path, engine)
     engine.use_precision(config.precision)  # nothing is trained here, and an earlier stage may have had another
     news, facts = _news_vectors(config, data, models, engine, place.path)
     padding = how.history_padding
@@ -100,7 +100,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         left = False
         with Bar(f"cache {split}", impressions, "impressions", enabled=rank == 0) as bar:
             for info in chosen[rank::world]:
-                if preemption.asked():
+                if preemption.stop_requested():
                     left = True
                     break
                 source = data.folder / split / info.name

@@ -50,7 +50,7 @@ def _settings(config: Config) -> tuple[str, ...]:
     )
 
 
-def _told(config: Config, **finetune: Any) -> Config:
+def _teacher_settings(config: Config, **finetune: Any) -> Config:
     """The configuration as `tnr finetune` would have to be told to make this one model: what its config.yaml says."""
     return FinetuneConfig.changed(config, **finetune)
 
@@ -61,14 +61,14 @@ def teacher_folder(config: Config, data: DataSet, teacher: int) -> RunFolder:
     extra = {"teacher": teacher}
     if FinetuneConfig.of(config).teachers_by == "checkpoints" and teacher:  # both forms have the same first teacher
         extra["before_end"] = teacher
-    told = _told(config, init="post-train", layers=0, teacher=teacher)
+    told = _teacher_settings(config, init="post-train", layers=0, teacher=teacher)
     return RunFolder(f"teacher-{teacher}", "finetune", told, _settings(config), inputs, extra)
 
 
 def plain_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
     """Where PLM-NR-n (FT) lies: the plain PLM's first `layers` layers, finetuned."""
     name = f"finetune-{layers or 'all'}"
-    told = _told(config, init="plm", layers=layers, teacher=-1)
+    told = _teacher_settings(config, init="plm", layers=layers, teacher=-1)
     return RunFolder(name, "finetune", told, _settings(config), {"data": data.id}, {"layers": layers})
 
 
@@ -77,7 +77,7 @@ def further_folder(config: Config, data: DataSet, layers: int) -> RunFolder:
     source = further_pretrain.run_folder(config, data, layers)
     inputs: dict[str, str | RunFolder] = {"data": data.id, source.stage: source}
     name = f"further-finetune-{layers or 'all'}"
-    told = _told(config, init="further-pretrain", layers=layers, teacher=-1)
+    told = _teacher_settings(config, init="further-pretrain", layers=layers, teacher=-1)
     return RunFolder(name, "finetune", told, _settings(config), inputs, {"further": layers})
 
 
@@ -85,7 +85,7 @@ def student_folder(config: Config, data: DataSet) -> RunFolder:
     """Where the stage-1 student of `student.layers` layers lies that is finetuned instead of distilled a second time."""
     inputs: dict[str, str | RunFolder] = {"data": data.id, "stage1": stage1.run_folder(config, data)}
     name = f"stage1-finetune-{config.student.layers}"
-    told = _told(config, init="stage1", layers=0, teacher=-1)
+    told = _teacher_settings(config, init="stage1", layers=0, teacher=-1)
     return RunFolder(name, "finetune", told, _settings(config), inputs, {"student": config.student.layers})
 
 

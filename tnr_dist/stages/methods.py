@@ -60,7 +60,7 @@ def _row() -> type[schema.RowConfig]:
 def _tree() -> type[schema.Config]:
     """`Config` with every method's section in its place."""
     sections = [(one.section.key, one.section, field(default_factory=one.section)) for one in METHODS]
-    between = make_dataclass("Sections", sections, bases=(schema.Before,))
+    between = make_dataclass("Sections", sections, bases=(schema.HeadConfig,))
     no_rows: list[schema.RowConfig] = setting([], meaning(schema.Config, "rows"))
     # The order of the bases is the order of the keys, from behind.
     named = {"__module__": __name__, "__doc__": "The whole tree."}

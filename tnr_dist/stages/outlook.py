@@ -11,12 +11,12 @@ from typing import Any
 
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
-from tnr_dist.data.prepare.existing import check_request
+from tnr_dist.data.prepare.existing import check_options
 from tnr_dist.data.prepare.raw_files import find_splits
 from tnr_dist.runs.checkpoint_files import sorted_steps
 from tnr_dist.runs.folder import RunFolder, plain_name
 from tnr_dist.runs.owned import is_abandoned, is_run
-from tnr_dist.stages.pipeline import is_complete, placed_rows, prepare_options, raw_folder, why_beside
+from tnr_dist.stages.pipeline import explain_new_folder, is_complete, placed_rows, prepare_options, raw_folder
 from tnr_dist.stages.targets import each_seed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json
@@ -44,7 +44,7 @@ def steps(config: Config, *, replace: bool) -> list[Step]:
     """Every run of every seed, inputs first. Nothing is written. Raises InputError for a damaged run folder."""
     data, earlier = data_of(config), _earlier(Path(config.output))
     runs = [run for one in each_seed(config) for run in placed_rows(one, data, instead=replace)[0]]
-    return [step_of(run, _seconds_of_one_like(run, earlier), replace) for run in runs]
+    return [step_of(run, _estimate_seconds(run, earlier), replace) for run in runs]
 
 
 def data_of(config: Config) -> DataSet:
@@ -77,7 +77,7 @@ def step_of(run: RunFolder, seconds: float | None, replace: bool) -> Step:
         return Step(run, GO_ON, f"from step {done[-1]:,}" if done else "from its beginning", seconds)
     if is_run(run.path) and not is_abandoned(run.path):
         return Step(run, REPLACE if replace else REFUSE, "holds a run made otherwise", seconds)
-    why = why_beside(run)
+    why = explain_new_folder(run)
     return Step(run, MAKE, f"{run.plain.name} is kept, it {why}" if why else "", seconds)
 
 
@@ -94,7 +94,7 @@ def _earlier(output: Path) -> list[tuple[str, str, float]]:
     return found
 
 
-def _seconds_of_one_like(run: RunFolder, earlier: Sequence[tuple[str, str, float]]) -> float | None:
+def _estimate_seconds(run: RunFolder, earlier: Sequence[tuple[str, str, float]]) -> float | None:
     """The median of what runs of this name took; where there are none, of those of its stage."""
     named = [seconds for name, _, seconds in earlier if name == run.name]
     alike = named or [seconds for _, stage, seconds in earlier if stage == run.stage]
@@ -110,10 +110,10 @@ def describe(config: Config, *, replace: bool) -> str:
         ours = [step for step in found if step.run.config.seed == seed]
         lines.append(f"seed {seed}: {ours[0].run.config.output}")
         for step in ours:
-            took = f"about {said_time(step.seconds)}" if step.seconds is not None else "time not known"
+            took = f"about {format_seconds(step.seconds)}" if step.seconds is not None else "time not known"
             notes = [step.why, *([took] if step.what not in (SKIP, REFUSE) else [])]
             lines.append(f"  {step.run.path.name:{width}}  {step.what}: {', '.join(note for note in notes if note)}")
-    lines.append(_sum(found))
+    lines.append(_summary(found))
     if is_complete(config):
         lines.append(f"{config.evaluate.split}: every row is scored")
     else:
@@ -121,13 +121,13 @@ def describe(config: Config, *, replace: bool) -> str:
     return "\n".join(lines)
 
 
-def _sum(found: list[Step]) -> str:
+def _summary(found: list[Step]) -> str:
     count = Counter(step.what for step in found)
     parts = [f"{count[what]} {what}" for what in (MAKE, GO_ON, REPLACE, SKIP, REFUSE) if count[what]]
     left = [step for step in found if step.what in (MAKE, GO_ON, REPLACE)]
     known = [step.seconds for step in left if step.seconds is not None]
     if known:
-        parts.append(f"about {said_time(sum(known))}")
+        parts.append(f"about {format_seconds(sum(known))}")
     if unknown := len(left) - len(known):
         parts.append(f"{unknown} of unknown time")
     return f"{len(found)} runs: {', '.join(parts)}"
@@ -144,11 +144,11 @@ def data_state(config: Config) -> str:
         find_splits(config.data.input)
         return "would be prepared"
     if config.data.input or raw_folder(config).is_dir():
-        check_request(prepare_options(config), Path(config.data.dir))
+        check_options(prepare_options(config), Path(config.data.dir))
     return "prepared"
 
 
-def said_time(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Seconds in the unit that fits."""
     if seconds < 120:
         return f"{seconds:.0f} s"

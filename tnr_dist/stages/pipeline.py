@@ -18,7 +18,7 @@ from tnr_dist.evaluation.scoring import evaluate_split
 from tnr_dist.evaluation.yardsticks import POPULAR, oracle_scorer, popularity_scorer, random_scorer
 from tnr_dist.figures.tables import ORACLE
 from tnr_dist.launch.environment import detect
-from tnr_dist.runs.folder import RunFolder, at_names, in_order
+from tnr_dist.runs.folder import RunFolder, in_order, with_folder_names
 from tnr_dist.runs.owned import MARKS, is_run
 from tnr_dist.runs.tracker import of_part_batches, read_metrics
 from tnr_dist.stages.evaluate import labelled_index
@@ -113,7 +113,7 @@ def placed_rows(
     if engine is not None:
         names = "\n".join(run.path.name for run in runs)
         first = engine.gather(np.frombuffer(names.encode(), np.uint8))[0].tobytes().decode()
-        runs = at_names(runs, first.split("\n"))
+        runs = with_folder_names(runs, first.split("\n"))
     by_key = {run.key: run for run in runs}
     return runs, [by_key[key] for key in rows]
 
@@ -127,7 +127,7 @@ def run_chain(config: Config, engine: Engine, *, replace: bool = False) -> None:
             say(f"seed {one.seed}")
         runs, targets = placed_rows(one, data, instead=replace, engine=engine)
         for run in runs:
-            if engine.environment.rank == 0 and (why := why_beside(run)):
+            if engine.environment.rank == 0 and (why := explain_new_folder(run)):
                 say(f"{run.plain}: kept, it {why}; this run goes to {run.path.name}")
             make(run, engine, replace=replace)
         for run in targets:
@@ -135,7 +135,7 @@ def run_chain(config: Config, engine: Engine, *, replace: bool = False) -> None:
     baselines(config, data, engine)
 
 
-def why_beside(run: RunFolder) -> str:
+def explain_new_folder(run: RunFolder) -> str:
     """What is in the folder of a new run's plain name, where that is why the run goes beside it; '' else."""
     if run.path == run.plain or run.path.exists() or not run.plain.exists() or run.config.folders == "hashed":
         return ""

@@ -49,10 +49,10 @@ def place_of(script: str, config: Config) -> str:
 def marks_of(place: str, config: Config) -> tuple[str, str]:
     """A place and a configuration as 12 hexadecimal digits each, which a job's comment can hold."""
     settings = json.dumps(to_dict(config), sort_keys=True)
-    return _short(place), _short(settings)
+    return _short_digest(place), _short_digest(settings)
 
 
-def _short(text: str) -> str:
+def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -28,7 +28,7 @@ from tnr_dist.util.progress import say
 from tnr_dist.util.streams import stream_seed
 
 
-def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.ExitStack | None = None) -> bool:
+def must_run(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.ExitStack | None = None) -> bool:
     """Whether a run is to be made, the same on all ranks; False when it is already complete (and says so).
 
     Nothing is touched yet. `redo` allows to replace one made from other settings or inputs; without it that is an
@@ -61,7 +61,7 @@ def may_start(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.Exit
 
 
 def begin(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.ExitStack | None = None) -> None:
-    """Make a run folder ready that `may_start`, on all ranks; `alone` holds the folder's lock."""
+    """Make a run folder ready that `must_run`, on all ranks; `alone` holds the folder's lock."""
     if engine.environment.rank == 0 and run.begin(redo=redo) and alone is not None:
         alone.enter_context(held(run.path))  # the lock went with the folder that was set aside
     engine.barrier()
@@ -69,8 +69,8 @@ def begin(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.ExitStac
 
 def stop_if_asked(engine: Engine, title: str) -> None:
     """Between two pieces of work that need no checkpoint: raise Preempted on all ranks when one was told to stop."""
-    if engine.all_reduce(torch.tensor([float(preemption.asked())], device=engine.device)).item():
-        preemption.forget()
+    if engine.all_reduce(torch.tensor([float(preemption.stop_requested())], device=engine.device)).item():
+        preemption.clear_request()
         raise Preempted(f"{title}: told to stop before it; run it again to go on")
 
 
@@ -89,7 +89,7 @@ def train_model(
     into `keep_models` parts).
     """
     with contextlib.ExitStack() as alone:
-        if not may_start(run, engine, redo, alone):
+        if not must_run(run, engine, redo, alone):
             return
         # Projections and whatever else a stage draws beside its models.
         torch.manual_seed(stream_seed(run.config.seed, run.stage))
@@ -97,17 +97,17 @@ def train_model(
         config, task = run.config, make_task()
         begin(run, engine, redo, alone)
         with Tracker(run, engine) as tracker:
-            facts = train(engine, task, run, config, tracker, _keeper(engine, run, task, keep_models, keep_every))
+            facts = train(engine, task, run, config, tracker, _model_saver(engine, run, task, keep_models, keep_every))
             if engine.environment.rank == 0:
                 room = Room(run.path / "checkpoints", config.log.keep_every)
                 room.write(lambda: _save_model(run, task, run.path / "model.safetensors"))
                 room.write(lambda: run.finish(**facts))
                 tracker.finished()
-                result(f"{run.path}: {_figures(facts, tracker.last)}")
+                result(f"{run.path}: {_training_summary(facts, tracker.last)}")
         engine.barrier()
 
 
-def _keeper(
+def _model_saver(
     engine: Engine, run: RunFolder, task: TrainsRecommender, models: int, every: int
 ) -> Callable[[int, int], None]:
     """What saves the model whenever a whole number of intervals is left to train."""
@@ -129,7 +129,7 @@ def _keeper(
     return after_step
 
 
-def _figures(facts: dict[str, Any], last: dict[str, Any]) -> str:
+def _training_summary(facts: dict[str, Any], last: dict[str, Any]) -> str:
     """A training's main figures in a few words, from its facts and the last value of everything it has logged."""
     steps = facts["steps"]
     parts = [f"{steps:,} step{'s' * (steps != 1)} in {facts['seconds']:,.0f} s"]

@@ -61,11 +61,11 @@ class Heartbeat:
                 names.append(f"rank {rank}")
         return names
 
-    def who(self) -> list[str]:
+    def wait_for_silent(self) -> list[str]:
         """`silent`, after waiting long enough for a rank that has just died to be missed."""
         deadline = time.monotonic() + _SILENT + 2 * _EVERY
         # A rank that was told to stop itself need not find out why the others are gone.
-        while not (names := self.silent()) and time.monotonic() < deadline and not preemption.asked():
+        while not (names := self.silent()) and time.monotonic() < deadline and not preemption.stop_requested():
             time.sleep(_EVERY / 4)
         return names
 
@@ -93,15 +93,15 @@ def watched(folder: Path, environment: Environment) -> Iterator[None]:
     except torch.OutOfMemoryError:  # all ranks may meet it at once
         raise
     except RuntimeError as error:
-        names = beat.who() if environment.world_size > 1 else []
+        names = beat.wait_for_silent() if environment.world_size > 1 else []
         if not names and not (environment.world_size > 1 and is_broken(error)):
             raise
-        raise lost(environment, error, ", ".join(names)) from error
+        raise rank_lost_error(environment, error, ", ".join(names)) from error
     finally:
         beat.close()
 
 
-def lost(environment: Environment, error: BaseException, who: str = "") -> RankLost:
+def rank_lost_error(environment: Environment, error: BaseException, who: str = "") -> RankLost:
     """What a failed message becomes; `who` is gone, if that is known."""
     return RankLost(
         f"rank {environment.rank}: lost {who or 'another rank, or the way to it'} ({reason(error)}); run the same command "

@@ -259,11 +259,11 @@ def _train(
                 )
                 throughput.restart()
             bar.advance(1, note)
-            if engine.any_rank(preemption.asked()) and step < total:
+            if engine.any_rank(preemption.stop_requested()) and step < total:
                 save()
                 checkpoints.wait(must=True)
                 engine.barrier()  # a launcher that sees one rank end may end the others: first it is written
-                preemption.forget()
+                preemption.clear_request()
                 raise Preempted(
                     f"{task.title}: stopped at step {step:,} of {total:,} after a checkpoint; run it again to go on"
                 )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tnr_dist.util.errors import mendable, one_line
+from tnr_dist.util.errors import one_line, os_error_advice
 from tnr_dist.util.progress import say
 
 _STDOUT = "standard output"
@@ -34,17 +34,17 @@ class Output:
 
     def write(self, text: str) -> int:
         """As a stream's."""
-        return int(self._named(lambda: self._stream.write(text)))
+        return int(self._name_stdout_in_errors(lambda: self._stream.write(text)))
 
     def flush(self) -> None:
         """As a stream's."""
-        self._named(self._stream.flush)
+        self._name_stdout_in_errors(self._stream.flush)
 
-    def _named(self, work: Callable[[], Any]) -> Any:
+    def _name_stdout_in_errors(self, work: Callable[[], Any]) -> Any:
         try:
             return work()
         except BrokenPipeError:  # `tnr ... | head`: the reader has seen enough, the work goes on
-            _to_nowhere(1)
+            _redirect_to_null(1)
             return 0
         except OSError as error:
             error.filename = _STDOUT
@@ -68,7 +68,7 @@ def end(code: int) -> None:
         return
     # Only where engines are in use there may be ranks to wait for, that do not come: Horovod's own end would join it.
     waiting = sys.modules.get("tnr_dist.engines.waiting")
-    if waiting is not None and waiting.left_waiting():
+    if waiting is not None and waiting.has_abandoned_threads():
         os._exit(code)
     sys.exit(code)
 
@@ -83,11 +83,11 @@ def _unwritten(stream: Any, number: int) -> str:
             stream.flush()
         return ""
     except OSError as error:
-        _to_nowhere(number)
-        return mendable(error) or f"{_STDOUT}: {error.strerror}"
+        _redirect_to_null(number)
+        return os_error_advice(error) or f"{_STDOUT}: {error.strerror}"
 
 
-def _to_nowhere(number: int) -> None:
+def _redirect_to_null(number: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)

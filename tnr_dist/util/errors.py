@@ -48,7 +48,7 @@ class LeaseLost(Unavailable):
     """Another process has taken this one's folder over, after it was silent for long: nothing more is written there."""
 
 
-def mendable(error: BaseException) -> str:
+def os_error_advice(error: BaseException) -> str:
     """One line for an error of the operating system that a user can mend; empty for any other error."""
     if not isinstance(error, OSError) or error.errno not in _MENDABLE or error.filename is None:
         return ""

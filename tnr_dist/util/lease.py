@@ -58,7 +58,7 @@ class Lease:
         _leases.append(self)
         self._thread.start()
 
-    def is_ours(self) -> bool:
+    def still_holds(self) -> bool:
         """Whether the lock is still the one that this process took. Opened anew: a network file system looks then."""
         try:
             seen = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -74,7 +74,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLost where the folder is another's by now."""
-        if self._guarded and not self.is_ours():
+        if self._guarded and not self.still_holds():
             raise LeaseLost(
                 f"{self.folder}: another process took it over while this one was silent (stopped, or cut off from the file "
                 "system); it writes nothing more there"
@@ -95,9 +95,11 @@ class Lease:
         while not self._stop.wait(BEAT):
             with contextlib.suppress(OSError):
                 os.utime(self.handle)  # by the file server's clock
-            if not self._told and (_is_wanted(self.path.with_name(WANTED)) or (self._guarded and not self.is_ours())):
+            if not self._told and (
+                _is_wanted(self.path.with_name(WANTED)) or (self._guarded and not self.still_holds())
+            ):
                 self._told = True
-                preemption.ask()
+                preemption.request_stop()
 
 
 def check(path: Path) -> None:

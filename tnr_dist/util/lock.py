@@ -63,7 +63,7 @@ def held(folder: Path, *, shared: bool = False) -> Iterator[None]:
             # Of several that share the folder the last one removes the file.
             if lease.locked:
                 fcntl.flock(lease.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if lease.is_ours() and (lease.locked or not shared):
+            if lease.still_holds() and (lease.locked or not shared):
                 path.unlink()
         os.close(lease.handle)
         if not existed:
@@ -123,7 +123,7 @@ class _Watch:
         self._since = self._asked = 0.0
         self._age = 0.0
 
-    def look(self, found: _Found) -> None:
+    def observe(self, found: _Found) -> None:
         now = time.monotonic()
         if (found.text, found.changed) != self._last:
             self.seen_alive = self._last is not None and self._last[0] == found.text
@@ -138,7 +138,7 @@ class _Watch:
             watched >= seconds or self._age > _LONG_AGO or (self._age > seconds and watched >= min(3 * BEAT, seconds))
         )
 
-    def perhaps(self, seconds: float) -> bool:
+    def may_be_silent(self, seconds: float) -> bool:
         """Whether it may turn out to be silent for so long, which a little more patience will tell."""
         return not self.seen_alive and self._age > seconds
 
@@ -153,7 +153,7 @@ def _take(path: Path, shared: bool) -> Lease:
             state = _lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             named = _is_named(handle, path)  # else whoever held it has removed the file meanwhile
             found = _Found.read(handle)
-            watch.look(found)
+            watch.observe(found)
             lease = _claim(path, handle, found, state, shared, watch) if named else None
         except BaseException:
             os.close(handle)
@@ -171,7 +171,7 @@ def _take(path: Path, shared: bool) -> Lease:
         if waited > patience and not (not again and _undecided(found, state, watch)):
             raise _refusal(path, found, waited, again)
         if again:
-            if preemption.asked():
+            if preemption.stop_requested():
                 raise Preempted(
                     f"{path.parent}: told to stop while it waited for {found.holder}; run it again to go on"
                 )
@@ -192,7 +192,7 @@ def _claim(path: Path, handle: int, found: _Found, state: str, shared: bool, wat
     _write(path, handle, text)
     if respected or state == "none":
         time.sleep(_SETTLE)
-        if not shared and not _says(path, text):
+        if not shared and not _holds_text(path, text):
             return None
     return Lease(path, handle, None if shared else text.encode(), locked=state == "locked")
 
@@ -226,7 +226,7 @@ def _replace(path: Path, found: _Found, shared: bool) -> Lease | None:
 def _undecided(found: _Found, state: str, watch: _Watch) -> bool:
     """Whether more patience will tell if the holder is alive."""
     if state == "refused":
-        return found.machine is not None and watch.perhaps(_LEASE_TIME)
+        return found.machine is not None and watch.may_be_silent(_LEASE_TIME)
     return found.counts(state) and not watch.seen_alive
 
 
@@ -274,7 +274,7 @@ def _is_shared(found: _Found) -> bool:
     return found.holder.endswith(" with others")
 
 
-def _says(path: Path, text: str) -> bool:
+def _holds_text(path: Path, text: str) -> bool:
     """Whether the lock says this. Opened anew: a network file system looks then."""
     handle = _open(path)
     try:

@@ -16,7 +16,7 @@ from typing import Any
 
 
 class _Flag:
-    """A `threading.Event` without its lock: the handler of a signal that comes while another handler, or `forget`, holds
+    """A `threading.Event` without its lock: the handler of a signal that comes while another handler, or `clear_request`, holds
     that would wait for it for ever."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class _Flag:
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_asked = _Flag()
+_requested = _Flag()
 
 
 def listen() -> None:
@@ -59,34 +59,34 @@ def listening() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def asked() -> bool:
+def stop_requested() -> bool:
     """Whether this process was told to stop."""
-    return _asked.is_set()
+    return _requested.is_set()
 
 
-def ask() -> None:
+def request_stop() -> None:
     """Tell this process to stop, as a signal would."""
-    _asked.set()
+    _requested.set()
 
 
 def wait_for_request(seconds: float) -> None:
     """Wait until this process is told to stop, but at most so long."""
     end = time.monotonic() + seconds
-    while not asked() and time.monotonic() < end:
+    while not stop_requested() and time.monotonic() < end:
         time.sleep(0.05)
 
 
-def forget() -> None:
+def clear_request() -> None:
     """The request has been granted."""
-    _asked.clear()
+    _requested.clear()
 
 
 def _take() -> dict[signal.Signals, Any]:
     """Set our handlers; returns those before. Python sets them in its main thread only: in another nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.signal(number, _ask) for number in SIGNALS}
+    return {number: signal.signal(number, _handle_signal) for number in SIGNALS}
 
 
-def _ask(number: int, frame: FrameType | None) -> None:
-    _asked.set()
+def _handle_signal(number: int, frame: FrameType | None) -> None:
+    _requested.set()

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from tnr_dist.config.schema import DeepSpeedConfig
-from tnr_dist.engines.deepspeed.config import Ours, read_ds_config, resolve, zero_stage
+from tnr_dist.engines.deepspeed.config import OwnSettings, read_ds_config, resolve, zero_stage
 from tnr_dist.util.errors import InputError
 
 
 def ours(**changes):
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))], lr=1e-4, betas=(0.9, 0.999), eps=1e-8)
-    return Ours(**{
+    return OwnSettings(**{
         "batch_size": 64, "accumulate": 2, "clip_norm": 1.0, "precision": "bf16", "world_size": 4,
         "optimizer": optimizer, "trained": 1000, **changes,
     })  # fmt: skip

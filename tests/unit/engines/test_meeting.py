@@ -7,7 +7,7 @@ import pytest
 import torch.distributed as dist
 
 from tnr_dist.engines.base import Terms
-from tnr_dist.engines.meeting import _agree, differences, judgement, word_of
+from tnr_dist.engines.meeting import _agree, compare_words, differences, word_of
 from tnr_dist.engines.waiting import Wait
 from tnr_dist.launch.environment import Environment
 from tnr_dist.stages.methods import load_config
@@ -23,28 +23,28 @@ def word(host="a", ranks=2, folder="/runs/x", **settings):
 
 
 def test_one_run():
-    assert judgement({0: [word(seed="1")], 1: [word(seed="1")]}, "a:1") == ""
+    assert compare_words({0: [word(seed="1")], 1: [word(seed="1")]}, "a:1") == ""
 
 
 def test_another_configuration_is_named_with_its_keys():
     words = {0: [word(seed="1", lr="2")], 1: [word(seed="9", lr="2", extra="3")]}
-    line = judgement(words, "a:1")
+    line = compare_words(words, "a:1")
     assert line.startswith("rank 1 runs another configuration (differs in: seed, extra): two runs meet at a:1;")
-    several = judgement({**words, 2: [word(seed="1", lr="2", folder="/runs/y")]}, "a:1")
+    several = compare_words({**words, 2: [word(seed="1", lr="2", folder="/runs/y")]}, "a:1")
     assert several.startswith("ranks 1, 2 run another configuration (differs in: seed, extra, output)")
 
 
 def test_a_long_list_is_cut():
-    line = judgement({0: [word()], 1: [word(**{f"key{n}": "1" for n in range(30)})]}, "a:1")
+    line = compare_words({0: [word()], 1: [word(**{f"key{n}": "1" for n in range(30)})]}, "a:1")
     assert "key0, key1, key2, key3, key4, key5, key6, key7 and 22 more)" in line
 
 
 def test_a_rank_that_came_twice():
     one = word(seed="1")
-    assert judgement({0: [one], 1: [one, one]}, "a:1").startswith(
+    assert compare_words({0: [one], 1: [one, one]}, "a:1").startswith(
         "rank 1 came twice: the same run was started two times"
     )
-    other = judgement({0: [one], 1: [one, word(seed="2")]}, "a:1")
+    other = compare_words({0: [one], 1: [one, word(seed="2")]}, "a:1")
     assert other.startswith("rank 1 runs another configuration (differs in: seed)")
 
 
@@ -74,17 +74,17 @@ class Ranks:
     def __init__(self):
         self.store, self.threads, self.ends = dist.HashStore(), [], {}
 
-    def come(self, name, number, world=2, seed="1", seconds=20.0, told_to_stop=lambda: False):
+    def come(self, name, number, world=2, seed="1", seconds=20.0, stop_requested=lambda: False):
         """Rank `number` of `world` comes; returns once it has said its word."""
         place, terms = (
             dataclasses.replace(PLACE, rank=number, world_size=world),
-            Terms({"seed": seed}, {}, told_to_stop),
+            Terms({"seed": seed}, {}, stop_requested),
         )
         words = self.store.add(f"came/{number}", 0)
 
         def meet():
             try:
-                _agree(self.store, place, terms, Wait(seconds, told_to_stop))
+                _agree(self.store, place, terms, Wait(seconds, stop_requested))
                 self.ends[name] = "met", ""
             except (InputError, Unavailable, Preempted) as error:
                 self.ends[name] = type(error).__name__, str(error)
@@ -151,7 +151,7 @@ def test_when_one_gives_up_all_end_and_the_missing_rank_is_named(patience):
 def test_when_one_is_told_to_stop_all_stop(who):
     ranks, told = Ranks(), threading.Event()
     for number in (0, 1):
-        ranks.come(number, number, 3, told_to_stop=told.is_set if number == who else lambda: False)
+        ranks.come(number, number, 3, stop_requested=told.is_set if number == who else lambda: False)
     told.set()
     assert len(ranks.end()) == 2 and ranks.ends[0] == ranks.ends[1]
     assert ranks.ends[0] == (

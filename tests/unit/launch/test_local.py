@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tnr_dist.launch.local import first_to_say, launch
+from tnr_dist.launch.local import is_first_report, launch
 
 FAIL = "import os; from tnr_dist.cli.app import fail; fail({message}, {code})"
 
@@ -28,9 +28,9 @@ def test_only_input_errors_are_said_once(capfd: pytest.CaptureFixture[str]) -> N
 
 def test_without_the_launcher_everything_is_said(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TNR_SAID", raising=False)
-    assert first_to_say("x") and first_to_say("x")
+    assert is_first_report("x") and is_first_report("x")
     monkeypatch.setenv("TNR_SAID", str(tmp_path / "gone"))
-    assert first_to_say("x") and first_to_say("x")
+    assert is_first_report("x") and is_first_report("x")
 
 
 def test_a_lost_rank_ends_the_others_and_its_code_is_kept() -> None:

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from tnr_dist.losses.newsbert import (
     blocks,
-    damped,
+    damp_gradient,
     distillation_loss,
-    linked,
+    link_gradient,
     mean_over_slots,
     pooled_loss,
     vector_loss,
@@ -82,7 +82,7 @@ def test_the_students_gradient_carries_the_mean_of_its_block() -> None:
         return y.square().sum() + torch.tanh(x @ student).pow(3).sum()
 
     plain = torch.autograd.grad(loss(own, list(teachers)), [own, *teachers])
-    mixed_own, mixed = damped(own, beta), [linked(t, own, beta / 3) for t in teachers]
+    mixed_own, mixed = damp_gradient(own, beta), [link_gradient(t, own, beta / 3) for t in teachers]
     assert torch.equal(mixed_own, own) and all(torch.equal(a, b) for a, b in zip(mixed, teachers, strict=True))
     total = loss(mixed_own, mixed)
     assert torch.equal(total, loss(own, list(teachers)))

@@ -17,7 +17,7 @@ from tnr_dist.runs.checkpoint_files import Room, sorted_steps
 from tnr_dist.runs.tracker import MetricsFile, read_metrics
 from tnr_dist.train import checkpoint
 from tnr_dist.train.checkpoint import Checkpoints
-from tnr_dist.util.errors import InputError, mendable
+from tnr_dist.util.errors import InputError, os_error_advice
 
 
 def refuse(*_arguments):
@@ -86,7 +86,7 @@ def test_where_nothing_can_go_the_newest_stays_and_the_run_goes_on(whole, prepar
         patch.setattr(checkpoint, "save_file", save_file)
         with pytest.raises(OSError, match="No space left") as ended:
             train(settings)
-    assert mendable(ended.value) == (
+    assert os_error_advice(ended.value) == (
         f"{tmp_path / 'finetune-2' / 'model.safetensors'}: No space left on device; make room and run it again"
     )
     assert sorted_steps(folder) == [6] and not (tmp_path / "finetune-2" / "model.safetensors").exists()

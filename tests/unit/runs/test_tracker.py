@@ -23,7 +23,7 @@ from tnr_dist.stages.parts.corpus_task import encoded_texts
 from tnr_dist.train import peak_flops
 from tnr_dist.train.peak_flops import Peak
 from tnr_dist.train.throughput import Texts, Throughput, peak_gib
-from tnr_dist.util.errors import mendable
+from tnr_dist.util.errors import os_error_advice
 
 
 def test_records_of_later_steps_are_taken_back(tmp_path):
@@ -62,7 +62,7 @@ def test_a_full_disk_is_named_and_the_run_is_ended_as_failed(tmp_path, monkeypat
     tracker._file._file = (tmp_path / "metrics.jsonl").open("a")
     with pytest.raises(OSError, match="No space left") as caught, tracker:
         tracker.write({"step": 1})
-    assert mendable(caught.value).startswith(f"{tmp_path / 'metrics.jsonl'}: No space left")
+    assert os_error_advice(caught.value).startswith(f"{tmp_path / 'metrics.jsonl'}: No space left")
     assert ends == [caught.value]
 
 

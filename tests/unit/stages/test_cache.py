@@ -117,7 +117,7 @@ def test_precision_is_the_settings_whatever_ran_before(prepared, tiny_plm, tmp_p
 
 def _told_to_stop(config):
     if os.environ["RANK"] == "1":
-        preemption._asked.set()
+        preemption._requested.set()
     try:
         work(config)
     except Preempted as error:

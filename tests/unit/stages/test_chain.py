@@ -108,7 +108,7 @@ def test_told_to_stop_the_chain_evaluates_no_further_model(copy, chain_yaml, mon
     scored = []
 
     def told_meanwhile(*arguments):
-        preemption._asked.set()
+        preemption._requested.set()
         scored.append(1)
         return write_impressions(*arguments)
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tnr_dist.cli.app import main
 from tnr_dist.data.dataset import DataSet
-from tnr_dist.data.prepare.existing import check_request
+from tnr_dist.data.prepare.existing import check_options
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.runs.owned import recorded
 from tnr_dist.stages import pipeline, stage2
@@ -207,7 +207,7 @@ def test_the_plm_counts_by_its_content(copy, chain_yaml, prepared, tiny_plm, tmp
     for name in spelled:
         assert is_complete(chain_yaml, copy, f"plm.name={name}"), name
         options = replace(pipeline.prepare_options(load_config(chain_yaml, [f"plm.name={name}"])), block_size=64)
-        check_request(options, prepared)  # nor is the data another
+        check_options(options, prepared)  # nor is the data another
     weights = load_file(plm / "model.safetensors")
     weights["encoder.layer.2.output.dense.weight"][0, 0] += 1.0
     save_file(weights, plm / "model.safetensors", {"format": "pt"})

@@ -24,7 +24,7 @@ def test_the_one_that_stops_is_named(tmp_path, monkeypatch):
     beats = ranks(tmp_path / "beats", 3)
     assert beats[0].silent() == []
     beats[1].close()
-    names = beats[0].who()
+    names = beats[0].wait_for_silent()
     assert len(names) == 1 and names[0].startswith("rank 1 (host ")
     for beat in beats:
         beat.remove()
@@ -44,12 +44,12 @@ GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection cl
 def test_a_rank_that_is_ended_because_of_another_says_so_itself(tmp_path, text, kind):
     """Its launcher tells it to stop before it can find out who is gone."""
     _, other = ranks(tmp_path, 2)
-    preemption.ask()
+    preemption.request_stop()
     try:
         with pytest.raises(kind) as found, watched(tmp_path, Environment(0, 2, 0, 2, "127.0.0.1", 0, "none")):
             raise RuntimeError(text)
     finally:
-        preemption.forget()
+        preemption.clear_request()
         other.close()
     assert found.type is kind
     if kind is RankLost:

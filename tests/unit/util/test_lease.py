@@ -37,7 +37,7 @@ if "flock" in options:
 try:
     with lock.held(folder):
         print("held", flush=True)
-        while not preemption.asked():
+        while not preemption.stop_requested():
             if (folder / "write").exists():
                 write_json(folder / "ours.json", "holder")
             time.sleep(0.02)
@@ -56,7 +56,7 @@ def quick(monkeypatch):
     for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "TNR_JOB_ID", "TNR_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
     yield
-    preemption.forget()
+    preemption.clear_request()
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_who_lost_the_folder_writes_nothing_there(tmp_path, quick, what):
                 write_json(place, 2)
         write_json(tmp_path / "elsewhere.json", 3)
         deadline = time.monotonic() + 10
-        while not preemption.asked():  # it is told to stop, too: whatever it computes is for nothing
+        while not preemption.stop_requested():  # it is told to stop, too: whatever it computes is for nothing
             assert time.monotonic() < deadline
             time.sleep(0.02)
     assert ours(run) == 1 and path.exists() is (what != "removed")
@@ -263,7 +263,7 @@ def test_other_schedulers_say_which_start_it_is(tmp_path, monkeypatch, holder):
 def test_a_wait_for_the_lock_ends_when_told_to_stop(tmp_path, monkeypatch, holder):
     holder()
     restarted(monkeypatch, wait="60")
-    preemption.ask()
+    preemption.request_stop()
     began = time.monotonic()
     with pytest.raises(Preempted, match="told to stop while it waited for process"), held(tmp_path):
         pass

@@ -15,17 +15,17 @@ def test_a_signal_is_kept_until_it_is_granted(number):
     handler = signal.getsignal(number)
     try:
         with preemption.listening():
-            assert not preemption.asked()
+            assert not preemption.stop_requested()
             os.kill(os.getpid(), number)
             with preemption.listening():  # the loop listens again; what came before it stays
-                assert preemption.asked()
-            preemption.forget()
-            assert not preemption.asked()
+                assert preemption.stop_requested()
+            preemption.clear_request()
+            assert not preemption.stop_requested()
             os.kill(os.getpid(), number)  # the outer one still does
-            assert preemption.asked()
-        assert signal.getsignal(number) is handler and preemption.asked()
+            assert preemption.stop_requested()
+        assert signal.getsignal(number) is handler and preemption.stop_requested()
     finally:
-        preemption.forget()
+        preemption.clear_request()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
@@ -44,8 +44,8 @@ def again(frame, event, argument):
 
 preemption.listen()
 sys.settrace(again)
-preemption._ask(signal.SIGTERM, None)
-preemption.forget()
+preemption._handle_signal(signal.SIGTERM, None)
+preemption.clear_request()
 sys.settrace(None)
 print("over")
 """

@@ -55,14 +55,14 @@ def check_ranks(
         advice = "look at the missing ranks' logs and nodes; do the nodes reach each other's ports?"
         return [Finding("error", "ranks", str(error), advice)]
     try:
-        findings = _look_at_each_other(store, place, cuda, limit, probe, faults)
-        _leave_last(store, place, Wait(limit, lambda: False))
+        findings = _exchange_facts(store, place, cuda, limit, probe, faults)
+        _wait_for_readers(store, place, Wait(limit, lambda: False))
         return findings
     except (RuntimeError, ValueError) as error:  # a DistStoreError is a RuntimeError
         return [Finding("error", "ranks", f"rank {place.rank} lost another ({_first_line(error)})")]
 
 
-def _look_at_each_other(
+def _exchange_facts(
     store: dist.Store, place: Environment, cuda: bool, limit: float, probe: Path | None, faults: list[str]
 ) -> list[Finding]:
     facts = {
@@ -91,12 +91,12 @@ def _exchange(store: dist.Store, place: Environment, topic: str, word: str) -> l
     return [store.get(f"{topic}/{rank}").decode() for rank in range(place.world_size)]
 
 
-def _leave_last(store: dist.Store, place: Environment, wait: Wait) -> None:
+def _wait_for_readers(store: dist.Store, place: Environment, wait: Wait) -> None:
     """Rank 0 serves the store, so it must not end before the others have read."""
     store.add("read", 1)
     with contextlib.suppress(TooLate):
         while place.rank == 0 and store.add("read", 0) < place.world_size:
-            wait.nap()
+            wait.sleep()
 
 
 def _compare(people: list[dict[str, Any]]) -> list[Finding]:

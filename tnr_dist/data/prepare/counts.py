@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclass
-class Account:
+class SplitCounts:
     """What was read, kept and dropped in a split; adds up over shards."""
 
     impressions: int = 0  # read
@@ -35,7 +35,7 @@ class Account:
     first_time: int = field(default=1 << 62)
     last_time: int = field(default=0)
 
-    def add(self, other: Account) -> None:
+    def add(self, other: SplitCounts) -> None:
         """Take another part of the split in."""
         for one in fields(self):
             a, b = getattr(self, one.name), getattr(other, one.name)

@@ -16,8 +16,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from tnr_dist.data.prepare.counts import Account
-from tnr_dist.data.prepare.judge import account_fault, judge_behaviours, texts_of
+from tnr_dist.data.prepare.counts import SplitCounts
+from tnr_dist.data.prepare.judge import counts_fault, judge_behaviours, texts_of
 from tnr_dist.data.prepare.news_ids import NewsLookup
 from tnr_dist.data.prepare.raw import RawSplit, Source, find_splits, read_news, union_news
 from tnr_dist.data.prepare.unknown import MOST_UNKNOWN
@@ -236,7 +236,7 @@ def _check_behaviours(
         except InputError as error:
             return _finding(error, str(source), _advice(str(error), name)), []
         shares = []
-        if whole and (fault := account_fault(account, split, str(source), MOST_UNKNOWN, texts_of(path), news)):
+        if whole and (fault := counts_fault(account, split, str(source), MOST_UNKNOWN, texts_of(path), news)):
             advice = "take news.tsv and behaviors.tsv from the same source, whole"
             advice = "separate news by spaces" if "spaces are expected" in fault else advice
             shares.append(_finding(InputError(fault), str(source), advice))
@@ -255,7 +255,7 @@ def _unpack(source: Source, path: Path) -> None:
         ) from None
 
 
-def _some_unknown(source: Source, account: Account) -> Finding:
+def _some_unknown(source: Source, account: SplitCounts) -> Finding:
     message = (
         f"{account.unknown_candidates:,} of {account.candidates:,} candidates are in no news.tsv; they are dropped"
     )

@@ -10,7 +10,7 @@ from tnr_dist.data.manifest import made_from, read_manifest
 from tnr_dist.data.prepare.options import (
     WORK,
     PrepareOptions,
-    request_of,
+    manifest_request,
 )
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.progress import say
@@ -23,9 +23,9 @@ def existing(output: Path, request: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def check_request(options: PrepareOptions, output: Path) -> None:
+def check_options(options: PrepareOptions, output: Path) -> None:
     """Raise InputError when a complete data set was not made from these options and the files that they name."""
-    _made_from(output, request_of(options))
+    _made_from(output, manifest_request(options))
 
 
 def _made_from(output: Path, request: dict[str, Any]) -> dict[str, Any]:

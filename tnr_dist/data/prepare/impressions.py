@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tnr_dist.data.prepare.counts import Account
+from tnr_dist.data.prepare.counts import SplitCounts
 from tnr_dist.data.prepare.news_ids import NewsLookup, Words, hash_strings, split_words
 from tnr_dist.data.prepare.raw import LONGEST_ID, Chunk, parse_behaviours, scan_chunk
 from tnr_dist.data.prepare.split_rule import SplitRule
@@ -133,11 +133,11 @@ def _lookup(news: Path, written: int, inode: int) -> NewsLookup:
     return NewsLookup(pq.read_table(news, columns=["id"])["id"].combine_chunks())
 
 
-def build_shard(build: Build) -> tuple[ShardInfo, Account]:
+def build_shard(build: Build) -> tuple[ShardInfo, SplitCounts]:
     """Gather, parse and write one shard. Finished shards are not made again."""
     if build.done:
         done = read_json(build.account)
-        return ShardInfo(**done["shard"]), Account(**done["account"])
+        return ShardInfo(**done["shard"]), SplitCounts(**done["account"])
     pa.set_cpu_count(1)
     # Another run of this process may have put other news under the same name.
     state = build.news.stat()
@@ -145,7 +145,7 @@ def build_shard(build: Build) -> tuple[ShardInfo, Account]:
     pieces = [_routed(route, build.shard) for route in build.routes]
     rows = np.concatenate([piece[1] for piece in pieces])
     blocks: list[Block] = []
-    account = Account()
+    account = SplitCounts()
     if len(rows):
         table = parse_behaviours(b"".join(piece[0] for piece in pieces), rows, build.where)
         del pieces
@@ -167,7 +167,9 @@ class Candidates:
     offsets: np.ndarray  # [I + 1] int64
 
 
-def read_candidates(table: pa.Table, lookup: NewsLookup, labelled: bool, where: str, account: Account) -> Candidates:
+def read_candidates(
+    table: pa.Table, lookup: NewsLookup, labelled: bool, where: str, account: SplitCounts
+) -> Candidates:
     """Read the last column of some rows and count in `account` what is there and what is dropped.
 
     Raises InputError naming the line of the first candidate with a label that it should not have, or without one.
@@ -208,9 +210,9 @@ def read_candidates(table: pa.Table, lookup: NewsLookup, labelled: bool, where: 
 
 def build_blocks(
     table: pa.Table, lookup: NewsLookup, labelled: bool, block_size: int, where: str
-) -> tuple[list[Block], Account]:
+) -> tuple[list[Block], SplitCounts]:
     """Rows of one shard (in file order) as blocks of whole users, and the account of what was kept and dropped."""
-    account = Account()
+    account = SplitCounts()
     users = hash_strings(table["user"])
     # Sorted by user, then by place in the file: the result does not depend on how the file was cut into chunks.
     order = np.lexsort((table["row"].to_numpy(), users))
@@ -283,7 +285,7 @@ def check_words(words: Words, what: str, where: str, row_of: Callable[[int], int
 
 
 def _histories(
-    table: pa.Table, lookup: NewsLookup, account: Account, where: str
+    table: pa.Table, lookup: NewsLookup, account: SplitCounts, where: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Distinct (user, history) pairs, numbered by first appearance.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tnr_dist.data.prepare.counts import Account
+from tnr_dist.data.prepare.counts import SplitCounts
 from tnr_dist.data.prepare.impressions import is_labelled, read_candidates, read_histories
 from tnr_dist.data.prepare.news_ids import NewsLookup, hash_strings, mix
 from tnr_dist.data.prepare.raw import Chunk, behaviours_start, chunks_of, news_start, parse_behaviours, scan_chunk
@@ -27,12 +27,12 @@ def behaviour_chunks(path: Path, size: int, where: str) -> list[Chunk]:
     return list(chunks_of(path, size, where, begin=behaviours_start(path, where)))
 
 
-def judge_behaviours(path: Path, lookup: NewsLookup, where: str, size: int = CHUNK_BYTES) -> Account:
+def judge_behaviours(path: Path, lookup: NewsLookup, where: str, size: int = CHUNK_BYTES) -> SplitCounts:
     """Read all rows as `tnr data prepare` does, and count candidates and news in histories.
 
     Of the account, what concerns single users and samples stays empty. Raises InputError for the first chunk's first fault.
     """
-    account = Account()
+    account = SplitCounts()
     labelled = is_labelled(path, behaviours_start(path, where).byte)
     seen: list[np.ndarray] = []
     for chunk in behaviour_chunks(path, size, where):
@@ -61,8 +61,8 @@ def _pairs(table: pa.Table, lookup: NewsLookup, where: str) -> np.ndarray:
     return np.stack([keys, items[text].astype(np.uint64), unknown[text].astype(np.uint64)])
 
 
-def account_fault(
-    account: Account,
+def counts_fault(
+    account: SplitCounts,
     split: str,
     where: str,
     max_unknown: float,

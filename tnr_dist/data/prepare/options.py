@@ -80,7 +80,7 @@ def parse_rule(rule: str) -> tuple[int, float]:
     raise InputError(f"split rule {rule!r}: expected last-days:N (N of 1 or more) or random:F (F between 0 and 1)")
 
 
-def request_of(options: PrepareOptions) -> dict[str, Any]:
+def manifest_request(options: PrepareOptions) -> dict[str, Any]:
     """What identifies the result: the options, and size and digest of every input file."""
     value = asdict(options)
     sources = describe_sources(options)

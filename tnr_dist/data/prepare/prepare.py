@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tnr_dist.data.manifest import FORMAT_VERSION, MANIFEST, is_generated, manifest_hash, read_manifest
-from tnr_dist.data.prepare.counts import Account, print_counts
+from tnr_dist.data.prepare.counts import SplitCounts, print_counts
 from tnr_dist.data.prepare.existing import existing, files_of, remove, tidy
 from tnr_dist.data.prepare.impressions import (
     Build,
@@ -32,8 +32,8 @@ from tnr_dist.data.prepare.impressions import (
 )
 from tnr_dist.data.prepare.judge import (
     CHUNK_BYTES,
-    account_fault,
     behaviour_chunks,
+    counts_fault,
     header_rows,
     judge_behaviours,
     texts_of,
@@ -45,10 +45,10 @@ from tnr_dist.data.prepare.options import (
     begin,
     check_unchanged,
     is_generated_input,
+    manifest_request,
     parse_rule,
-    request_of,
 )
-from tnr_dist.data.prepare.processes import Pool
+from tnr_dist.data.prepare.processes import Processes
 from tnr_dist.data.prepare.raw import (
     SPLITS,
     Chunk,
@@ -111,7 +111,7 @@ def prepare(
     if processes is not None and not 1 <= processes <= _MOST_PROCESSES:
         raise InputError(f"--processes {processes}: 1 to {_MOST_PROCESSES}, or 0 for one a core")
     processes = processes or cores()
-    request = request_of(options)
+    request = manifest_request(options)
     manifest_path = output / MANIFEST
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: a file; --output names a folder")
@@ -133,7 +133,7 @@ def prepare(
         if begin(output, request) and part is None and not merge:
             say(f"{output}: going on with an unfinished preparation")
         try:
-            with Pool(processes) as pool:
+            with Processes(processes) as pool:
                 return _Preparation(options, output, request, pool).run(part, merge)
         except InputError:
             # Only a whole run cleans up: a part must not remove what others have made.
@@ -148,7 +148,7 @@ def prepare(
 class _Preparation:
     """One call's state; the steps in order are in `run`."""
 
-    def __init__(self, options: PrepareOptions, output: Path, request: dict[str, Any], pool: Pool) -> None:
+    def __init__(self, options: PrepareOptions, output: Path, request: dict[str, Any], pool: Processes) -> None:
         self.options, self.output, self.request, self.pool = options, output, request, pool
         self.work = output / WORK
         self.tokenizer = load_tokenizer(options.plm)
@@ -158,7 +158,7 @@ class _Preparation:
         raw = find_splits(self.options.input) if self.options.input else {}
         plan = self._plan(raw)
         counts = self._texts(raw, part, merge)
-        accounts: dict[str, Account] = {}
+        accounts: dict[str, SplitCounts] = {}
         for split, (source, rule, target) in plan.items():
             if not merge:
                 self._make(split, source, rule, target, part or (0, 1))
@@ -208,12 +208,12 @@ class _Preparation:
             raise
 
     def _check_unknown(
-        self, manifest: dict[str, Any], accounts: dict[str, Account], sources: dict[str, Source]
+        self, manifest: dict[str, Any], accounts: dict[str, SplitCounts], sources: dict[str, Source]
     ) -> None:
         for name, account in accounts.items():
             news = pq.read_table(self.output / "news.parquet", columns=["id"])["id"]
             texts = texts_of(self._text(sources[name]))
-            if fault := account_fault(account, name, str(sources[name]), self.options.max_unknown, texts, news):
+            if fault := counts_fault(account, name, str(sources[name]), self.options.max_unknown, texts, news):
                 if account.candidates:
                     print_counts(manifest)
                 raise InputError(fault)
@@ -361,7 +361,7 @@ class _Preparation:
     def _lookup(self) -> NewsLookup:
         return NewsLookup(pq.read_table(self.output / "news.parquet", columns=["id"])["id"].combine_chunks())
 
-    def _complete(self, split: str, source: Source) -> Account:
+    def _complete(self, split: str, source: Source) -> SplitCounts:
         """Check that a split's shards are all there, write its index and return its account."""
         work = self.work / split
         if not (work / "split.json").exists():
@@ -374,12 +374,12 @@ class _Preparation:
                 f"{self.output}: {len(missing)} of {len(names)} {split} shards are not made yet, first {missing[0]}; "
                 "run the missing parts"
             )
-        account, infos = Account(), []
+        account, infos = SplitCounts(), []
         for name in names:
             done = read_json(work / f"{name}.json")
             info = ShardInfo(**done["shard"])
             path = self.output / split / info.name
-            account.add(Account(**done["account"]))
+            account.add(SplitCounts(**done["account"]))
             if not info.impressions:
                 path.unlink(missing_ok=True)
             elif not path.is_file() or path.stat().st_size != info.bytes:

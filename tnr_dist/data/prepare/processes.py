@@ -16,14 +16,14 @@ R = TypeVar("R")
 _WORTH_PROCESSES = 50_000  # units of work: less is done before the processes have started
 
 
-class Pool:
+class Processes:
     """Spawned processes (fork is unsafe after Arrow's threads start), started when first needed and kept to the end."""
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
         self._executor: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Processes:
         return self
 
     def __exit__(

@@ -36,7 +36,7 @@ class TextEncoder(Protocol):
 
 
 @dataclass
-class CorpusAccount:
+class CorpusCounts:
     """What was kept and dropped of a corpus."""
 
     articles: int = 0
@@ -108,7 +108,7 @@ def _select(table: pa.Table, where: str) -> pa.Table:
     return pa.table(columns)
 
 
-def _about(path: Path) -> int:
+def _estimate_articles(path: Path) -> int:
     """How many articles a corpus holds, roughly for a TSV: for the progress bar."""
     if path.suffix == ".parquet":
         return int(open_parquet(path).metadata.num_rows)
@@ -119,14 +119,14 @@ def _about(path: Path) -> int:
 
 def tokenise_corpus(
     path: Path, folder: Path, tokenizer: TextEncoder, title_tokens: int, body_tokens: int
-) -> CorpusAccount:
+) -> CorpusCounts:
     """Write `folder/corpus_title.*` and `folder/body.*` for the articles that have both; memory stays flat.
 
     Raises InputError for a repeated article id, or when nothing is left.
     """
-    account = CorpusAccount()
+    account = CorpusCounts()
     hashes: list[np.ndarray] = []
-    with Bar("tokenise corpus", _about(path), "articles") as bar:
+    with Bar("tokenise corpus", _estimate_articles(path), "articles") as bar:
         for table in _pairs_into(folder, read_corpus(path), tokenizer, title_tokens, body_tokens, account):
             if "id" in table.column_names:
                 hashes.append(hash_strings(table["id"].combine_chunks()))
@@ -157,12 +157,12 @@ def _check_distinct(path: Path, hashes: np.ndarray) -> None:
         before += len(ids)
 
 
-def tokenise_pairs(news: pa.Table, folder: Path, tokenizer: TextEncoder, body_tokens: int) -> CorpusAccount:
+def tokenise_pairs(news: pa.Table, folder: Path, tokenizer: TextEncoder, body_tokens: int) -> CorpusCounts:
     """The corpus of a data set that ships no bodies: title and abstract of its own news (columns title, abstract).
 
     The titles' tokens are taken from `folder/title.*`, which must be there.
     """
-    account = CorpusAccount(articles=len(news))
+    account = CorpusCounts(articles=len(news))
     done = read_table(folder / "title")
     has_title, has_body = _filled(news["title"]), _filled(news["abstract"])
     account.without_title, account.without_body = int((~has_title).sum()), int((~has_body).sum())
@@ -194,7 +194,7 @@ def _pairs_into(
     tokenizer: TextEncoder,
     title_tokens: int,
     body_tokens: int,
-    account: CorpusAccount,
+    account: CorpusCounts,
 ) -> Iterator[pa.Table]:
     dtype = token_dtype(tokenizer.vocab_size)
     with TableWriter(folder / "corpus_title", dtype) as titles, TableWriter(folder / "body", dtype) as bodies:

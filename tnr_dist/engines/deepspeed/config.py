@@ -24,7 +24,7 @@ _NOT_OURS = {
 
 
 @dataclass(frozen=True)
-class Ours:
+class OwnSettings:
     """What our own configuration says of the things a ds_config.json may say too."""
 
     batch_size: int  # 0: not said
@@ -65,7 +65,7 @@ def zero_stage(settings: DeepSpeedConfig, found: dict[str, Any]) -> int:
     return stage
 
 
-def resolve(path: str, found: dict[str, Any], stage: int, ours: Ours) -> dict[str, Any]:
+def resolve(path: str, found: dict[str, Any], stage: int, ours: OwnSettings) -> dict[str, Any]:
     """The configuration that DeepSpeed is given: the file's, without what is ours to do, and our own defaults.
 
     Raises InputError for whatever contradicts us, naming both keys and values.
@@ -99,7 +99,7 @@ def resolve(path: str, found: dict[str, Any], stage: int, ours: Ours) -> dict[st
     }
 
 
-def _check_batch(path: str, found: dict[str, Any], ours: Ours) -> None:
+def _check_batch(path: str, found: dict[str, Any], ours: OwnSettings) -> None:
     _check(path, "gradient_accumulation_steps", found.get("gradient_accumulation_steps"), "accumulate", ours.accumulate)
     if not ours.batch_size:
         return

@@ -18,7 +18,7 @@ from typing_extensions import override
 from tnr_dist.config.schema import DeepSpeedConfig
 from tnr_dist.engines.base import OptimizerFactory, Terms
 from tnr_dist.engines.core import autocast
-from tnr_dist.engines.deepspeed.config import Ours, read_ds_config, resolve, zero_stage
+from tnr_dist.engines.deepspeed.config import OwnSettings, read_ds_config, resolve, zero_stage
 from tnr_dist.engines.meeting import groups_with_our_timeout
 from tnr_dist.engines.process_group import ProcessGroupEngine
 from tnr_dist.util.errors import InputError
@@ -51,7 +51,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         """Raises InputError for a ds_config.json that contradicts what is asked for."""
         self._factory = optimizer
-        ours = Ours(
+        ours = OwnSettings(
             batch_size,
             accumulate,
             self._clip,
@@ -213,7 +213,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
                 self._inner.state[flat] = {
                     key: torch.zeros_like(flat, requires_grad=False)
                     if _is_like(value, group["params"][0])
-                    else _own(value)
+                    else _clone_tensor(value)
                     for key, value in first.items()
                 }
         self._link()
@@ -251,7 +251,7 @@ def _is_like(value: Any, parameter: nn.Parameter) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and value.shape == shape
 
 
-def _own(value: Any) -> Any:
+def _clone_tensor(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 

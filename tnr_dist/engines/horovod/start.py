@@ -19,7 +19,7 @@ import torch.distributed as dist
 from tnr_dist.engines import core
 from tnr_dist.engines.base import Terms
 from tnr_dist.engines.core import on_one_machine
-from tnr_dist.engines.meeting import address, did_not_meet, judgement, meet, word_of
+from tnr_dist.engines.meeting import address, compare_words, meet, meeting_error, word_of
 from tnr_dist.engines.waiting import Result, TooLate, Wait, interruptible
 from tnr_dist.launch.environment import Environment
 from tnr_dist.util.errors import InputError
@@ -64,27 +64,27 @@ class Meeting:
         elif "GLOO_SOCKET_IFNAME" in os.environ:
             settings["HOROVOD_GLOO_IFACE"] = os.environ["GLOO_SOCKET_IFNAME"]
         settings = {name: os.environ.get(name, value) for name, value in settings.items()}
-        told = self._told(env)
+        told = self._has_rendezvous(env)
         try:
             if not told:
-                settings |= self._patiently(functools.partial(self._arrange, env))
+                settings |= self._within_timeout(functools.partial(self._arrange, env))
             with _environment(settings):
-                self._patiently(hvd.init)
+                self._within_timeout(hvd.init)
             if told and env.world_size > 1:
-                self._patiently(functools.partial(self._compare, env))
+                self._within_timeout(functools.partial(self._compare, env))
         except TooLate:
-            raise did_not_meet(env, TimeoutError(f"no answer for {core.TIMEOUT_SECONDS:g} s")) from None
+            raise meeting_error(env, TimeoutError(f"no answer for {core.TIMEOUT_SECONDS:g} s")) from None
         except (RuntimeError, OSError) as error:
-            raise did_not_meet(env, error) from None
+            raise meeting_error(env, error) from None
         if (hvd.rank(), hvd.size()) != (env.rank, env.world_size):
             raise InputError(
                 f"engine=horovod: this is rank {env.rank} of {env.world_size} by {env.launcher}, and rank {hvd.rank()} of "
                 f"{hvd.size()} by Horovod; start with one launcher, and unset variables that are left over from another"
             )
 
-    def _patiently(self, work: Callable[[], Result]) -> Result:
+    def _within_timeout(self, work: Callable[[], Result]) -> Result:
         """`work()`, within `timeout`."""
-        return interruptible(work, Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop))
+        return interruptible(work, Wait(core.TIMEOUT_SECONDS, self._terms.stop_requested))
 
     def _compare(self, env: Environment) -> None:
         """What `meet` does, where Horovod has met without torch's store. Raises InputError on all ranks alike."""
@@ -92,10 +92,10 @@ class Meeting:
         sizes = self._hvd.allgather(torch.tensor([len(said)]), name="words.sizes").tolist()
         said_by_all = self._hvd.allgather(torch.frombuffer(bytearray(said), dtype=torch.uint8), name="words")
         texts = [bytes(part.tolist()) for part in said_by_all.split(sizes)]
-        if why := judgement({rank: [json.loads(text)] for rank, text in enumerate(texts)}, address(env)):
+        if why := compare_words({rank: [json.loads(text)] for rank, text in enumerate(texts)}, address(env)):
             raise InputError(why)
 
-    def _told(self, env: Environment) -> bool:
+    def _has_rendezvous(self, env: Environment) -> bool:
         """Whether the launcher has told Horovod where to meet."""
         if "HOROVOD_GLOO_RENDEZVOUS_ADDR" in os.environ:
             return True
@@ -106,7 +106,7 @@ class Meeting:
         gloo = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
         if env.world_size == 1:
             return gloo
-        self._store = store = meet(env, self._terms, Wait(core.TIMEOUT_SECONDS, self._terms.told_to_stop))
+        self._store = store = meet(env, self._terms, Wait(core.TIMEOUT_SECONDS, self._terms.stop_requested))
         node = os.environ.get("SLURMD_NODENAME") or f"{socket.gethostname()}.{os.environ.get('GROUP_RANK', '0')}"
         store.set(f"horovod/node/{env.rank}", "localhost" if on_one_machine(env) else node)
         places = _places([store.get(f"horovod/node/{rank}").decode() for rank in range(env.world_size)])

@@ -24,9 +24,9 @@ from tnr_dist.engines.base import Engine
 from tnr_dist.losses.common import click_loss, mean_over_batch
 from tnr_dist.losses.newsbert import (
     blocks,
-    damped,
+    damp_gradient,
     distillation_loss,
-    linked,
+    link_gradient,
     mean_over_slots,
     pooled_loss,
     state_loss,
@@ -148,10 +148,10 @@ class NewsBERTModule(nn.Module):
         of_teacher: dict[str, Tensor] = {}
         for layer, block in enumerate(self.blocks, encoder.frozen_layers):
             for name, own in encoder.layers[layer].named_parameters():
-                of_student[f"layers.{layer}.{name}"] = damped(own, beta)
+                of_student[f"layers.{layer}.{name}"] = damp_gradient(own, beta)
                 for number in block:
                     other = self.teacher.layers[number].get_parameter(name)
-                    of_teacher[f"layers.{number}.{name}"] = linked(other, own, beta / len(block))
+                    of_teacher[f"layers.{number}.{name}"] = link_gradient(other, own, beta / len(block))
         return of_student, of_teacher
 
 

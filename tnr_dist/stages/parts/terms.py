@@ -21,7 +21,7 @@ _FOLDERS = ("output", "evaluate.run", "deepspeed.config")
 _OF_A_MACHINE = ("data.dir", "data.input", "data.corpus", "data.shards", "data.workers", "device", "threads", "ranks")
 
 
-def terms_of(config: Config, command: str, told_to_stop: Callable[[], bool] = lambda: False) -> Terms:
+def terms_of(config: Config, command: str, stop_requested: Callable[[], bool] = lambda: False) -> Terms:
     """The terms on which the ranks of `command` meet; a rank without the data set differs from one that has it."""
     values = {"tnr_dist": __version__, "command": command, "data": _data(config)}
     values |= {
@@ -33,7 +33,7 @@ def terms_of(config: Config, command: str, told_to_stop: Callable[[], bool] = la
     return Terms(
         {key: _digest(value) for key, value in values.items()},
         {key: str(Path(value).resolve()) if value else "" for key, value in folders.items()},
-        told_to_stop,
+        stop_requested,
     )
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tnr_dist.data.prepare.counts import Account
+from tnr_dist.data.prepare.counts import SplitCounts
 from tnr_dist.data.prepare.impressions import SplitRule, _block_starts, is_labelled
 
 
@@ -47,8 +47,8 @@ def test_day_rule():
 
 
 def test_accounts_add_up():
-    a = Account(impressions=2, max_history=5, first_time=10, last_time=20)
-    a.add(Account(impressions=3, max_history=4, first_time=9, last_time=12, unknown_candidates=1, candidates=4))
+    a = SplitCounts(impressions=2, max_history=5, first_time=10, last_time=20)
+    a.add(SplitCounts(impressions=3, max_history=4, first_time=9, last_time=12, unknown_candidates=1, candidates=4))
     assert (a.impressions, a.max_history, a.first_time, a.last_time, a.unknown_share) == (5, 5, 9, 20, 0.25)
 
 

@@ -28,7 +28,7 @@ from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.data.tokens import read_table
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.util import lock
-from tnr_dist.util.errors import InputError, mendable
+from tnr_dist.util.errors import InputError, os_error_advice
 from tnr_dist.util.lock import held
 
 
@@ -562,7 +562,7 @@ def test_a_full_disk_is_no_fault_of_the_zip(plm, raw, tmp_path, monkeypatch):
         patch.setattr("tnr_dist.data.prepare.raw.atomic_path", full)
         with pytest.raises(OSError, match="No space left") as error:
             run(plm, tmp_path, out)
-    assert "make room" in mendable(error.value) and str(unzipped[0]) in mendable(error.value)
+    assert "make room" in os_error_advice(error.value) and str(unzipped[0]) in os_error_advice(error.value)
     assert before.items() <= tree(out).items()
     run(plm, tmp_path, out)
 
