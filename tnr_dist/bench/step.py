@@ -1,9 +1,11 @@
-"""`tnr bench step`: a stage-2 training step in three forms on the same batch, model and loss.
+"""`tnr bench step`: a stage-2 training step in four forms on the same batch, model and loss.
 
 (a) paper form: every title slot encoded, padded to 30, float32, transformers' BertModel (eager attention, as in the
     versions of its time), teacher vectors of every slot gathered on the host, the loss per slot;
 (b) stock form: (a) with what stock PyTorch offers: SDPA, bf16 autocast, fused Adam, and torch.compile if it is faster;
-(c) ours. Dropout is off in all three, so that the losses can be compared: `max_loss_difference`.
+(c) distinct form: each distinct title once, sorted by length, in chunks padded to their longest, otherwise as (b): what a good
+    engineer writes in a day;
+(d) ours. Dropout is off in all four, so that the losses can be compared: `max_loss_difference`.
 """
 
 from __future__ import annotations
@@ -16,32 +18,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tnr_dist.bench.common import PeakMemory
-from tnr_dist.bench.encoding import device, matmul_tflops
-from tnr_dist.bench.per_slot import news_embedding_loss_per_slot, project, user_embedding_loss_of_projected
+from tnr_dist.bench.encoding import matmul_tflops
 from tnr_dist.bench.shapes import history_lengths
-from tnr_dist.bench.titles import PADDED, encoder_of, padded, random_titles, synchronise, transformers_bert
+from tnr_dist.bench.stock import PerSlot, distinct_step, per_slot_step
+from tnr_dist.bench.titles import PADDED, encoder_of, random_titles, synchronise
 from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
-from tnr_dist.losses.common import click_loss, teacher_cross_entropy, teacher_weights
-from tnr_dist.losses.stage2 import distillation_loss
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.parts.start_models import freeze
-from tnr_dist.stages.stage2 import Projection, Stage2Module
+from tnr_dist.stages.stage2 import Stage2Module
 from tnr_dist.stages.stage2_settings import Stage2Config
 from tnr_dist.util.transfer import prefetch, to_stored
 
 _TEACHERS, _DIM, _HISTORY, _NEGATIVES = 4, 256, 50, 4
 _NEWS = 20_000
 _STEPS_BETWEEN = {"cpu": 1, "cuda": 10}
-_MICRO = 32  # samples of (a) and (b) at a time: 7,040 padded titles with gradients do not fit beside the rest
 
 
 def make_batch(samples: int, news: int, rng: np.random.Generator) -> Batch:
@@ -65,50 +64,6 @@ def make_batch(samples: int, news: int, rng: np.random.Generator) -> Batch:
     }
 
 
-class PerSlot(nn.Module):
-    """(a) and (b): stage 2 with every slot's title encoded, around transformers' BertModel."""
-
-    def __init__(self, ours: Stage2Module, attention: str) -> None:
-        super().__init__()
-        news_encoder = ours.student.news_encoder
-        self.bert = transformers_bert(news_encoder.encoder, attention)
-        frozen = news_encoder.encoder.frozen_layers
-        for name, parameter in self.bert.named_parameters():
-            layer = name.split("encoder.layer.")[-1].split(".")[0]
-            parameter.requires_grad_(layer.isdigit() and int(layer) >= frozen)
-        self.pooling, self.dense = news_encoder.pooling, news_encoder.dense
-        self.user_encoder = ours.student.user_encoder
-        assert ours.news_projection is not None and ours.user_projection is not None
-        self.news_projection, self.user_projection = ours.news_projection, ours.user_projection
-        self.omega, self.settings = ours.omega, ours.settings
-
-    def forward(self, ids: Tensor, mask: Tensor, history_mask: Tensor, teacher_news: Tensor, teacher_users: Tensor,
-                teacher_logits: Tensor, weights: Tensor, count: float) -> Tensor:  # fmt: skip
-        """ids, mask [B, S, 30]; teacher_news [B, S, M, D]: the loss of B samples as a share of `count`."""
-        b, s, length = ids.shape
-        states = self.bert(input_ids=ids.view(b * s, length), attention_mask=mask.view(b * s, length).long())[0]
-        news = self.dense(self.pooling(states, mask.view(b * s, length))).float().view(b, s, -1)
-        history, candidates = news[:, :_HISTORY], news[:, _HISTORY:]
-        users = self.user_encoder(history, history_mask)
-        scores = torch.bmm(candidates, users.unsqueeze(-1)).squeeze(-1)
-        logits = teacher_logits.transpose(1, 2)
-        w = teacher_weights(teacher_cross_entropy(logits), self.omega())
-        slots = torch.cat([history_mask, torch.ones_like(scores, dtype=torch.bool)], 1)
-        projected = self._project(self.news_projection, teacher_news.flatten(0, 1)).unflatten(0, (b, s))
-        return (
-            distillation_loss(logits, w, scores, self.settings.temperature, weights, count)
-            + news_embedding_loss_per_slot(projected, news, w, slots, weights, count)
-            + user_embedding_loss_of_projected(
-                self._project(self.user_projection, teacher_users), users, w, weights, count
-            )
-            + self.settings.beta2 * click_loss(scores, weights, count)
-        )
-
-    @staticmethod
-    def _project(projection: Projection, vectors: Tensor) -> Tensor:
-        return project(projection.weight, projection.bias, vectors)
-
-
 def _timed(step: Any, repeats: int, warm: int) -> tuple[float, float]:
     """(best seconds, loss of the first call)."""
     first, best = 0.0, float("inf")
@@ -122,38 +77,6 @@ def _timed(step: Any, repeats: int, warm: int) -> tuple[float, float]:
         if number >= warm:
             best = min(best, time.perf_counter() - began)
     return best, first
-
-
-def _per_slot_step(model: PerSlot, batch: Batch, titles: RaggedTable, teacher_news: Tensor, bf16: bool) -> Any:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, 0.0, fused=bf16)
-    samples = len(batch["weights"])
-    where = device()
-
-    def step() -> float:
-        total = 0.0
-        for start in range(0, samples, _MICRO):
-            part = {k: v[start : start + _MICRO] for k, v in batch.items() if v.ndim}
-            ids = np.concatenate([part["history"], part["candidates"]], 1)
-            rows = np.maximum(ids, 0)
-            tokens, mask = padded(titles, rows.reshape(-1), PADDED)
-            shape = (*ids.shape, PADDED)
-            # An empty slot is a title of padding; one visible token keeps its softmax finite, its vector is masked out.
-            gathered = teacher_news[torch.from_numpy(rows.astype(np.int64))]  # on the host, as in the authors' releases
-            users = torch.from_numpy(part["teacher_users"].view(np.int16)).view(torch.bfloat16)
-            inputs = [
-                tokens.view(shape), mask.view(shape), torch.from_numpy(part["history"] >= 0), gathered.float(),
-                users.float(), torch.from_numpy(part["teacher_logits"]), torch.from_numpy(part["weights"]),
-            ]  # fmt: skip
-            with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
-                loss = model(*(x.to(where) for x in inputs), float(samples))
-            loss.backward()
-            total += float(loss.detach())
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return total
-
-    return step
 
 
 @dataclass(frozen=True)
@@ -326,12 +249,12 @@ def _shares(scene: _Scene, seconds: float, repeats: int) -> dict[str, float]:
 def run(
     samples: int = 128, layers: int = 4, width: int = 384, trainable: int = 2, repeats: int = 2, compile: bool = True
 ) -> dict[str, Any]:
-    """Samples a second of the three forms, best of `repeats` steps of one batch; `shares` is each technique's factor.
+    """Samples a second of the four forms, best of `repeats` steps of one batch; `shares` is each technique's factor.
 
     On a GPU `graph_samples_per_s` is our step recorded as a CUDA graph (`stage2.cuda_graphs`), and `gpu_peak_gib` the most
     memory of ours. `activation_mib`: what our step keeps for its backward pass. A share is the time of our step without the
     technique over the time with it; that of distinct titles has the loss per distinct news in it. The paper form runs once
-    (it takes most of the time). `compile` adds the stock form under torch.compile, and the better of the two counts.
+    (it takes most of the time). `compile` adds the stock and the distinct form under torch.compile, and the better of two counts.
     `flops_utilisation`: operations of our step (`benchmarks/cost_model.py` counts alike) a second over `matmul_tflops`,
     measured beside it.
     """
@@ -365,22 +288,28 @@ def run(
         module = scene.ours().module
         stock_model = PerSlot(module, "sdpa").to(engine.device).train()
         forms = batch, titles, scene.teacher_news
-        stock, stock_loss = _timed(_per_slot_step(stock_model, *forms, True), 1, 1)
+        stock, stock_loss = _timed(per_slot_step(stock_model, *forms, True), 1, 1)
         if compile:
             compiled: Any = torch.compile(stock_model)
-            compiled_seconds, _ = _timed(_per_slot_step(compiled, *forms, True), 1, 1)
+            compiled_seconds, _ = _timed(per_slot_step(compiled, *forms, True), 1, 1)
             results["stock_form_compiled_samples_per_s"] = samples / compiled_seconds
             stock = min(stock, compiled_seconds)
+        distinct, distinct_loss = _timed(distinct_step(stock_model, *forms, False), repeats, 1)
+        if compile:
+            compiled_distinct, _ = _timed(distinct_step(stock_model, *forms, True), repeats, 2)
+            distinct = min(distinct, compiled_distinct)
         paper_model = PerSlot(module, "eager").to(engine.device).train()
-        paper, paper_loss = _timed(_per_slot_step(paper_model, *forms, False), 1, 0)
+        paper, paper_loss = _timed(per_slot_step(paper_model, *forms, False), 1, 0)
     return {
         "samples_per_s": samples / seconds,
         "paper_form_samples_per_s": samples / paper,
         "stock_form_samples_per_s": samples / stock,
+        "distinct_form_samples_per_s": samples / distinct,
         "ratio_paper": paper / seconds,
         "ratio_stock": stock / seconds,
+        "ratio_distinct": distinct / seconds,
         "shares": shares,
-        "max_loss_difference": max(abs(loss - paper_loss), abs(stock_loss - paper_loss)),
+        "max_loss_difference": max(abs(other - paper_loss) for other in (loss, stock_loss, distinct_loss)),
         "loss": paper_loss,
         "model": f"BERT {layers} x {width}, {trainable} trainable",
         "batch": samples,
