@@ -11,6 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tnr_dist.figures.palette import LIGHT, SERIES
+
+COLOURS = tuple(LIGHT[f"c{number}"] for number in range(SERIES))
+
 
 @contextlib.contextmanager
 def figures() -> Iterator[list[Figure]]:

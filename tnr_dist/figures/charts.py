@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnr_dist.figures.drawing import Box, Dot, Drawing, Item, Label, Line, text_width
+from tnr_dist.figures.frame import TOP, WIDTH, Frame, figure, span, y_span
 from tnr_dist.figures.shorten import shortened
 
-_WIDTH, _HEIGHT = 360.0, 232.0
-_TOP, _BOTTOM, _RIGHT = 12.0, 40.0, 12.0
 _IN_WORDS = 8  # series that a description names
 _DECADE = math.log10(20)  # a wider range of positive values is drawn on a log scale
 
@@ -83,7 +82,7 @@ def line_chart(
     if log is None:
         log = low > 0 and math.log10(high / low) > _DECADE
     room = 0.05 if x_ticks is not None else 0.0
-    frame = _Frame(_span(min(xs), max(xs), room), _y_span(low, high, from_zero, log), log_y=log)
+    frame = Frame(span(min(xs), max(xs), room), y_span(low, high, from_zero, log), log_y=log)
     items = frame.axes(x_label, x_ticks=x_ticks)
     for level, name in references:
         y = frame.y(level)
@@ -125,7 +124,7 @@ def point_chart(
     xs = [math.log10(one.x) for one in points]
     margin = 0.45 * max(max(xs) - min(xs), 0.3)  # names stand beside their points
     height = 300.0
-    frame = _Frame((min(xs) - margin, max(xs) + margin), (low, high), log_x=True, height=height, top=_TOP + 14)
+    frame = Frame((min(xs) - margin, max(xs) + margin), (low, high), log_x=True, height=height, top=TOP + 14)
     items = frame.axes(x_label)
     items.append(Label(2, 14, y_label))
     taken = [(frame.x(one.x) - 6, frame.y(one.y) - 6, 12.0, 12.0) for one in points]
@@ -143,7 +142,7 @@ def point_chart(
             text = f"{arrow} {name} {level:.2f}"
             items.append(Label(frame.right, y + number * step, text, "end"))
             taken.append((frame.right - text_width(text), y + number * step - 11, text_width(text), 12.0))
-    names = shortened((one.name for one in points), _characters(_WIDTH / 2))
+    names = shortened((one.name for one in points), _characters(WIDTH / 2))
     for one in sorted(points, key=lambda one: (-one.y, one.name)):
         x, y = frame.x(one.x), frame.y(one.y)
         items += _placed(names[one.name], x, y, taken, frame)
@@ -152,8 +151,11 @@ def point_chart(
     return Drawing(title, f"Points: {y_label} over {x_label} (log scale). {said}.", items, height=height)
 
 
-def bar_chart(title: str, bars: Sequence[tuple[str, float, str]], colour: int = 0) -> Drawing | None:
-    """Horizontal bars (name, length, text at the end), one below the other; None without any of length above 0."""
+def bar_chart(title: str, bars: Sequence[tuple[str, float, str]], reference: str = "") -> Drawing | None:
+    """Horizontal bars (name, length, text at the end), one below the other; None without any of length above 0.
+
+    `reference`: the name of a bar that has another colour.
+    """
     if not any(value > 0 for _, value, _ in bars):
         return None
     step = 26.0
@@ -164,9 +166,9 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float, str]], colour: int = 
     items: list[Item] = []
     for number, (name, value, text) in enumerate(bars):
         y = number * step + 4
-        size = max(1.0, (_WIDTH - before - after) * value / most)
+        size = max(1.0, (WIDTH - before - after) * value / most)
         items.append(Label(before - 6, y + 14, names[name], "end", "text"))
-        items.append(Box(before, y + 2, size, step - 10, colour, f"{name}: {text}"))
+        items.append(Box(before, y + 2, size, step - 10, int(name == reference), f"{name}: {text}"))
         items.append(Label(before + size + 5, y + 14, text))
     said = "; ".join(f"{name}: {text}" for name, _, text in bars)
     return Drawing(title, f"Bars. {said}.", items, height=len(bars) * step + 6)
@@ -177,7 +179,7 @@ def column_chart(title: str, x_label: str, columns: Sequence[tuple[str, float]],
     most = max((share for _, share in columns), default=0.0)
     if most <= 0:
         return None
-    frame = _Frame((-0.5, len(columns) - 0.5), (0.0, 100 * most * 1.06))
+    frame = Frame((-0.5, len(columns) - 0.5), (0.0, 100 * most * 1.06))
     every = -(-len(columns) // 10)
     items = frame.axes(x_label, x_ticks=[(i, name) for i, (name, _) in enumerate(columns) if i % every == 0])
     width = (frame.right - frame.left) / len(columns)
@@ -193,123 +195,12 @@ def column_chart(title: str, x_label: str, columns: Sequence[tuple[str, float]],
     )
 
 
-def figure(value: float) -> str:
-    """A number in few figures: 2.5M, 400k, 75, 0.013, 3e-05."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-class _Frame:
-    """Where values lie on a drawing; the left margin leaves room for the tick labels."""
-
-    def __init__(
-        self,
-        xs: tuple[float, float],
-        ys: tuple[float, float],
-        *,
-        log_x: bool = False,
-        log_y: bool = False,
-        height: float = _HEIGHT,
-        top: float = _TOP,
-    ) -> None:
-        self.xs, self.ys, self.log_x, self.log_y = xs, ys, log_x, log_y
-        self.top, self.bottom, self.right = top, height - _BOTTOM, _WIDTH - _RIGHT
-        self.y_ticks = _log_ticks(*ys) if log_y else _ticks(*ys)
-        self.left = 8 + max((text_width(name) for _, name in self.y_ticks), default=0.0)
-
-    def x(self, value: float) -> float:
-        """From a value to units."""
-        place = math.log10(value) if self.log_x else value
-        low, high = self.xs
-        return self.left + (self.right - self.left) * (place - low) / (high - low)
-
-    def y(self, value: float) -> float:
-        """From a value to units, upwards."""
-        place = math.log10(value) if self.log_y else value
-        low, high = self.ys
-        return self.bottom - (self.bottom - self.top) * (place - low) / (high - low)
-
-    def axes(self, x_label: str, x_ticks: Sequence[tuple[float, str]] | None = None) -> list[Item]:
-        """Grid lines, tick labels and the name of the x axis."""
-        items: list[Item] = []
-        for value, name in self.y_ticks:
-            y = self.y(value)
-            items.append(Line([(self.left, y), (self.right, y)], "grid", 1.0))
-            items.append(Label(self.left - 5, y + 4, name, "end"))
-        items.append(Line([(self.left, self.bottom), (self.right, self.bottom)], "axis", 1.0))
-        if x_ticks is None:
-            x_ticks = _log_ticks(*self.xs) if self.log_x else _ticks(*self.xs, most=5)
-        room_from = 0.0
-        for value, name in x_ticks:
-            x, half = self.x(value), text_width(name) / 2
-            if not self.left - 1 <= x <= self.right + 1 or x - half < room_from:
-                continue  # not in the frame, or the one before it is too near
-            room_from = x + half + 7
-            items.append(Line([(x, self.bottom), (x, self.bottom + 4)], "axis", 1.0))
-            anchor, at = ("end", self.right + _RIGHT - 1) if x + half > self.right + _RIGHT else ("middle", x)
-            items.append(Label(at, self.bottom + 16, name, anchor))
-        items.append(Label((self.left + self.right) / 2, self.bottom + 33, x_label, "middle"))
-        return items
-
-
-def _span(low: float, high: float, room: float) -> tuple[float, float]:
-    size = high - low
-    if size <= 0:
-        size = abs(high) or 1.0
-        return low - 0.5 * size, high + 0.5 * size
-    return low - room * size, high + room * size
-
-
-def _y_span(low: float, high: float, from_zero: bool, log: bool) -> tuple[float, float]:
-    if log:
-        return _span(math.log10(low), math.log10(high), 0.06)
-    if from_zero and low >= 0:
-        return 0.0, 1.06 * high or 1.0
-    # A line that does not move must not be drawn as if its rounding did.
-    if high - low < 1e-3 * abs(high):
-        middle = (high + low) / 2
-        return middle - 0.05 * (abs(middle) or 1.0), middle + 0.05 * (abs(middle) or 1.0)
-    return _span(low, high, 0.07)
-
-
-def _ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
-    """Places at 1, 2 or 5 times a power of ten, at most `most` of them, with their names."""
-    power = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(size * power for size in (1, 2, 5, 10, 20) if (high - low) / (size * power) <= most)
-    values = [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-    largest = max(map(abs, values), default=0.0)
-    unit, size = next((pair for pair in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if largest >= pair[1]), ("", 1.0))
-    if 0 < largest < 1e-3:
-        digits = max(0, math.floor(math.log10(largest)) - math.floor(math.log10(step) + 1e-9))
-        return [(value, "0" if value == 0 else f"{value:.{digits}e}".replace("e-0", "e-")) for value in values]
-    digits = max(0, -math.floor(math.log10(step / size) + 1e-9))
-    return [(value, "0" if value == 0 else f"{value / size:.{digits}f}{unit}") for value in values]
-
-
-def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """The same for an axis of logarithms: 1, 2 and 5 of each decade, powers of ten alone on a long one."""
-    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
-        values = [
-            step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps
-        ]  # fmt: skip
-        values = [value for value in values if low <= math.log10(value) <= high]
-        if len(values) >= 3:
-            break
-    return [(value, _plain(value)) for value in values]
-
-
-def _plain(value: float) -> str:
-    return f"{value:.0e}".replace("e-0", "e-") if value < 1e-3 else figure(value)
-
-
 def _characters(width: float) -> int:
     """How many characters fit."""
     return max(4, math.floor((width + 0.1) / text_width("x")))
 
 
-def _placed(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]], frame: _Frame) -> list[Item]:
+def _placed(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]], frame: Frame) -> list[Item]:
     """The name beside its point, at the nearest spot around it that covers nothing; where there is none, the least bad.
 
     A line leads to a name that could as well be a neighbour's.
@@ -322,7 +213,7 @@ def _placed(text: str, x: float, y: float, taken: list[tuple[float, float, float
             at_x, at_y = x + dx * far, y + 4 + dy * (far + 2)
             left = at_x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = (left, at_y - 10, width, height)
-            outside = max(0.0, 2 - left) + max(0.0, left + width - _WIDTH + 2) + max(0.0, frame.top - 12 - box[1])
+            outside = max(0.0, 2 - left) + max(0.0, left + width - WIDTH + 2) + max(0.0, frame.top - 12 - box[1])
             outside += max(0.0, box[1] + height - frame.bottom)
             cost = 12 * outside + sum(_overlap(box, other) for other in taken)
             if best is None or cost < best[0] - 1e-9:

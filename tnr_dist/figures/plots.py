@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tnr_dist.figures.charts import Point, Series, line_chart, point_chart
-from tnr_dist.figures.drawing import Drawing, Legend, write_png
+from tnr_dist.figures.drawing import Drawing, Legend
+from tnr_dist.figures.picture import write_picture
 from tnr_dist.figures.tables import BASELINES, count, mean_of
 from tnr_dist.util.errors import InputError
 
@@ -40,7 +41,7 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path_png: P
     labels = list(dict.fromkeys(label for lines in groups.values() for label in lines))
     charts = [_loss_chart(group, lines, labels) for group, lines in groups.items()]
     legend = [Legend(label, number) for number, label in enumerate(labels) if label]
-    write_png(Path(path_png), "Training loss", [chart for chart in charts if chart is not None], legend)
+    write_picture(Path(path_png), "Training loss", [chart for chart in charts if chart is not None], legend)
 
 
 def quality_vs_speed(rows: Sequence[Mapping[str, Any]], path_png: Path | str) -> None:
@@ -75,7 +76,7 @@ def quality_vs_speed(rows: Sequence[Mapping[str, Any]], path_png: Path | str) ->
     chart = point_chart("Quality against speed", "news encoded per second (log scale)", "AUC (%)", points, levels)
     if chart is None:
         raise InputError("no row has an 'auc' and a 'news_per_s': nothing to draw")
-    write_png(Path(path_png), "", [chart], [])
+    write_picture(Path(path_png), "", [chart], [])
 
 
 def _loss_chart(title: str, lines: Mapping[str, Sequence[Mapping[str, Any]]], labels: Sequence[str]) -> Drawing | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tnr_dist import __version__
-from tnr_dist.figures.drawing import write_png
+from tnr_dist.figures.picture import write_picture
 from tnr_dist.report import curves, data, progress, results, settings
 from tnr_dist.report.group_by_seed import Group, group_runs
 from tnr_dist.report.html import to_html
@@ -91,7 +91,7 @@ def write_report(
     document = make_document(paths, runs, groups, models, time.time() if now is None else now)
     folder = output if output is not None else paths[0] / "report"
     for figure in document.figures:
-        write_png(folder / figure.file, figure.caption, figure.panels, figure.legend)
+        write_picture(folder / figure.file, figure.caption, figure.panels, figure.legend)
     write_text(folder / "report.md", to_markdown(document))
     page = folder / "report.html"
     write_text(page, to_html(document))

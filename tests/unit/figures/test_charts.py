@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from tests.pictures import drawn, figures, lines, words
-from tnr_dist.figures.charts import Point, Series, bar_chart, column_chart, figure, line_chart, point_chart, thinned
-from tnr_dist.figures.drawing import Dot, Label, Legend, Line, text_width, write_png
+from tnr_dist.figures.charts import Point, Series, bar_chart, column_chart, line_chart, point_chart, thinned
+from tnr_dist.figures.drawing import Dot, Label, Legend, Line, text_width
+from tnr_dist.figures.frame import figure
 from tnr_dist.figures.palette import DARK, LIGHT, SERIES
+from tnr_dist.figures.picture import write_picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -115,7 +117,7 @@ def test_png_is_the_same_each_time(tmp_path: Path):
     assert chart is not None
     legend = [Legend("a$b", 0, 1), Legend("x" * 90, 1)]
     for name in ("a.png", "b.png"):
-        write_png(tmp_path / name, "A title " * 30, [chart] * 4, legend * 3)
+        write_picture(tmp_path / name, "A title " * 30, [chart] * 4, legend * 3)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -123,7 +125,7 @@ def test_a_png_shows_the_lines_the_texts_and_the_legend(tmp_path: Path):
     chart = line_chart("$loss_", "samples", [Series("a$b", [0, 1, 2], [1.0, 3.0, 2.0])])
     assert chart is not None
     with figures() as made:
-        write_png(tmp_path / "two.png", "A title", [chart, chart], [Legend("a$b", 0)])
+        write_picture(tmp_path / "two.png", "A title", [chart, chart], [Legend("a$b", 0)])
     (of_chart,) = [item.points for item in chart.items if isinstance(item, Line) and item.name == "a$b"]
     shapes = [np.array(line) for line in lines(made[0].axes[0]) if len(line[0]) == 3]
     moved = [np.ptp(shape - np.transpose(of_chart), axis=1) for shape in shapes]
@@ -136,7 +138,7 @@ def test_long_names_in_a_png_stay_within_it_and_apart(tmp_path: Path):
     long = "a name that goes on and on and on " * 8
     charts = [line_chart(f"{long}{i}", "samples", [Series("a", [0, 1], [1.0, 3.0])]) for i in range(3)]
     with figures() as made:
-        write_png(tmp_path / "long.png", "A title", charts, [Legend(f"{long}{i}", i) for i in range(3)])
+        write_picture(tmp_path / "long.png", "A title", charts, [Legend(f"{long}{i}", i) for i in range(3)])
     texts = [text for text in made[0].axes[0].texts if text.get_text().startswith("a na")]
     assert len(texts) == 6 and {text.get_text()[-1] for text in texts} == {"0", "1", "2"}
     right = made[0].axes[0].get_xlim()[1]

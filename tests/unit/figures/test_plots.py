@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.pictures import drawn, figures, words
+from tests.pictures import COLOURS, drawn, figures, words
 from tnr_dist.figures import plots
 from tnr_dist.figures.drawing import Dot, Label, Line, text_width
-from tnr_dist.figures.picture import COLOURS
 from tnr_dist.figures.plots import quality_vs_speed, training_curves
 from tnr_dist.util.errors import InputError
 
@@ -21,7 +20,7 @@ ROWS = [
 def written(monkeypatch):
     """The drawings and the legend of each picture that is written."""
     seen = []
-    monkeypatch.setattr(plots, "write_png", lambda path, title, charts, legend: seen.append((charts, legend)))
+    monkeypatch.setattr(plots, "write_picture", lambda path, title, charts, legend: seen.append((charts, legend)))
     return seen
 
 

@@ -90,7 +90,7 @@ def written(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures take most of a report's time; where they do not matter their files are empty."""
-    monkeypatch.setattr("tnr_dist.report.command.write_png", lambda path, *_: write_text(path, ""))
+    monkeypatch.setattr("tnr_dist.report.command.write_picture", lambda path, *_: write_text(path, ""))
 
 
 @pytest.fixture(scope="module")

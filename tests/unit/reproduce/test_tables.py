@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.pictures import drawn, figures, lines, words
+from tests.pictures import COLOURS, drawn, figures, words
 from tnr_dist.evaluation.metrics import NAMES
 from tnr_dist.evaluation.statistics import holm, paired_t_test
-from tnr_dist.figures.picture import COLOURS
+from tnr_dist.figures.drawing import Box, Dot, Label, Line
 from tnr_dist.figures.tables import count
-from tnr_dist.reproduce.figures import draw, marks
+from tnr_dist.reproduce.figures import draw, drawings, marks
 from tnr_dist.reproduce.paper import TABLE2
 from tnr_dist.reproduce.results import RowResult, differences
 from tnr_dist.reproduce.studies import STUDIES, study_of
@@ -180,10 +180,8 @@ def test_holm(p):
         assert holm(p) == pytest.approx([0.03, 0.06, 0.06])
 
 
-def points_of(figure):
-    """Every number that stands in a figure as the place of a point, a line or the height of a bar."""
-    found = {value for axes in figure.axes for x, y in lines(axes) for value in (*x, *y)}
-    return found | {patch.get_height() for axes in figure.axes for patch in axes.patches}
+def items_of(study, rows, kind):
+    return [item for drawing in drawings(study, rows) for item in drawing.items if isinstance(item, kind)]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -197,42 +195,83 @@ def test_figures_show_every_row_and_its_values(name, tmp_path):
     assert drawn(files[0], COLOURS[:1])
     if study.kind == "table":
         labels = list(rows)
-    elif study.kind == "speed":  # sizes above the bars
-        labels = [count(row.model["parameters"]) for row in rows.values()]
+    elif study.kind == "speed":  # sizes at the ends of the bars, the students' with their ratio to the teacher
+        texts = {text.partition(",")[0] for text in words(made[0])}
+        assert {count(row.model["parameters"]) for row in rows.values()} <= texts
+        labels = list(rows)
     else:
         labels = [label for panel in study.panels for label, _ in panel.rows]
-    shown = {line for text in words(made[0]) for line in text.splitlines()}
+    shown = words(made[0])
     assert {study.title, *labels} <= shown
     # What the marks mean stands in the picture.
     explained = [text for text in shown if "standard deviation over the seeds" in text and "single seed" in text]
     assert bool(explained) is (study.kind != "speed") and explained in ([], [marks(study, rows)])
+
+
+@pytest.mark.parametrize("name", ["table2", "fig3", "fig4"])
+def test_points_stand_where_their_values_are(name):
+    study = study_of(name, load_config(None, []))
+    rows = fake_rows(study)
+    (panel, *_) = drawings(study, rows)
+    across = study.kind != "values"
+    dots = [item for item in panel.items if isinstance(item, Dot)]
+    lines = [item for item in panel.items if isinstance(item, Line) and isinstance(item.colour, int)]
+    place = {dot.name.partition(":")[0]: dot.x if across else -dot.y for dot in dots}
+    names = {row: row for row in rows} if not study.panels else {row: label for label, row in study.panels[0].rows}
+    means = {names[row]: 100 * rows[row].mean("auc") for row in rows}
+    assert set(place) == set(means)
+    (low, high) = min(means, key=means.get), max(means, key=means.get)
+    scale = (place[high] - place[low]) / (means[high] - means[low])
     for row in rows.values():
-        if study.kind == "speed":
-            expected = [float(row.model["parameters"]), row.news_per_s]
-        else:
-            expected = [100 * row.mean("auc"), *(100 * value for value in row.values["auc"])]
-        found = np.array(sorted(points_of(made[0])))
-        assert all(np.abs(found - value).min() < 1e-9 for value in expected), row.row.name
+        name = names[row.row.name]
+        assert place[name] - place[low] == pytest.approx(scale * (means[name] - means[low]))
+        # Caps at mean ± deviation and a stroke at each seed, as far from the dot as their values are from the mean.
+        far = [100 * row.deviation("auc"), -100 * row.deviation("auc")]
+        far += [100 * (value - row.mean("auc")) for value in row.values["auc"]]
+        ends = [one.points[0][0] if across else -one.points[0][1] for one in lines if len(one.points) == 2]
+        for value in far:
+            assert min(abs(end - place[name] - scale * value) for end in ends) < 1e-9
 
 
-def test_one_seed_has_no_deviation_to_draw(tmp_path):
+def test_bars_are_as_long_as_their_values():
+    study = study_of("fig5", load_config(None, []))
+    rows = fake_rows(study)
+    bars = [[item for item in drawing.items if isinstance(item, Box)] for drawing in drawings(study, rows)]
+    for boxes, values in zip(
+        bars,
+        ([row.model["parameters"] for row in rows.values()], [row.news_per_s for row in rows.values()]),
+        strict=True,
+    ):
+        assert [box.width / max(one.width for one in boxes) for box in boxes] == pytest.approx(
+            [value / max(values) for value in values]
+        )
+        assert [box.colour for box in boxes] == [1] + [0] * (len(boxes) - 1)  # the teacher
+    texts = {label.text for label in items_of(study, rows, Label)}
+    assert "1,000, 6.0 x" in texts
+
+
+def test_one_seed_has_no_deviation_to_draw():
     study = study_of("fig3", load_config(None, []))
     rows = {
         name: replace(row, seeds=[0], values={key: one[:1] for key, one in row.values.items()})
         for name, row in fake_rows(study).items()
     }
-    with figures() as made:
-        draw(study, rows, tmp_path)
-    assert not [part for axes in made[0].axes for part in axes.collections]  # the bars' lines
-    assert marks(study, rows) == "Point: mean; ring: the reference."
+    own = [line for line in items_of(study, rows, Line) if isinstance(line.colour, int)]
+    assert len(own) == len(drawings(study, rows)) * (1 + len(rows))  # the line that joins the means, a stroke each
+    assert marks(study, rows) == "Point: mean; orange: the reference."
 
 
 def test_a_figure_of_an_unfinished_study_has_what_is_there(tmp_path):
     study = study_of("fig6", load_config(None, []))
     rows = dict(list(fake_rows(study).items())[:5])
-    with figures() as made:
-        files = draw(study, rows, tmp_path)
-    assert drawn(files[0], COLOURS[:1])
+    assert drawn(draw(study, rows, tmp_path)[0], COLOURS[:1])
     shown = [label for panel in study.panels for label, row in panel.rows if row in rows]
-    ticks = [tick.get_text() for axes in made[0].axes[::2] for tick in axes.get_xticklabels()]
-    assert ticks == shown and len(shown) >= 5
+    names = [
+        dot.name.partition(":")[0]
+        for drawing in drawings(study, rows)[::2]
+        for dot in drawing.items
+        if isinstance(dot, Dot)
+    ]
+    assert names == shown and len(shown) >= 5
+    assert set(shown) <= {label.text for label in items_of(study, rows, Label)}
+    assert drawings(study_of("fig3", load_config(None, [])), {}) == []
