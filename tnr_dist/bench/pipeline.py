@@ -18,6 +18,7 @@ import torch
 from tnr_dist.bench import published
 from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.encoding import device, matmul_tflops
+from tnr_dist.bench.random_plm import write_random_plm
 from tnr_dist.bench.work import (
     BF16,
     DIM,
@@ -79,7 +80,7 @@ def run(
         news: titles of all splits; articles: title-body pairs of the matching task; body_tokens: the most tokens of a body.
         teachers, epochs: M, and passes over the clicks of each of M teachers and of stage 2.
         layers: of the student.
-        plm: package:NAME/FOLDER, a folder or a name, as `plm.name`.
+        plm: package:NAME/FOLDER, a folder or a name, as `plm.name`; or random:LAYERSxWIDTH[:unilm], made for the run.
         recipe: a file of configs/, whose batches, rates and layers are taken.
         ranks: processes of the run.
     """
@@ -129,6 +130,7 @@ def run(
         "floor_share": sum(row["floor_s"] for row in bounded) / sum(row["seconds"] for row in bounded),
         "floor_share_of_all": sum(row["floor_s"] for row in bounded) / total,
         "mind_hours": sum(row["mind_s"] or 0 for row in rows) / 3600,
+        "plm": plm,
         "model": f"teachers {shapes.teacher.layers} x {shapes.teacher.width}, student {layers} x {shapes.teacher.width}",
         "recipe": recipe,
         "teachers": teachers,
@@ -156,6 +158,10 @@ def _configuration(
         bodies=True, body_words=body_tokens, seed=0,
     )  # fmt: skip
     _first_lines(folder / "raw" / "corpus.tsv", folder / "corpus.tsv", articles)
+    if plm.startswith("random:"):
+        texts = [folder / "corpus.tsv", *(folder / "raw").glob("*/news.tsv")]
+        write_random_plm(plm, folder / "plm", texts)
+        plm = str(folder / "plm")
     source = shipped_folder() / "configs" / recipe
     base = load_config(
         source,

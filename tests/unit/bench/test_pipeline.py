@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from tnr_dist.bench import pipeline
+from tnr_dist.bench.random_plm import write_random_plm
 from tnr_dist.bench.work import Shape, click_step, matching_epoch
+from tnr_dist.models.plm import load_plm
+from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.util.errors import InputError
 
 
@@ -60,3 +63,19 @@ def test_a_whole_run_is_timed():
     assert all(0 < row["floor_share"] < 1 for row in found["rows"] if row["floor_s"] is not None)
     assert all(row["published_s"] > 0 for row in found["rows"][1:-1])
     assert found["rows"][3]["items"] == found["rows"][5]["items"] == found["samples"]
+
+
+@pytest.mark.parametrize("form", ["", ":unilm"])
+def test_a_random_plm_loads_and_knows_the_words_of_its_texts(tmp_path, form):
+    text = tmp_path / "news.tsv"
+    text.write_text("N1\tnews\tThe markets fell sharply\n")
+    write_random_plm(f"random:2x64{form}", tmp_path / "plm", [text])
+    encoder, _ = load_plm(str(tmp_path / "plm"))
+    assert (encoder.config.layers, encoder.config.hidden, encoder.config.relative_buckets) == (2, 64, 32 if form else 0)
+    tokenizer = load_tokenizer(str(tmp_path / "plm"))
+    assert len(set(tokenizer.encode_batch(["markets fell"], 10)[0])) == 4  # [CLS], two words, [SEP]
+
+
+def test_a_random_plm_of_an_odd_width_is_refused(tmp_path):
+    with pytest.raises(InputError, match="random:2x70: expected random:LAYERSxWIDTH"):
+        write_random_plm("random:2x70", tmp_path / "plm", [])
