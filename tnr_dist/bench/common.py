@@ -30,6 +30,8 @@ NAMES = (
     "teacher-pass",
     "inference",
     "step",
+    "profile",
+    "tiers",
     "kernels",
     "engines",
     "serve",

@@ -80,7 +80,7 @@ def _timed(step: Any, repeats: int, warm: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class _Ours:
+class Ours:
     """Our module, what lays its batches out, and the engine of both."""
 
     module: Stage2Module
@@ -88,7 +88,7 @@ class _Ours:
     engine: DDPEngine
 
 
-def _our_step(ours: _Ours, batch: Batch, graphs: bool = False, fused: bool = True, ahead: bool = True) -> Any:
+def our_step(ours: Ours, batch: Batch, graphs: bool = False, fused: bool = True, ahead: bool = True) -> Any:
     """A step as the training loop takes it, and on a GPU ten steps between two looks at the loss.
 
     `graphs`: recorded as a CUDA graph. `fused`: Adam in one kernel. `ahead`: batches laid out by another thread.
@@ -117,7 +117,7 @@ def _our_step(ours: _Ours, batch: Batch, graphs: bool = False, fused: bool = Tru
     return step
 
 
-def _ours(step: Any, engine: DDPEngine, repeats: int) -> tuple[float, float]:
+def time_ours(step: Any, engine: DDPEngine, repeats: int) -> tuple[float, float]:
     """(best seconds of one of our steps, loss)."""
     try:
         seconds, loss = _timed(step, repeats, 1)
@@ -145,11 +145,11 @@ def activation_mib(module: Stage2Module, engine: DDPEngine, inputs: Any) -> floa
     return sum(kept.values()) / 2**20
 
 
-def _graphs(plain: _Ours, recorded: _Ours, batch: Batch, samples: int, repeats: int) -> dict[str, Any]:
+def _graphs(plain: Ours, recorded: Ours, batch: Batch, samples: int, repeats: int) -> dict[str, Any]:
     """Our step on the first `samples` samples of a batch, launched kernel by kernel and recorded as a CUDA graph."""
     part = {name: values[:samples] if values.ndim else np.array(samples, np.float32) for name, values in batch.items()}
-    seconds, loss = _ours(_our_step(plain, part), plain.engine, repeats)
-    graphed, graphed_loss = _ours(_our_step(recorded, part, True), recorded.engine, repeats)
+    seconds, loss = time_ours(our_step(plain, part), plain.engine, repeats)
+    graphed, graphed_loss = time_ours(our_step(recorded, part, True), recorded.engine, repeats)
     return {
         "batch": samples,
         "samples_per_s": samples / seconds,
@@ -159,7 +159,7 @@ def _graphs(plain: _Ours, recorded: _Ours, batch: Batch, samples: int, repeats: 
 
 
 @dataclass(frozen=True)
-class _Scene:
+class Scene:
     """What all forms of a step share: one batch, whose titles are rows of a table of its own, and one student."""
 
     batch: Batch
@@ -167,9 +167,10 @@ class _Scene:
     teacher_news: Tensor
     student: Recommender
     engine: DDPEngine
+    place: Path = Path("unused")  # of frozen states that go to disk
 
     @classmethod
-    def of(cls, samples: int, layers: int, width: int, trainable: int) -> _Scene:
+    def of(cls, samples: int, layers: int, width: int, trainable: int) -> Scene:
         """See `run`."""
         rng = np.random.default_rng(0)
         torch.manual_seed(0)
@@ -183,7 +184,7 @@ class _Scene:
         freeze(student.news_encoder, Stage2Config(trainable_layers=trainable), engine)
         return cls(_with_slots(batch, rows), random_titles(len(used)), teacher_news, student, engine)
 
-    def every_slot(self) -> _Scene:
+    def every_slot(self) -> Scene:
         """The same batch as if no title occurred twice."""
         rows = _slots(self.batch)
         titles = Packed.gather(self.titles.values, self.titles.offsets, rows)
@@ -194,26 +195,26 @@ class _Scene:
             teacher_news=self.teacher_news[torch.from_numpy(rows.astype(np.int64))],
         )
 
-    def padded(self) -> _Scene:
+    def padded(self) -> Scene:
         """The same batch, every title of `PADDED` tokens."""
         place = np.minimum(np.arange(PADDED), self.titles.lengths[:, None] - 1) + self.titles.offsets[:-1, None]
         every = RaggedTable(self.titles.values[place.reshape(-1)], np.arange(len(self.titles) + 1) * PADDED)
         return replace(self, titles=every)
 
-    def ours(self, precision: str = "bf16", **settings: Any) -> _Ours:
+    def ours(self, precision: str = "bf16", **settings: Any) -> Ours:
         """Ours, ready for a step; `settings` of stage 2."""
         self.engine.use_precision(precision)
         stage2 = Stage2Config(**settings)
-        click_titles = ClickTitles(self.titles, PADDED, self.student.news_encoder, stage2, self.engine, Path("unused"))
+        click_titles = ClickTitles(self.titles, PADDED, self.student.news_encoder, stage2, self.engine, self.place)
         module = Stage2Module(self.student, self.teacher_news, stage2, _DIM).to(self.engine.device)
         module.train()
         click_titles.prepare("frozen layers")
-        return _Ours(module, click_titles, self.engine)
+        return Ours(module, click_titles, self.engine)
 
     def seconds(self, repeats: int, precision: str = "bf16", *, settings: Any = None, **form: Any) -> float:
-        """Of one step of ours; `form` as for `_our_step`."""
+        """Of one step of ours; `form` as for `our_step`."""
         ours = self.ours(precision, **(settings or {}))
-        return _ours(_our_step(ours, self.batch, **form), self.engine, repeats)[0]
+        return time_ours(our_step(ours, self.batch, **form), self.engine, repeats)[0]
 
 
 def _slots(batch: Batch) -> np.ndarray:
@@ -231,7 +232,7 @@ def _with_slots(batch: Batch, news: np.ndarray) -> Batch:
     return {**batch, "history": history, "candidates": candidates}
 
 
-def _shares(scene: _Scene, seconds: float, repeats: int) -> dict[str, float]:
+def _shares(scene: Scene, seconds: float, repeats: int) -> dict[str, float]:
     """Of each technique: time of our step without it over `seconds`, the time with all."""
     without = {
         "distinct titles": scene.every_slot().seconds(1),
@@ -258,7 +259,7 @@ def run(
     `flops_utilisation`: operations of our step (`benchmarks/cost_model.py` counts alike) a second over `matmul_tflops`,
     measured beside it.
     """
-    scene = _Scene.of(samples, layers, width, trainable)
+    scene = Scene.of(samples, layers, width, trainable)
     batch, titles, engine = scene.batch, scene.titles, scene.engine
     on_gpu = engine.device.type == "cuda"
     results: dict[str, Any] = {}
@@ -266,13 +267,13 @@ def run(
         ours = scene.ours()
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        seconds, loss = _ours(_our_step(ours, batch), engine, repeats)
+        seconds, loss = time_ours(our_step(ours, batch), engine, repeats)
         if on_gpu:
             results["gpu_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         results["activation_mib"] = activation_mib(ours.module, engine, ours.titles.inputs(batch))
         if on_gpu:
             with use_kernels("triton"):
-                fused, fused_loss = _ours(_our_step(scene.ours(), batch), engine, repeats)
+                fused, fused_loss = time_ours(our_step(scene.ours(), batch), engine, repeats)
             results |= {"triton_samples_per_s": samples / fused, "triton_loss_difference": abs(fused_loss - loss)}
             recorded = scene.ours(cuda_graphs=True)
             results["graphs"] = [_graphs(ours, recorded, batch, size, repeats) for size in (samples, 128)]

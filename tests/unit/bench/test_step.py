@@ -49,7 +49,7 @@ def test_the_batch_of_every_slot_is_the_same_batch(monkeypatch):
     monkeypatch.setattr(
         step, "encoder_of", lambda width, layers: encoder_from_config(EncoderConfig(30_522, width, layers, 2, 64, 64))
     )
-    scene = step._Scene.of(4, 2, 16, 1)
+    scene = step.Scene.of(4, 2, 16, 1)
     losses = []
     for form in (scene, scene.every_slot()):
         ours = form.ours("fp32")
