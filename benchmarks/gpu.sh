@@ -1,19 +1,36 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in under nine minutes: the kernels' tests compiled on the device, each kernel beside
-# torch.compile of its plain form, encoding, the teacher pass, a stage-2 step, and what a full-MIND epoch of it would take.
+# Everything that needs a GPU, in parts of under eight minutes each:
 #
-#   benchmarks/gpu.sh                        # on a machine with torch, triton and transformers; nothing is installed
+#   kernels   the kernels' tests compiled on the device, and each kernel beside its plain form and torch.compile of it
+#   encoding  news a second of teachers and students, and the teachers' pass
+#   step      a stage-2 step beside other forms, then ours alone at 128 to 8,192 samples, with and without CUDA graphs, grouped or not
+#   profile   the time of a step by class of operation
+#   tiers     a step with the frozen layers' states on the device, in host memory, on disk, and not kept
+#   stages    every stage's rate with UniLMv2's form and with bodies of 512 tokens
+#   pipeline  the wall clock of a whole run with the shipped recipe, beside its published form
+#
+#   benchmarks/gpu.sh                  # all parts; on a machine with torch, triton and transformers; nothing is installed
+#   benchmarks/gpu.sh step profile     # some of them
 #   OUT=/tmp/gpu PYTHON=.venv/bin/python benchmarks/gpu.sh
 #
-# Writes one JSON file a part, log.txt and table.txt to $OUT (default: benchmarks/results/gpu-NAME) and prints the table
-# last. Exit code: 0 if every part succeeded, 1 if one failed or ran out of its time, 2 without a GPU.
+# Writes JSON files and a log for each part to $OUT (default: benchmarks/results/gpu-NAME), each with the commit it ran at, and prints
+# a table of all that lies there last. Exit code: 0 if every part succeeded, 1 if one failed or ran out of its time, 2 without a
+# GPU or for an unknown part.
 
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 unset TRITON_INTERPRET
 PYTHON=${PYTHON:-python3}
+PARTS=(kernels encoding step profile tiers stages pipeline)
 
+for asked in "$@"; do
+    if [[ " ${PARTS[*]} " != *" $asked "* ]]; then
+        echo "gpu.sh: $asked: unknown part; one of ${PARTS[*]}" >&2
+        exit 2
+    fi
+done
+if (($#)); then PARTS=("$@"); fi
 if ! name=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")'); then
     echo "gpu.sh: $PYTHON cannot import torch; set PYTHON to one that can" >&2
     exit 2
@@ -25,40 +42,38 @@ fi
 slug=$(tr -cs 'a-z0-9' '-' <<<"${name,,}")
 OUT=${OUT:-benchmarks/results/gpu-${slug%-}}
 mkdir -p "$OUT"
-rm -f "$OUT"/{kernels,inference,inference-triton,step,teacher-pass,epoch}.json
-: >"$OUT/log.txt"
 failed=()
 
-# part NAME SECONDS COMMAND...: its output goes to the log. The limits of all parts sum to 465 seconds, and 70 of the tests.
-part() {
-    local name=$1 limit=$2 began=$SECONDS code=0
+# run FILE SECONDS COMMAND...: its output goes to the part's log.
+run() {
+    local file=$1 limit=$2 began=$SECONDS code=0
     shift 2
-    echo "== $name: $*" >>"$OUT/log.txt"
-    timeout -k 5 "$limit" "$@" >>"$OUT/log.txt" 2>&1 || code=$?
+    echo "== $file: $*" >>"$log"
+    timeout -k 5 "$limit" "$@" >>"$log" 2>&1 || code=$?
     if ((code == 124 || code == 137)); then
-        failed+=("$name (over $limit s)")
+        failed+=("$file (over $limit s)")
     elif ((code)); then
-        failed+=("$name (exit code $code)")
+        failed+=("$file (exit code $code)")
     fi
-    echo "$name: $((SECONDS - began)) s$( ((code)) && echo ", failed: exit code $code")"
-    if ((code)); then tail -n 15 "$OUT/log.txt"; fi
+    echo "$file: $((SECONDS - began)) s$( ((code)) && echo ", failed: exit code $code")"
+    if ((code)); then tail -n 15 "$log"; fi
 }
 
 # bench FILE SECONDS NAME [KEY=VALUE]...
 bench() {
     local file=$1 limit=$2
     shift 2
-    part "$file" "$limit" "$PYTHON" -m tnr_dist.cli.app bench "$@" --json --save "$OUT/$file.json"
+    rm -f "$OUT/$file.json"
+    run "$file" "$limit" "$PYTHON" -m tnr_dist.cli.app bench "$@" --json --save "$OUT/$file.json"
 }
 
-echo "$name -> $OUT"
 # A process a file: most of the time is Triton compiling, on one core each. On an interrupt pytest still says what failed.
 kernel_tests() {
     local logs file code=0 pids=()
     logs=$(mktemp -d)
     for file in tests/kernels/test_*.py; do
         case $file in */test_aot.py | */test_bench.py | */test_gpu_script.py) continue ;; esac # need no GPU: run elsewhere
-        timeout -s INT -k 5 70 "$PYTHON" -m pytest -p no:cacheprovider -o addopts="" --import-mode=importlib -q --tb=short \
+        timeout -s INT -k 5 90 "$PYTHON" -m pytest -p no:cacheprovider -o addopts="" --import-mode=importlib -q --tb=short \
             "$file" >"$logs/${file##*/}.log" 2>&1 &
         pids+=($!)
     done
@@ -70,98 +85,55 @@ kernel_tests() {
     return $code
 }
 
-if "$PYTHON" -c 'import pytest' 2>/dev/null; then
-    began=$SECONDS code=0
-    kernel_tests >>"$OUT/log.txt" 2>&1 || code=$?
-    ((code == 0)) || failed+=("tests (see log.txt)")
-    echo "tests: $((SECONDS - began)) s, $tests"
-else
+kernels() {
+    local began=$SECONDS
     tests="skipped: pytest is not installed"
-    echo "tests: $tests"
-fi
-bench kernels 160 kernels
-bench step 95 step samples=1024 layers=4 width=768 repeats=10
-bench teacher-pass 40 teacher-pass news=8192 width=768 layers=12
-bench inference-triton 35 inference compiled=false kernels=triton
-bench inference 135 inference
+    if "$PYTHON" -c 'import pytest' 2>/dev/null; then
+        kernel_tests >>"$log" 2>&1 || failed+=("tests (see ${log##*/})")
+    fi
+    echo "$tests" >"$OUT/tests.txt"
+    echo "tests: $((SECONDS - began)) s, $tests"
+    bench kernels 240 kernels
+}
 
-"$PYTHON" - "$OUT" "$name" "$tests" "${failed[@]}" <<'PYTHON_END' | tee "$OUT/table.txt"
-import json
-import sys
-from pathlib import Path
+encoding() {
+    bench teacher-pass 60 teacher-pass news=8192 width=768 layers=12
+    bench inference-triton 60 inference compiled=false kernels=triton
+    bench inference 240 inference
+}
 
-out, name, tests, *failed = sys.argv[1:]
-EPOCH = 3_383_656  # samples of MINDlarge's training split
+step() {
+    bench step 120 step samples=1024 layers=4 width=768 repeats=10
+    local samples
+    for samples in 128 512 1024 2048 4096 8192; do
+        bench "step-$samples" 25 step "samples=$samples" layers=4 width=768 repeats=5 forms=false
+        bench "step-$samples-user" 25 step "samples=$samples" layers=4 width=768 repeats=5 forms=false group=user
+    done
+}
 
+profile() {
+    bench profile-1024 60 profile samples=1024 layers=4 width=768
+    bench profile-4096 90 profile samples=4096 layers=4 width=768
+    bench profile-teacher 90 profile samples=1024 layers=12 width=768
+}
 
-def read(part):
-    path = Path(out) / f"{part}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+tiers() { bench tiers 240 tiers samples=1024 layers=4 width=768 repeats=5; }
 
+stages() {
+    bench stages-unilm 230 pipeline plm=random:12x768:unilm news=30000 impressions=60000 articles=10000 body_tokens=128 teachers=1 \
+        compare=false
+    bench stages-bodies 230 pipeline plm=random:12x768 news=5000 impressions=10000 articles=5000 body_tokens=512 teachers=1 compare=false
+}
 
-def number(value, digits=3):
-    return "-" if value is None else f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
+pipeline() {
+    bench pipeline 470 pipeline plm=random:12x768 news=60000 impressions=150000 articles=50000 body_tokens=128 teachers=4
+}
 
-
-def table(head, rows):
-    rows = [head, *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-    print()
-
-
-print(f"\n{name}   kernels' tests: {tests}\n")
-if kernels := read("kernels"):
-    rows = []
-    for row in kernels["rows"]:
-        forms = {"triton": row["ms"], "torch": row["torch_ms"], "compiled": row["compiled_ms"]}
-        fastest = min(forms, key=lambda form: float("inf") if forms[form] is None else forms[form])
-        rows.append([row["kernel"], row["shape"], *map(number, forms.values()), number(row["max_error"], 2), fastest])
-        if "error" in row:
-            failed.append(f"kernels: {row['kernel']} {row['shape']}: {row['error']}")
-    table(["kernel", "shape", "triton ms", "torch ms", "compiled ms", "max error", "fastest"], rows)
-auto, fused = read("inference"), read("inference-triton")
-if both := [found for found in (auto, fused) if found]:
-    of_auto, of_fused = ({row["model"]: row for row in found["rows"]} if found else {} for found in (auto, fused))
-    rows = []
-    for row in both[0]["rows"]:
-        ours, triton = of_auto.get(row["model"], {}), of_fused.get(row["model"], {})
-        rows.append(
-            [row["model"], number(row["parameters"] / 1e6), number(ours.get("news_per_s")), number(ours.get("mfu"), 2),
-             number(triton.get("news_per_s")), number(triton.get("mfu"), 2), number(row["padded_fp32_news_per_s"]),
-             number(row["sorted_bf16_news_per_s"]), number(row.get("compiled_bf16_news_per_s"))]
-        )  # fmt: skip
-    head = ["encoder", "M parameters", "news/s auto", "mfu", "news/s triton", "mfu"]
-    table([*head, "padded fp32", "sorted bf16", "compiled bf16"], rows)
-    print(f"matrix product: {', '.join(number(found['matmul_tflops']) for found in both)} TFLOP/s")
-if teacher := read("teacher-pass"):
-    print(
-        f"teacher pass, {teacher['model']}: {number(teacher['news_per_s'])} news/s, "
-        f"{number(teacher['ratio_padded'])} x padded fp32, {number(teacher['ratio_sorted'])} x sorted bf16"
-    )
-if step := read("step"):
-    print(
-        f"stage-2 step, {step['model']}, batch {step['batch']}: {number(step['samples_per_s'])} samples/s, "
-        f"{number(step['ratio_paper'])} x paper form, {number(step['ratio_stock'])} x stock form; "
-        f"with kernels=triton {number(step.get('triton_samples_per_s'))}, as a CUDA graph "
-        f"{number(step.get('graph_samples_per_s'))}; " + ", ".join(
-            f"batch {row['batch']}: {number(row['samples_per_s'])}, graph {number(row['graph_samples_per_s'])}"
-            for row in step.get("graphs", [])
-        )
-    )
-    epoch = {
-        "samples": EPOCH,
-        "samples_per_s": step["samples_per_s"],
-        "seconds": EPOCH / step["samples_per_s"],
-        "model": step["model"],
-        "batch": step["batch"],
-        "gpu": name,
-        "note": "one GPU, the measured step times the steps of an epoch; without loader, start, frozen layers' pass",
-    }
-    (Path(out) / "epoch.json").write_text(json.dumps(epoch, indent=2) + "\n")
-    print(f"full-MIND stage-2 epoch, projected: {number(epoch['seconds'])} s")
-for part in failed:
-    print(f"FAILED: {part}")
-sys.exit(bool(failed))
-PYTHON_END
+echo "$name -> $OUT"
+for part in "${PARTS[@]}"; do
+    log="$OUT/$part.txt"
+    : >"$log"
+    "$part"
+done
+"$PYTHON" benchmarks/gpu_table.py "$OUT" "$name" "${failed[@]}" | tee "$OUT/table.txt"
+exit "${PIPESTATUS[0]}"

@@ -247,8 +247,48 @@ def _shares(scene: Scene, seconds: float, repeats: int) -> dict[str, float]:
     return {name: time / seconds for name, time in without.items()}
 
 
+def _others(scene: Scene, loss: float, seconds: float, repeats: int, compile: bool) -> dict[str, Any]:
+    """The other forms on the same batch and weights; `loss` and `seconds`: of our step."""
+    batch, titles, engine = scene.batch, scene.titles, scene.engine
+    samples, found = len(batch["weights"]), {}
+    shares = _shares(scene, seconds, repeats)
+    module = scene.ours().module
+    stock_model = PerSlot(module, "sdpa").to(engine.device).train()
+    forms = batch, titles, scene.teacher_news
+    stock, stock_loss = _timed(per_slot_step(stock_model, *forms, True), 1, 1)
+    if compile:
+        compiled: Any = torch.compile(stock_model)
+        compiled_seconds, _ = _timed(per_slot_step(compiled, *forms, True), 1, 1)
+        found["stock_form_compiled_samples_per_s"] = samples / compiled_seconds
+        stock = min(stock, compiled_seconds)
+    distinct, distinct_loss = _timed(distinct_step(stock_model, *forms, False), repeats, 1)
+    if compile:
+        compiled_distinct, _ = _timed(distinct_step(stock_model, *forms, True), repeats, 2)
+        distinct = min(distinct, compiled_distinct)
+    paper_model = PerSlot(module, "eager").to(engine.device).train()
+    paper, paper_loss = _timed(per_slot_step(paper_model, *forms, False), 1, 0)
+    return {
+        "paper_form_samples_per_s": samples / paper,
+        "stock_form_samples_per_s": samples / stock,
+        "distinct_form_samples_per_s": samples / distinct,
+        "ratio_paper": paper / seconds,
+        "ratio_stock": stock / seconds,
+        "ratio_distinct": distinct / seconds,
+        "shares": shares,
+        "max_loss_difference": max(abs(other - paper_loss) for other in (loss, stock_loss, distinct_loss)),
+        "loss": paper_loss,
+        **found,
+    }
+
+
 def run(
-    samples: int = 128, layers: int = 4, width: int = 384, trainable: int = 2, repeats: int = 2, compile: bool = True
+    samples: int = 128,
+    layers: int = 4,
+    width: int = 384,
+    trainable: int = 2,
+    repeats: int = 2,
+    compile: bool = True,
+    forms: bool = True,
 ) -> dict[str, Any]:
     """Samples a second of the four forms, best of `repeats` steps of one batch; `shares` is each technique's factor.
 
@@ -256,6 +296,7 @@ def run(
     memory of ours. `activation_mib`: what our step keeps for its backward pass. A share is the time of our step without the
     technique over the time with it; that of distinct titles has the loss per distinct news in it. The paper form runs once
     (it takes most of the time). `compile` adds the stock and the distinct form under torch.compile, and the better of two counts.
+    `forms=false` leaves the other forms and the shares out.
     `flops_utilisation`: operations of our step (`benchmarks/cost_model.py` counts alike) a second over `matmul_tflops`,
     measured beside it.
     """
@@ -276,7 +317,9 @@ def run(
                 fused, fused_loss = time_ours(our_step(scene.ours(), batch), engine, repeats)
             results |= {"triton_samples_per_s": samples / fused, "triton_loss_difference": abs(fused_loss - loss)}
             recorded = scene.ours(cuda_graphs=True)
-            results["graphs"] = [_graphs(ours, recorded, batch, size, repeats) for size in (samples, 128)]
+            results["graphs"] = [
+                _graphs(ours, recorded, batch, size, repeats) for size in ((samples, 128) if forms else (samples,))
+            ]
             results["graph_samples_per_s"] = results["graphs"][0]["graph_samples_per_s"]
         inputs = ours.titles.inputs(batch)
         results["matmul_tflops"] = matmul_tflops()
@@ -285,33 +328,10 @@ def run(
         results["flops_utilisation"] = flops / seconds / (results["matmul_tflops"] * 1e12)
         results["distinct_titles"], results["slots"] = len(inputs.news), samples * (_HISTORY + 1 + _NEGATIVES)
         results["filled_slots"] = len(_slots(batch))
-        shares = _shares(scene, seconds, repeats)
-        module = scene.ours().module
-        stock_model = PerSlot(module, "sdpa").to(engine.device).train()
-        forms = batch, titles, scene.teacher_news
-        stock, stock_loss = _timed(per_slot_step(stock_model, *forms, True), 1, 1)
-        if compile:
-            compiled: Any = torch.compile(stock_model)
-            compiled_seconds, _ = _timed(per_slot_step(compiled, *forms, True), 1, 1)
-            results["stock_form_compiled_samples_per_s"] = samples / compiled_seconds
-            stock = min(stock, compiled_seconds)
-        distinct, distinct_loss = _timed(distinct_step(stock_model, *forms, False), repeats, 1)
-        if compile:
-            compiled_distinct, _ = _timed(distinct_step(stock_model, *forms, True), repeats, 2)
-            distinct = min(distinct, compiled_distinct)
-        paper_model = PerSlot(module, "eager").to(engine.device).train()
-        paper, paper_loss = _timed(per_slot_step(paper_model, *forms, False), 1, 0)
+        if forms:
+            results |= _others(scene, loss, seconds, repeats, compile)
     return {
         "samples_per_s": samples / seconds,
-        "paper_form_samples_per_s": samples / paper,
-        "stock_form_samples_per_s": samples / stock,
-        "distinct_form_samples_per_s": samples / distinct,
-        "ratio_paper": paper / seconds,
-        "ratio_stock": stock / seconds,
-        "ratio_distinct": distinct / seconds,
-        "shares": shares,
-        "max_loss_difference": max(abs(other - paper_loss) for other in (loss, stock_loss, distinct_loss)),
-        "loss": paper_loss,
         "model": f"BERT {layers} x {width}, {trainable} trainable",
         "batch": samples,
         "tokens_per_title": float(titles.lengths.mean()),
