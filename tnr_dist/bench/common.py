@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import math
@@ -11,6 +12,7 @@ import threading
 import time
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -41,6 +43,30 @@ NAMES = (
 # Settings of which 0 means something though it is not the default.
 _MAY_BE_ZERO = ("corpus_articles",)
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+# What a benchmark's figures depend on, beside its own file: folders of the package. Of those that are not here: all of them.
+_ENCODING = ("kernels", "models")
+_MEASURES = {
+    "kernels": ("kernels", "losses"),
+    "inference": _ENCODING,
+    "teacher-pass": _ENCODING,
+    **dict.fromkeys(
+        ("step", "profile", "tiers"), (*_ENCODING, "losses", "engines", "stages/parts", "stages/stage2.py")
+    ),
+}
+
+
+def code_digest(name: str) -> str:
+    """Of the source that a benchmark measures: a result whose `code` is another was measured on other code."""
+    package = Path(__file__).parents[1]
+    own = [package / "bench" / f"{name.replace('-', '_')}.py"]
+    parts = [package / part for part in _MEASURES.get(name, (".",))]
+    files = {path for part in parts for path in (part.rglob("*.py") if part.is_dir() else [part])}
+    digest = hashlib.sha256()
+    for path in sorted(files | set(own)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def run_of(name: str) -> Any:
@@ -90,7 +116,7 @@ def run_benchmark(name: str, values: dict[str, Any]) -> dict[str, Any]:
     run = run_of(name)
     where = describe_machine()
     keep_freed_memory()  # for all that is compared alike
-    return {**run(**values), **where}
+    return {**run(**values), **where, "code": code_digest(name)}
 
 
 def describe_machine() -> dict[str, Any]:
