@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tnr_dist.data.manifest import FORMAT_VERSION, MANIFEST, is_generated, manifest_hash, read_manifest
@@ -57,27 +55,18 @@ from tnr_dist.data.prepare.raw import (
     behaviours_start,
     copy_member,
     find_splits,
-    read_news,
-    union_news,
 )
-from tnr_dist.data.prepare.texts import (
-    check_fits,
-    count_empty,
-    tokenise_corpus,
-    tokenise_news,
-    tokenise_pairs,
-    tokenise_titles,
-)
+from tnr_dist.data.prepare.text_tables import make_texts
+from tnr_dist.data.prepare.texts import check_fits
 from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
 from tnr_dist.models.digest import plm_digest
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.util.digests import describe, write_sealed
 from tnr_dist.util.errors import InputError
-from tnr_dist.util.files import atomic_path, read_json, write_json
+from tnr_dist.util.files import read_json, write_json
 from tnr_dist.util.hardware import cores
 from tnr_dist.util.lock import held
 from tnr_dist.util.progress import say
-from tnr_dist.util.restarts import mark_progress
 
 _CHUNK_BYTES = CHUNK_BYTES
 _BLOCKS_PER_SHARD = 16
@@ -157,13 +146,13 @@ class _Preparation:
     def run(self, part: tuple[int, int] | None, merge: bool) -> dict[str, Any]:
         raw = find_splits(self.options.input) if self.options.input else {}
         plan = self._plan(raw)
-        counts = self._texts(raw, part, merge)
-        accounts: dict[str, SplitCounts] = {}
+        counts = make_texts(self.options, self.output, self.tokenizer, raw, part, merge)
+        counts_of: dict[str, SplitCounts] = {}
         for split, (source, rule, target) in plan.items():
             if not merge:
                 self._make(split, source, rule, target, part or (0, 1))
             if part is None:
-                accounts[split] = self._complete(split, source)
+                counts_of[split] = self._complete(split, source)
         self._check_unchanged()
         if part is not None:
             say(f"{self.output}: part {part[0] + 1} of {part[1]} is done; run --merge when all are")
@@ -188,9 +177,9 @@ class _Preparation:
             manifest["max_lengths"]["news"] = sum(lengths.values())
         if headers := sum(header_rows(split.news, self._text(split.behaviors)) for split in raw.values()):
             counts["header_rows"] = headers
-        if accounts:
-            counts["splits"] = {name: account.counts() for name, account in accounts.items()}
-        self._check_unknown(manifest, accounts, {split: source for split, (source, _, _) in plan.items()})
+        if counts_of:
+            counts["splits"] = {name: one.counts() for name, one in counts_of.items()}
+        self._check_unknown(manifest, counts_of, {split: source for split, (source, _, _) in plan.items()})
         self.tokenizer.save(self.output / "tokenizer")
         with contextlib.suppress(InputError):  # of a folder with a tokenizer alone
             manifest["plm_digest"] = plm_digest(self.options.plm)
@@ -208,65 +197,15 @@ class _Preparation:
             raise
 
     def _check_unknown(
-        self, manifest: dict[str, Any], accounts: dict[str, SplitCounts], sources: dict[str, Source]
+        self, manifest: dict[str, Any], counts_of: dict[str, SplitCounts], sources: dict[str, Source]
     ) -> None:
-        for name, account in accounts.items():
+        for name, counts in counts_of.items():
             news = pq.read_table(self.output / "news.parquet", columns=["id"])["id"]
             texts = texts_of(self._text(sources[name]))
-            if fault := counts_fault(account, name, str(sources[name]), self.options.max_unknown, texts, news):
-                if account.candidates:
+            if fault := counts_fault(counts, name, str(sources[name]), self.options.max_unknown, texts, news):
+                if counts.candidates:
                     print_counts(manifest)
                 raise InputError(fault)
-
-    # Texts ----------------------------------------------------------------------------------------------------------
-
-    def _texts(self, raw: dict[str, RawSplit], part: tuple[int, int] | None, merge: bool) -> dict[str, Any]:
-        """news.parquet and the token tables; returns their counts. Done once, then read back.
-
-        Every part needs the news and writes the same bytes under a temporary name first, so parts that run at one time
-        do not disturb each other. The token tables, which may take long, are made by part 1 alone.
-        """
-        done = self.work / "texts.json"
-        if done.exists():
-            return read_json(done)
-        if merge:
-            raise InputError(f"{self.output}: part 1 has not made the token tables yet; run `--part 1/n` (again)")
-        counts: dict[str, Any] = {}
-        news: pa.Table | None = None
-        if raw:
-            news, differing = union_news([read_news(split.news) for split in raw.values()])
-            news = pa.table(
-                {"index": pa.array(np.arange(len(news), dtype=np.int32)), **{c: news[c] for c in news.column_names}}
-            )
-            if not (self.output / "news.parquet").exists():
-                with atomic_path(self.output / "news.parquet") as temporary:
-                    pq.write_table(news, temporary, compression="zstd")
-            counts["news"] = len(news)
-            counts["news_described_differently"] = differing
-            counts["empty_titles"] = count_empty(news["title"])
-            counts["empty_abstracts"] = count_empty(news["abstract"])
-        if part is not None and part[0] != 0:
-            return counts
-        tokens = self.output / "tokens"
-        tokens.mkdir(parents=True, exist_ok=True)
-        if news is not None:
-            counts["title_tokens"] = tokenise_titles(
-                news["title"], tokens / "title", self.tokenizer, self.options.title_tokens, "tokenise titles"
-            )
-        if news is not None and self.options.news_inputs != ("title",):
-            counts["news_tokens"] = tokenise_news(news, tokens / "news", self.tokenizer, self.options.news_lengths)
-        if self.options.corpus:
-            path = Path(self.options.corpus)
-            account = tokenise_corpus(path, tokens, self.tokenizer, self.options.title_tokens, self.options.body_tokens)
-            counts["corpus"] = asdict(account)
-        elif news is not None:
-            account = tokenise_pairs(news, tokens, self.tokenizer, self.options.body_tokens)
-            counts["corpus"] = asdict(account)
-        write_json(done, counts)
-        mark_progress()
-        return counts
-
-    # Behaviours -----------------------------------------------------------------------------------------------------
 
     def _plan(self, raw: dict[str, RawSplit]) -> dict[str, tuple[Source, SplitRule, int]]:
         """Which splits are made, from which file, by which rule."""
@@ -362,7 +301,7 @@ class _Preparation:
         return NewsLookup(pq.read_table(self.output / "news.parquet", columns=["id"])["id"].combine_chunks())
 
     def _complete(self, split: str, source: Source) -> SplitCounts:
-        """Check that a split's shards are all there, write its index and return its account."""
+        """Check that a split's shards are all there, write its index and return its counts."""
         work = self.work / split
         if not (work / "split.json").exists():
             raise InputError(f"{self.output}: no part of the {split} split is made yet; run `--part i/n` for each i")
@@ -374,12 +313,12 @@ class _Preparation:
                 f"{self.output}: {len(missing)} of {len(names)} {split} shards are not made yet, first {missing[0]}; "
                 "run the missing parts"
             )
-        account, infos = SplitCounts(), []
+        counts, infos = SplitCounts(), []
         for name in names:
             done = read_json(work / f"{name}.json")
             info = ShardInfo(**done["shard"])
             path = self.output / split / info.name
-            account.add(SplitCounts(**done["account"]))
+            counts.add(SplitCounts(**done["account"]))
             if not info.impressions:
                 path.unlink(missing_ok=True)
             elif not path.is_file() or path.stat().st_size != info.bytes:
@@ -390,7 +329,7 @@ class _Preparation:
         if infos:
             index = SplitIndex(split, facts["labelled"], infos)
             write_json(self.output / split / "index.json", index_to_dict(index))
-        return account
+        return counts
 
     def _shard_count(self, rows: int) -> int:
         """Enough shards for parallel work on small data, about 16 blocks a shard on large data."""

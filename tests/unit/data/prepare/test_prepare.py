@@ -292,12 +292,12 @@ class Killed(BaseException):
     """As sudden as a signal: no handler for errors runs."""
 
 
-@pytest.mark.parametrize("where", ["route_chunk", "build_shard", "_texts", "_complete"])
+@pytest.mark.parametrize("where", ["route_chunk", "build_shard", "make_texts", "_complete"])
 @pytest.mark.parametrize("calls", [0, 1, 4])
 def test_killed_and_run_again(plm, raw, whole, tmp_path, monkeypatch, where, calls):
     out = tmp_path / "out"
     monkeypatch.setattr(prepare, "_CHUNK_BYTES", 8000)
-    owner = prepare if where in ("route_chunk", "build_shard") else prepare._Preparation
+    owner = prepare._Preparation if where == "_complete" else prepare
     work, left = getattr(owner, where), [calls]
 
     def dies(*args):
