@@ -28,12 +28,14 @@ SECTIONS = {
     "tinybert": "tinybert.prediction",
     "tinybert-joint": "tinybert.joint",
     "newsbert": "newsbert",
+    "bert-pkd": "bert_pkd",
 }
 ROWS = [
     RowConfig("FP", "further-pretrain"),
     RowConfig("T", "tinybert", 1),
     RowConfig("J", "tinybert", 1, ["tinybert.form=joint"]),
     RowConfig("N", "newsbert", 1),
+    RowConfig("P", "bert-pkd", 2),  # its first layer learns patiently, the second has the soft labels alone
 ]
 
 
@@ -46,6 +48,7 @@ def settings(prepared, tiny_plm, output, *overrides):
         *(f"{name}.max_steps=4" for name in SECTIONS.values()), *(f"{name}.lr=1e-3" for name in SECTIONS.values()),
         "further_pretrain.batch_size=15", "tinybert.general.batch_size=15", "tinybert.intermediate.batch_size=37",
         "tinybert.prediction.batch_size=37", "tinybert.joint.batch_size=37", "newsbert.batch_size=37",
+        "bert_pkd.batch_size=37",
     ]  # fmt: skip
     return load_config(None, [*common, *overrides])
 
@@ -91,7 +94,7 @@ def compare(one, output, prepared, tiny_plm, stage, ranks, overrides, *engine):
         torch.testing.assert_close(a, b[1], atol=5e-4, rtol=1e-3, msg=key)
 
 
-@pytest.mark.parametrize("stage", ["further-pretrain", "tinybert-joint", "newsbert"])
+@pytest.mark.parametrize("stage", ["further-pretrain", "tinybert-joint", "newsbert", "bert-pkd"])
 def test_two_ranks(one, prepared, tiny_plm, tmp_path, stage):
     compare(one, tmp_path / "two", prepared, tiny_plm, stage, 2, [])
 
@@ -130,6 +133,8 @@ def test_newsbert_with_vectors_on_two_ranks(with_vectors, prepared, tiny_plm, tm
         ("tinybert-joint", 4, ["token_budget=200", "frozen_cache=disk"]),
         ("newsbert", 2, ["dedupe=local", "accumulate=3", "frozen_cache=none"]),
         ("newsbert", 4, ["token_budget=200", "frozen_cache=disk"]),
+        ("bert-pkd", 2, ["dedupe=local", "accumulate=3", "frozen_cache=none"]),
+        ("bert-pkd", 4, ["token_budget=200", "frozen_cache=disk"]),
     ],
 )
 def test_however_the_work_is_cut(one, prepared, tiny_plm, tmp_path, stage, ranks, overrides):
