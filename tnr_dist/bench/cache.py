@@ -16,7 +16,7 @@ from tnr_dist.data.shards import ShardInfo, read_shard, write_shard
 from tnr_dist.evaluation.scoring import UserVectors
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.stages.cache import write_side_shard
+from tnr_dist.stages.cache import write_side_shards
 from tnr_dist.stages.methods import Tree
 
 
@@ -55,9 +55,8 @@ def run(impressions: int = 65_536, teachers: int = 4, history: int = 50) -> dict
         memory_at: list[float] = []
         with PeakMemory() as memory:
             began = time.perf_counter()
-            for info in infos:
-                write_side_shard(users, "", config, folder / info.name, info, out / info.name)
-                memory_at.append(memory.gib)
+            jobs = [(folder / info.name, info, out / info.name) for info in infos]
+            memory_at.extend(memory.gib for _ in write_side_shards(users, "", config, jobs))
             seconds = time.perf_counter() - began
         written = sum(path.stat().st_size for path in out.glob("*.tar"))
     total = sum(info.impressions for info in infos)

@@ -5,6 +5,7 @@ News are encoded in chunks that do not depend on the number of ranks, so that ev
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,9 @@ from tnr_dist.util.progress import Bar
 
 # Tokens encoded at a time, by device: on a GPU enough that kernels take longer than their launch does.
 _CHUNK_TOKENS = {"cpu": 16_384, "cuda": 131_072}
-_DENSE = 60  # measured on two cores: multiply-adds of the product that cost as much as gathering one candidate's pair
-_PAIRS = 2_048  # pairs gathered at a time: their vectors stay in the cache
 _USER_ROWS = 4_096  # histories at a time: [4096, 50, 256] float32 is 200 MB
+
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # what is used of it here is tested here
 
 
 def length_chunks(table: RaggedTable, max_length: int, device: torch.device) -> list[np.ndarray]:
@@ -63,6 +64,49 @@ def encode_table(encoder: NewsEncoder, table: RaggedTable, max_length: int, engi
     return engine.all_reduce(vectors)
 
 
+@dataclass(frozen=True)
+class BlockRows:
+    """A block's news as rows of a table of vectors, laid out once for all models that score it.
+
+    Attributes:
+        clicked: [H, L] int64 rows of the last L clicked news, oldest first; known: [H, L] bool, False for an empty slot.
+        clicks: [clicks] int64, `clicked` without its empty slots; starts: [H] int64, each history's first place in it.
+        candidates: [C] rows of all candidates; offsets: [I + 1], those of each impression. int32 on a CPU, else int64.
+        owners: [I] int64, the history of each impression.
+        unknown: [C] bool, candidates that are in no news.tsv (unlabelled splits); None where there are none.
+    """
+
+    clicked: Tensor
+    known: Tensor
+    clicks: Tensor
+    starts: Tensor
+    candidates: Tensor
+    offsets: Tensor
+    owners: Tensor
+    unknown: Tensor | None
+
+    @classmethod
+    def of(cls, block: Block, history: int, device: torch.device) -> BlockRows:
+        """Of histories of `history` slots; the last so many clicks count."""
+        last = last_clicked(block["history_news"], block["history_offsets"], history)
+        filled = last >= 0
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(filled.sum(1))[:-1]])
+        clicks, clicked = last[filled].astype(np.int64), np.maximum(last, 0).astype(np.int64)
+        candidates, unknown = block["candidate_news"], block["candidate_news"] < 0
+        kind = np.int32 if device.type == "cpu" else np.int64
+        arrays = (
+            clicked,
+            filled,
+            clicks,
+            starts[: len(last)],
+            np.maximum(candidates, 0).astype(kind),
+            block["candidate_offsets"].astype(kind),
+            block["impression_history"].astype(np.int64),
+        )
+        found = (torch.from_numpy(one).to(device) for one in arrays)
+        return cls(*found, unknown=torch.from_numpy(unknown).to(device) if unknown.any() else None)
+
+
 class UserVectors:
     """A model's user vectors from a table of news vectors.
 
@@ -96,54 +140,46 @@ class UserVectors:
             self.padding_logit = encoder.pooling.logits(self.padding)
 
     @torch.no_grad()
-    def of(self, block: Block, history: int) -> Tensor:
-        """User vectors of a block's histories of `history` slots, [H, D] float32; the last so many clicks count."""
-        clicked = last_clicked(block["history_news"], block["history_offsets"], history)
+    def of(self, rows: BlockRows) -> Tensor:
+        """User vectors of a block's histories, [H, D] float32."""
         if self.logits is None:
-            return torch.cat([self._encode(clicked[i : i + _USER_ROWS]) for i in range(0, len(clicked), _USER_ROWS)])
-        rows = torch.from_numpy(clicked.astype(np.int64)).to(self.news.device)
-        known = rows >= 0
-        logits = self.logits[rows.clamp(min=0)].masked_fill(~known, -torch.inf)
+            parts = zip(rows.clicked.split(_USER_ROWS), rows.known.split(_USER_ROWS), strict=True)
+            return torch.cat([self.model.encode_users(self.news[c], k).float() for c, k in parts])
+        known = rows.known
+        logits = self.logits[rows.clicked].masked_fill(~known, -torch.inf)
         if self.padding is not None:
             # The n empty slots hold one vector, so they are one slot of n times its weight.
             empty = (~known).sum(1, keepdim=True)
             logits = torch.cat([logits, self.padding_logit + empty.log()], 1)
         weights = logits.softmax(1)
         # A history without clicks has no finite logit (its weights are NaN) and no rows either: it sums to zeros.
-        offsets = torch.cat([known.new_zeros(1, dtype=torch.int64), known.sum(1).cumsum(0)[:-1]])
         share = weights[:, : known.shape[1]][known]
-        vectors = F.embedding_bag(rows[known], self.news, offsets, mode="sum", per_sample_weights=share)
+        vectors = F.embedding_bag(rows.clicks, self.news, rows.starts, mode="sum", per_sample_weights=share)
         return vectors if self.padding is None else vectors + weights[:, -1:] * self.padding
-
-    def _encode(self, clicked: np.ndarray) -> Tensor:
-        rows = torch.from_numpy(clicked.astype(np.int64)).to(self.news.device)
-        return self.model.encode_users(self.news[rows.clamp(min=0)], rows >= 0).float()
 
 
 @torch.no_grad()
-def block_scores(users: Tensor, news: Tensor, block: Block) -> Tensor:
+def block_scores(users: Tensor, news: Tensor, rows: BlockRows) -> Tensor:
     """Scores u^T h of all candidates of a block, flat float32. `users` [H, D], `news` [news, D].
 
-    Where a block's candidates are few distinct news, one matrix product of all its users with all of them, from which the
-    pairs are picked, beats gathering two vectors for every candidate; where they are many, gathering wins.
     A candidate that is in no news.tsv (index -1, unlabelled splits) scores below everything else.
     """
-    owner = np.repeat(block["impression_history"], np.diff(block["candidate_offsets"])).astype(np.int64)
-    candidates = block["candidate_news"]
-    distinct, column = np.unique(np.maximum(candidates, 0), return_inverse=True)
-    if len(users) * len(distinct) < _DENSE * len(candidates):
-        table = users @ news[torch.from_numpy(distinct.astype(np.int64)).to(news.device)].T
-        pairs = torch.from_numpy(owner * len(distinct) + column.reshape(-1)).to(news.device)
-        scores = table.flatten()[pairs]
+    users = users[rows.owners]
+    if users.is_cuda:
+        counts = rows.offsets.diff()
+        users = users.repeat_interleave(counts, 0, output_size=len(rows.candidates))
+        scores = (users * news[rows.candidates]).sum(1)
     else:
-        rows = torch.from_numpy(np.maximum(candidates, 0).astype(np.int64)).to(news.device)
-        owners = torch.from_numpy(owner).to(news.device)
-        pieces = zip(owners.split(_PAIRS), rows.split(_PAIRS), strict=True)
-        scores = torch.cat([(users[who] * news[what]).sum(1) for who, what in pieces])
-    if candidates.min() < 0:
-        unknown = torch.from_numpy(candidates < 0).to(news.device)
-        scores = scores.masked_fill(unknown, torch.finfo(scores.dtype).min)
-    return scores
+        # The product of all impressions with all news, at their candidates only: no vector is copied.
+        pairs = torch.sparse_csr_tensor(
+            rows.offsets,
+            rows.candidates,
+            torch.zeros(len(rows.candidates)),
+            (len(users), len(news)),
+            check_invariants=False,  # a row's columns are in no order
+        )
+        scores = torch.sparse.sampled_addmm(pairs, users, news.T, beta=0.0).values()
+    return scores if rows.unknown is None else scores.masked_fill(rows.unknown, torch.finfo(scores.dtype).min)
 
 
 @dataclass
@@ -172,7 +208,12 @@ Scorer = Callable[[Block], np.ndarray]
 def recommender_scorer(model: Recommender, news: Tensor, history: int) -> Scorer:
     """The model's scores of a block. User vectors and dot products are float32 whatever the training precision."""
     users = UserVectors(model.eval(), news)
-    return lambda block: block_scores(users.of(block, history), news, block).cpu().numpy()
+
+    def scores(block: Block) -> np.ndarray:
+        rows = BlockRows.of(block, history, news.device)
+        return block_scores(users.of(rows), news, rows).cpu().numpy()
+
+    return scores
 
 
 def evaluate_split(

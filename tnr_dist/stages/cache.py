@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from tnr_dist.data.shards import Block, ShardInfo, pack_tar, read_index, read_sh
 from tnr_dist.data.teacher_cache import FORMAT_VERSION
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.precision import choose_precision
-from tnr_dist.evaluation.scoring import UserVectors, block_scores, encode_table
+from tnr_dist.evaluation.scoring import BlockRows, UserVectors, block_scores, encode_table
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.runs.environment import write_environment
 from tnr_dist.runs.finished import DONE, check_file
@@ -97,20 +101,18 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         index = read_index(data.folder, split)
         chosen = index.shards[shard_slice(how.shard_range, len(index.shards))]
         impressions = sum(info.impressions for info in chosen)
-        left = False
+        mine = chosen[rank::world]
+        jobs = [(data.folder / split / info.name, info, place.path / split / info.name) for info in mine]
+        done = 0
         with Bar(f"cache {split}", impressions, "impressions", enabled=rank == 0) as bar:
-            for info in chosen[rank::world]:
-                if preemption.stop_requested():
-                    left = True
-                    break
-                source = data.folder / split / info.name
-                out = place.path / split / info.name
-                made = write_side_shard(teachers, facts["sha256"], config, source, info, out)
+            for info, made in zip(mine, write_side_shards(teachers, facts["sha256"], config, jobs), strict=False):
+                done += 1
                 count = min(info.impressions * world, impressions - bar.done)
                 if made:
                     bar.advance(count)
                 else:
                     bar.skip(count)
+        left = done < len(mine)
         # Together: a rank that has made all of its shards would else find the others gone, which is no 75.
         if engine.all_reduce(torch.tensor([float(left)], device=engine.device)).item():
             raise Preempted("cache: told to stop; run it again to go on with the next shard")
@@ -225,6 +227,36 @@ def _news_vectors(
         raise InputError(f"{tensor_file}: cannot be read ({error}); {again}") from None
 
 
+def write_side_shards(
+    teachers: list[UserVectors], news_sha256: str, config: Config, jobs: Sequence[tuple[Path, ShardInfo, Path]]
+) -> Iterator[bool]:
+    """`write_side_shard` of each (source, info, out), in order; no other is begun once this process was told to stop.
+
+    As many are made at a time as torch may use threads: much of the work is numpy's and the digests', which use one.
+    """
+    threads = torch.get_num_threads()
+
+    def write(job: tuple[Path, ShardInfo, Path]) -> bool:
+        return write_side_shard(teachers, news_sha256, config, *job)
+
+    wanted = itertools.takewhile(lambda job: not preemption.stop_requested(), jobs)
+    if threads == 1:
+        yield from map(write, wanted)
+        return
+    pool = ThreadPoolExecutor(threads, "side-shard", torch.set_num_threads, (1,))
+    try:
+        pending: deque[Future[bool]] = deque()
+        for job in wanted:
+            pending.append(pool.submit(write, job))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # the pool's threads have set it for those that come after them
+
+
 def write_side_shard(
     teachers: list[UserVectors], news_sha256: str, config: Config, source: Path, info: ShardInfo, out: Path
 ) -> bool:
@@ -245,11 +277,11 @@ def write_side_shard(
         stored = to_stored(users, CacheConfig.of(config).dtype)
         _check_finite(users, 1, f"user vectors for {source.name}")
         _check_finite(logits, 1, f"scores of candidates of {source.name}")
-        exact = users.cpu().double()
-        error = from_stored(stored).double() - exact
+        exact = users.cpu()
+        error = from_stored(stored).float() - exact  # float32 holds it exactly
         rounding["max_error"] = max(rounding["max_error"], float(error.abs().max()) if error.numel() else 0.0)
-        rounding["squared_error"] += float(error.square().sum())
-        rounding["squared"] += float(exact.square().sum())
+        rounding["squared_error"] += _squares(error)
+        rounding["squared"] += _squares(exact)
         members.append((f"{key}.teacher_users", stored))
         members.append((f"{key}.teacher_logits", logits.cpu().numpy()))
     packed = pack_tar(members)
@@ -259,6 +291,11 @@ def write_side_shard(
     write_sealed(done, mark)
     mark_progress()
     return True
+
+
+def _squares(values: Tensor) -> float:
+    """Their sum, in float64."""
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
 def _check_finite(values: Tensor, dim: int, what: str) -> None:
@@ -277,8 +314,9 @@ def teacher_columns(users: list[UserVectors], block: Block, history: int) -> tup
 
     From the news vectors as stored, so that the logits are those of the vectors that stage 2 sees.
     """
-    vectors = [teacher.of(block, history) for teacher in users]
-    logits = [block_scores(vector, teacher.news, block) for vector, teacher in zip(vectors, users, strict=True)]
+    rows = BlockRows.of(block, history, users[0].news.device)
+    vectors = [teacher.of(rows) for teacher in users]
+    logits = [block_scores(vector, teacher.news, rows) for vector, teacher in zip(vectors, users, strict=True)]
     return torch.stack(vectors, 1), torch.stack(logits, 1)
 
 

@@ -1,12 +1,11 @@
-"""Scores of blocks against plain dot products, in both of their forms."""
+"""User vectors and scores of blocks against the model and plain dot products."""
 
 import numpy as np
 import pytest
 import torch
 
 from tnr_dist.data.batches.sample_windows import last_clicked
-from tnr_dist.evaluation import scoring
-from tnr_dist.evaluation.scoring import UserVectors, block_scores
+from tnr_dist.evaluation.scoring import BlockRows, UserVectors, block_scores
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, NRMSUserEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 
@@ -29,19 +28,34 @@ def block():
     }
 
 
-@pytest.mark.parametrize("dense", [0, 10**9])
-def test_block_scores(block, dense, monkeypatch):
-    monkeypatch.setattr(scoring, "_DENSE", dense)
-    monkeypatch.setattr(scoring, "_PAIRS", 7)
+CPU = torch.device("cpu")
+
+
+def test_block_scores(block):
     torch.manual_seed(0)
     users, news = torch.randn(4, D), torch.randn(NEWS, D)
-    scores = block_scores(users, news, block).numpy()
+    scores = block_scores(users, news, BlockRows.of(block, 4, CPU)).numpy()
     owner = np.repeat(block["impression_history"], np.diff(block["candidate_offsets"]))
     for i, (who, what) in enumerate(zip(owner, block["candidate_news"], strict=True)):
         if what < 0:
             assert scores[i] == np.finfo(np.float32).min
         else:
             assert scores[i] == pytest.approx(float(users[who] @ news[what]), abs=1e-5)
+
+
+def test_a_score_is_the_same_bits_whatever_else_the_block_holds(block):
+    torch.manual_seed(0)
+    users, news = torch.randn(4, D), torch.randn(NEWS, D)
+    scores = block_scores(users, news, BlockRows.of(block, 4, CPU))
+    for i in range(20):
+        a, b = block["candidate_offsets"][i : i + 2]
+        alone = {
+            **block,
+            "impression_history": block["impression_history"][i : i + 1],
+            "candidate_offsets": np.array([0, b - a], np.int32),
+            "candidate_news": block["candidate_news"][a:b],
+        }
+        assert torch.equal(block_scores(users, news, BlockRows.of(alone, 4, CPU)), scores[a:b])
 
 
 def recommender(encoder):
@@ -55,7 +69,7 @@ def test_user_vectors_equal_the_model(block, kind, history):
     torch.manual_seed(0)
     model = recommender(AttentionUserEncoder(D, 6) if kind == "attention" else NRMSUserEncoder(D, 2, 6))
     news = torch.randn(NEWS, D)
-    found = UserVectors(model, news).of(block, history)
+    found = UserVectors(model, news).of(BlockRows.of(block, history, CPU))
     for h in range(4):
         clicked = block["history_news"][block["history_offsets"][h] : block["history_offsets"][h + 1]][-history:]
         if len(clicked) == 0:
@@ -72,14 +86,14 @@ def test_user_vectors_with_learned_padding_equal_the_user_encoder_in_training(bl
     torch.manual_seed(0)
     model = recommender(AttentionUserEncoder(D, 6, "learned"))
     news = torch.randn(NEWS, D)
-    found = UserVectors(model, news, "learned").of(block, history)
+    found = UserVectors(model, news, "learned").of(BlockRows.of(block, history, CPU))
     clicked = last_clicked(block["history_news"], block["history_offsets"], history)
     rows = torch.from_numpy(clicked.astype(np.int64))
     with torch.no_grad():
         expected = model.user_encoder.train()(news[rows.clamp(min=0)], rows >= 0)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(found[1], model.user_encoder.padding.detach())  # nothing was clicked
-    masked = UserVectors(model, news).of(block, history)
+    masked = UserVectors(model, news).of(BlockRows.of(block, history, CPU))
     short = (rows < 0).any(1)
     assert ((found - masked).abs().amax(1) > 1e-3).tolist() == short.tolist()
 

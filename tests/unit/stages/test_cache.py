@@ -73,6 +73,45 @@ def whole(teachers, prepared, tiny_plm, tmp_path_factory) -> dict[str, str]:
     return digests(output)
 
 
+def test_threads_make_the_same_cache(fresh, whole, prepared, tiny_plm):
+    """Several shards at a time; torch may use as many threads afterwards as before."""
+    threads = torch.get_num_threads()
+    try:
+        engine = DDPEngine("cpu", 3)
+        run_command("cache", settings(prepared, tiny_plm, fresh, "threads=3"), engine)
+        engine.close()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert digests(fresh) == whole
+
+
+def test_side_shards_equal_vectors_gathered_for_every_pair(fresh, whole, prepared, tiny_plm):
+    """Logits to 1e-6 of u^T h, user vectors to bf16's rounding of the user encoder's own."""
+    config = settings(prepared, tiny_plm, fresh)
+    work(config)
+    stored = TeacherCache(fresh / "cache", cache.expected(config, DataSet.open(config)))
+    news = stored.news_vectors().float()
+    models = [load_recommender(fresh / f"teacher-{n}" / "model.safetensors")[0].eval() for n in range(2)]
+    for info in read_index(prepared, "train").shards:
+        columns, blocks = stored.columns("train", info), read_shard(prepared / "train" / info.name, info).values()
+        history = candidate = 0
+        for block in blocks:
+            rows = last_clicked(block["history_news"], block["history_offsets"], 10).astype(np.int64)
+            slots = torch.from_numpy(rows)
+            owner = np.repeat(block["impression_history"], np.diff(block["candidate_offsets"]))
+            what = torch.from_numpy(block["candidate_news"].astype(np.int64))
+            for number, model in enumerate(models):
+                with torch.no_grad():
+                    users = model.user_encoder(news[number][slots.clamp(min=0)], slots >= 0)
+                logits = (users[owner] * news[number][what]).sum(1)
+                found = torch.from_numpy(columns.logits[candidate : candidate + len(owner), number])
+                torch.testing.assert_close(found, logits, rtol=1e-6, atol=1e-6 * float(logits.abs().max()))
+                kept = from_stored(columns.users[history : history + len(rows), number]).float()
+                torch.testing.assert_close(kept, users, rtol=2**-8, atol=1e-6)
+            history, candidate = history + len(rows), candidate + len(owner)
+
+
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_make_the_same_cache(fresh, whole, prepared, tiny_plm, ranks):
     on_ranks(ranks, work, settings(prepared, tiny_plm, fresh))
