@@ -78,6 +78,11 @@ class DataConfig:
         16, "canonical streams; any number of ranks that divides it sees the same global batches", POSITIVE
     )
     window_shards: int = setting(2, "shards whose samples are shuffled together, per stream", POSITIVE)
+    group: Literal["none", "user"] = setting(
+        "none",
+        "user: the samples of one user (of one history) stand together within a window, so that a batch has fewer "
+        "distinct titles and each user vector is computed once. The samples of a batch are then not independent.",
+    )
     on_bad_shard: Literal["stop", "skip"] = setting("stop", "skip: train without its samples and count them")
     workers: int = setting(1, "threads that read ahead; 0 reads in the training thread", THREADS)
     shards: str = setting(

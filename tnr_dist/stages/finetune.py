@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.config.schema import Config
@@ -36,8 +35,7 @@ class ClickModule(nn.Module):
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
         """This rank's share of the loss."""
         news = inputs.encode(self.model.news_encoder)
-        users = self.model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
-        scores = self.model.score(users, F.embedding(inputs.candidates, news))
+        _, scores = inputs.users_and_scores(self.model, news)
         return {"loss": click_loss(scores, inputs.weights, inputs.count, inputs.candidate_mask)}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.config.schema import Config
@@ -78,8 +76,8 @@ class Stage2Module(nn.Module):
         settings = self.settings
         assert inputs.teachers is not None
         news = inputs.encode(self.student.news_encoder)
-        users = self.student.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
-        scores = self.student.score(users, F.embedding(inputs.candidates, news))
+        users, scores = inputs.users_and_scores(self.student, news)
+        slots, slot_mask = inputs.slots()
         teacher_users, teacher_logits = self._values(inputs.teachers)
         omega = self.omega()
         imitated_news = imitated_users = None
@@ -96,8 +94,8 @@ class Stage2Module(nn.Module):
             count=inputs.count,
             candidate_mask=inputs.candidate_mask,
             news=imitated_news,
-            slots=torch.cat([inputs.history, inputs.candidates], 1),
-            slot_mask=torch.cat([inputs.history_mask, inputs.candidate_mask], 1),
+            slots=slots,
+            slot_mask=slot_mask,
             users=imitated_users,
             beta2=settings.beta2,
             temperature=settings.temperature,

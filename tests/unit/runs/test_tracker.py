@@ -154,7 +154,7 @@ def test_a_filled_batch_counts_its_real_titles_above_the_cached_layers(cached):
     encoder = news_encoder(1)
     batch = texts()
     some = torch.zeros(1)
-    inputs = ClickInputs(some, batch, some if cached else None, some, some, some, some, some, some, 1.0)
+    inputs = ClickInputs(some, batch, some if cached else None, some, some, some, some, some, some, some, 1.0)
     task = ClickTask(SimpleNamespace(news_encoder=encoder), None, None, None, None, 0, "test")
     (plain,) = task.texts(inputs)
     assert plain.lengths is batch.lengths and plain.flops() == news_encoder_flops(encoder, LENGTHS, 2 * cached)

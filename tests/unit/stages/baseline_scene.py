@@ -37,27 +37,35 @@ def settings(prepared, tiny_plm, output, *overrides):
 
 @pytest.fixture
 def scene(prepared, tiny_plm, tmp_path):
-    """What a click module is made of, for a student of `layers` layers of which `trainable` learn, without dropout."""
+    """See `build_scene`; and one batch."""
 
     def build(section, layers, trainable, *overrides):
-        config = settings(
-            prepared, tiny_plm, tmp_path, "model.dropout=0", f"{section}.trainable_layers={trainable}", *overrides
-        )
-        train = config
-        for part in section.split("."):
-            train = getattr(train, part)
-        engine, data = DDPEngine("cpu", 1), DataSet.open(config)
-        student, _ = fresh_model(config, data, layers, 0, "finetune")
-        teacher, _ = fresh_model(config, data, 0, 1, "finetune")
-        with torch.no_grad():
-            for parameter in teacher.news_encoder.encoder.parameters():  # else its lower layers are the student's
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-        freeze(student.news_encoder, train, engine)
-        titles = ClickTitles(cut(data.news_tokens(config.data)), 24, student.news_encoder, train, engine, tmp_path)
-        batch = next(click_loader(config, data, replace(config.stage2, batch_size=12), 0, engine)[0].epoch(0))
-        return student, teacher, train, titles, titles.inputs(batch), engine, batch
+        *parts, engine, loader = build_scene(prepared, tiny_plm, tmp_path, section, layers, trainable, *overrides)
+        batch = next(loader.epoch(0))
+        return *parts, parts[-1].inputs(batch), engine, batch
 
     return build
+
+
+def build_scene(prepared, tiny_plm, folder, section, layers, trainable, *overrides, engine=None):
+    """What a click module is made of, for a student of `layers` layers of which `trainable` learn, without dropout."""
+    config = settings(
+        prepared, tiny_plm, folder, "model.dropout=0", f"{section}.trainable_layers={trainable}", *overrides
+    )
+    train = config
+    for part in section.split("."):
+        train = getattr(train, part)
+    engine, data = engine or DDPEngine("cpu", 1), DataSet.open(config)
+    student, _ = fresh_model(config, data, layers, 0, "finetune")
+    teacher, _ = fresh_model(config, data, 0, 1, "finetune")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in teacher.news_encoder.encoder.parameters():  # else its lower layers are the student's
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    freeze(student.news_encoder, train, engine)
+    titles = ClickTitles(cut(data.news_tokens(config.data)), 24, student.news_encoder, train, engine, folder)
+    loader, _ = click_loader(config, data, replace(config.stage2, batch_size=12), 0, engine)
+    return student, teacher, train, titles, engine, loader
 
 
 def cut(table):
@@ -71,12 +79,18 @@ def one_text(titles, news):
     return Packed.gather(titles.titles.values, titles.titles.offsets, np.array([int(news)]))
 
 
+def history_of(inputs, sample):
+    """Rows of the news that a sample's user clicked."""
+    user = inputs.users[sample]
+    return inputs.history[user][inputs.history_mask[user]]
+
+
 def by_slots(inputs, loss_of):
     """Mean over a sample's news, then over samples, one slot after another; `loss_of` is called once a news."""
     known = {i: loss_of(news) for i, news in enumerate(inputs.news)}
     total = 0.0
     for b in range(len(inputs.weights)):
-        slots = [*inputs.history[b][inputs.history_mask[b]], *inputs.candidates[b][inputs.candidate_mask[b]]]
+        slots = [*history_of(inputs, b), *inputs.candidates[b][inputs.candidate_mask[b]]]
         total += float(inputs.weights[b]) * np.mean([known[int(slot)] for slot in slots], axis=0) / inputs.count
     return total
 

@@ -8,7 +8,9 @@ State machine. An epoch's order is a function of (seed, epoch) and the data alon
    is full, no sample is repeated, none is left out. A shard on a boundary is read by both sides; each takes its part of
    that shard's own permutation.
 3. Within a stream, `window_shards` shards at a time form a window, whose samples are permuted together; negatives are
-   drawn for the whole window.
+   drawn for the whole window. With group='user' the window's histories are permuted, and the samples of each stand
+   together, in an order of their own (so do they in the permutation of point 2): a batch then holds all samples of a
+   few users instead of one sample of many, fewer distinct titles and fewer distinct histories.
 4. Step t's global batch is, stream by stream, the next `quota[s]` samples. Rank r of R (R divides S) computes the
    streams r*S/R .. (r+1)*S/R - 1, a contiguous slice of the global batch.
 
@@ -41,6 +43,7 @@ from tnr_dist.data.batches.sample_windows import (
     last_clicked,
     make_window,
     placeholder,
+    shuffled,
 )
 from tnr_dist.data.shards import ShardInfo, SplitIndex
 from tnr_dist.data.source import ShardSource
@@ -146,6 +149,8 @@ class ClickLoader:
         text = repr((options, [(s.name, s.sha256) for s in self.index.shards]))
         if options.before is not None:
             text += f" before {options.before}"
+        if options.group != "none":
+            text += f" group {options.group}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -342,9 +347,10 @@ class _EpochReader:
             n = len(data.impression)
             # Shared with another stream: each takes its part of the same permutation.
             rng = np.random.default_rng([options.seed, self.epoch, 2, shard])
-            pieces.append((data, None if high - low == n else rng.permutation(n)[low:high]))
+            whole = high - low == n
+            pieces.append((data, None if whole else shuffled(data.sample_history, options.group, rng)[low:high]))
         rng = np.random.default_rng([options.seed, self.epoch, 3, stream, number])
-        return make_window(pieces, options.negatives, options.few_negatives, rng)
+        return make_window(pieces, options.negatives, options.few_negatives, rng, options.group)
 
     def _shard(self, number: int) -> Shard:
         with self._lock:

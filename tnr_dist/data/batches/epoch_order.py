@@ -9,6 +9,8 @@ import numpy as np
 
 from tnr_dist.data.shards import SplitIndex
 
+Group = Literal["none", "user"]
+
 
 @dataclass(frozen=True)
 class LoaderOptions:
@@ -23,6 +25,7 @@ class LoaderOptions:
     window_shards: int = 2
     on_bad_shard: Literal["stop", "skip"] = "stop"
     before: int | None = field(default=None, repr=False)  # leave out impressions of this time (seconds) and later
+    group: Group = field(default="none", repr=False)
 
 
 class Plan:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tnr_dist.data.batches.epoch_order import Group
 from tnr_dist.data.shards import Block, ShardInfo
 from tnr_dist.data.teacher_cache import TeacherColumns
 
@@ -33,6 +34,11 @@ class Shard:
     row: np.ndarray  # [I]
     teachers: TeacherColumns | None
     bad: bool = False  # stands for a damaged shard: its samples have weight 0
+
+    @property
+    def sample_history(self) -> np.ndarray:
+        """[n] the row of `history` of each sample."""
+        return self.impression_history[self.impression]
 
 
 def decode(
@@ -160,12 +166,29 @@ class Window:
         yield from ((name, table, rows) for name, table in self.per_history.items())
 
 
+def shuffled(history: np.ndarray, group: Group, rng: np.random.Generator) -> np.ndarray:
+    """A random order of samples, [n] their numbers.
+
+    `history` [n]: a number for each sample's history. With `group='user'` the samples of one history stand together: the
+    histories come in random order, and so do the samples of each.
+    """
+    order = rng.permutation(len(history))
+    if group == "none":
+        return order
+    place = rng.permutation(int(history.max(initial=-1)) + 1)
+    return order[np.argsort(place[history[order]], kind="stable")]
+
+
 def make_window(
-    pieces: Iterable[tuple[Shard, np.ndarray | None]], negatives: int, few: str, rng: np.random.Generator
+    pieces: Iterable[tuple[Shard, np.ndarray | None]],
+    negatives: int,
+    few: str,
+    rng: np.random.Generator,
+    group: Group = "none",
 ) -> Window:
     """Shuffle the samples of some shards together and draw their negatives.
 
-    `pieces`: shards, each with the numbers of those of its samples that belong here (None: all).
+    `pieces`: shards, each with the numbers of those of its samples that belong here (None: all). `group`: see `shuffled`.
     """
     samples: list[Batch] = []
     histories: list[Batch] = []
@@ -187,7 +210,7 @@ def make_window(
         base += len(kept["history"])
     history_row = _join(history_rows)
     return Window(
-        rng.permutation(len(history_row)),
+        shuffled(history_row, group, rng),
         history_row,
         {name: _join([part[name] for part in samples]) for name in samples[0]},
         {name: _join([part[name] for part in histories]) for name in histories[0]},

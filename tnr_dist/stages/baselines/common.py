@@ -1,5 +1,5 @@
-"""What the baselines share: texts in parts, a frozen teacher beside a student, losses between layers, users and scores of
-click samples, tasks that need nothing before the first step."""
+"""What the baselines share: texts in parts, a frozen teacher beside a student, losses between layers, tasks that need
+nothing before the first step."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
 from tnr_dist.engines.base import Engine
 from tnr_dist.losses.tinybert import attention_loss, state_loss
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTask, ClickTitles
 from tnr_dist.stages.parts.corpus_task import CountsItself, encoded_texts
@@ -93,9 +91,3 @@ def layer_losses(
         hidden = hidden + state_loss(states[number + 1], teacher_states[other], texts.sequences, lengths, projection)
         attention = attention + attention_loss(scores[number], teacher_scores[other - 1], pairs, lengths**2)
     return hidden, attention
-
-
-def users_and_scores(model: Recommender, news: Tensor, inputs: ClickInputs) -> tuple[Tensor, Tensor]:
-    """User vectors [B, D] and scores [B, C] of click samples, from vectors [U, D] of the batch's distinct news."""
-    users = model.encode_users(F.embedding(inputs.history, news), inputs.history_mask)
-    return users, model.score(users, F.embedding(inputs.candidates, news))

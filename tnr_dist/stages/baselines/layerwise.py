@@ -24,7 +24,7 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import finetune
-from tnr_dist.stages.baselines.common import TeacherClickTask, WithTeacher, states_and_scores, users_and_scores
+from tnr_dist.stages.baselines.common import TeacherClickTask, WithTeacher, states_and_scores
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
 from tnr_dist.stages.parts.corpus_task import in_parts
@@ -83,11 +83,10 @@ class LayerwiseModule(WithTeacher):
         rows = inputs.spread(self._rows(inputs))
         dim = student.news_encoder.dense.out_features
         news, per_text = rows[:, :dim], rows[:, dim:]
-        _, scores = users_and_scores(student, news, inputs)
+        _, scores = inputs.users_and_scores(student, news)
         with torch.no_grad():
-            _, teacher_scores = users_and_scores(self._recommender, F.embedding(inputs.news, self._table), inputs)
-        slots = torch.cat([inputs.history, inputs.candidates], 1)
-        mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
+            _, teacher_scores = inputs.users_and_scores(self._recommender, F.embedding(inputs.news, self._table))
+        slots, mask = inputs.slots()
         means = [mean_over_slots(loss, slots, mask, inputs.weights, inputs.count) for loss in per_text.unbind(1)]
         return self.batch_losses(scores, teacher_scores, means, inputs)
 

@@ -38,7 +38,7 @@ from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import post_train
-from tnr_dist.stages.baselines.common import TeacherClickTask, users_and_scores
+from tnr_dist.stages.baselines.common import TeacherClickTask
 from tnr_dist.stages.baselines.newsbert_settings import NewsBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
@@ -80,10 +80,9 @@ class NewsBERTModule(nn.Module):
         dim = student.news_encoder.dense.out_features
         rows = inputs.spread(self._rows(inputs))
         news, teacher_news, per_text = rows.split([dim, dim, 2], dim=1)
-        users, scores = users_and_scores(student, news, inputs)
-        teacher_users, teacher_scores = users_and_scores(student, teacher_news, inputs)
-        slots = torch.cat([inputs.history, inputs.candidates], 1)
-        mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
+        users, scores = inputs.users_and_scores(student, news)
+        teacher_users, teacher_scores = inputs.users_and_scores(student, teacher_news)
+        slots, mask = inputs.slots()
         weights, count, known = inputs.weights, inputs.count, inputs.candidate_mask
         hidden, above = (mean_over_slots(loss, slots, mask, weights, count) for loss in per_text.unbind(1))
         matched = {"loss_hidden": hidden, "loss_pooled": above}

@@ -44,7 +44,6 @@ from tnr_dist.stages.baselines.common import (
     WithTeacher,
     layer_losses,
     states_and_scores,
-    users_and_scores,
 )
 from tnr_dist.stages.baselines.tinybert_settings import GeneralConfig, TinyBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
@@ -156,8 +155,7 @@ class IntermediateModule(LayerDistillation):
         """This rank's share of the loss and of its parts."""
         losses = self.losses(inputs.titles, inputs.frozen, inputs.teacher_frozen)
         per_text = inputs.spread(losses).unbind(1)
-        slots = torch.cat([inputs.history, inputs.candidates], 1)
-        mask = torch.cat([inputs.history_mask, inputs.candidate_mask], 1)
+        slots, mask = inputs.slots()
         parts = [mean_over_slots(loss, slots, mask, inputs.weights, inputs.count) for loss in per_text]
         return {"loss": sum(parts[1:], parts[0]), **dict(zip(PARTS, parts, strict=True))}
 
@@ -189,10 +187,10 @@ class PredictionModule(WithTeacher):
         """This rank's share of the loss."""
         assert self._table is not None
         news = inputs.encode(self.student.news_encoder)
-        _, scores = users_and_scores(self.student, news, inputs)
+        _, scores = inputs.users_and_scores(self.student, news)
         with torch.no_grad():
             teacher_news = F.embedding(inputs.news, self._table)
-            _, teacher_scores = users_and_scores(self._teacher[0], teacher_news, inputs)  # type: ignore[arg-type]
+            _, teacher_scores = inputs.users_and_scores(self._teacher[0], teacher_news)  # type: ignore[arg-type]
         loss = prediction_loss(
             teacher_scores, scores, self.temperature, inputs.weights, inputs.count, inputs.candidate_mask
         )

@@ -42,6 +42,7 @@ def click_loader(
         config.data.window_shards,
         config.data.on_bad_shard,
         held_out.before if held_out else None,
+        config.data.group,
     )
     loader = ClickLoader(
         index,

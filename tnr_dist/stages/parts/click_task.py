@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -25,7 +26,7 @@ from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.packed import Packed, TokenRows, TokenStates
 from tnr_dist.models.recommender import NewsEncoder, Recommender
 from tnr_dist.models.transformer import Encoder
-from tnr_dist.stages.parts.fill_batches import StaticTables, fill
+from tnr_dist.stages.parts.fill_batches import StaticTables, fill, fill_rows
 from tnr_dist.stages.parts.frozen import compute_dtype, frozen_states
 from tnr_dist.stages.parts.start_models import plm_parameters
 from tnr_dist.stages.parts.task import TrainsRecommender
@@ -49,14 +50,18 @@ class Teachers:
 
 @dataclass
 class ClickInputs(Recordable):
-    """A click batch on the device. U distinct titles of this rank's samples; E titles that this rank encodes."""
+    """A click batch on the device: B samples of H distinct histories.
+
+    U distinct titles of this rank's samples; E titles that this rank encodes.
+    """
 
     news: Tensor  # [U] int64 news indices
     titles: Packed  # E titles
     frozen: Tensor | None  # [T, hidden] output of the frozen layers for `titles`, when it is cached
     vectors: Tensor  # [U] rows of the vectors of all ranks' titles
-    history: Tensor  # [B, L] rows of `news`
-    history_mask: Tensor  # [B, L] bool
+    history: Tensor  # [H, L] rows of `news`
+    history_mask: Tensor  # [H, L] bool
+    users: Tensor  # [B] rows of `history`
     candidates: Tensor  # [B, C] rows of `news`
     candidate_mask: Tensor  # [B, C] bool
     weights: Tensor  # [B]
@@ -78,6 +83,19 @@ class ClickInputs(Recordable):
     def spread(self, rows: Tensor) -> Tensor:
         """From rows [E, ...] of the titles that this rank encodes to those of the batch's distinct titles, [U, ...]."""
         return (rows if self.gather is None else self.gather(rows))[self.vectors]
+
+    def users_and_scores(self, model: Recommender, news: Tensor) -> tuple[Tensor, Tensor]:
+        """User vectors [B, D] and scores [B, C] from vectors [U, D] of `news`; each distinct history is encoded once."""
+        distinct = model.encode_users(F.embedding(self.history, news), self.history_mask)
+        users = F.embedding(self.users, distinct.float())  # so that the gradients of a user's samples add up in float32
+        return users, model.score(users, F.embedding(self.candidates, news))
+
+    def slots(self) -> tuple[Tensor, Tensor]:
+        """Rows of `news` in all slots of a sample, its history and its candidates [B, L + C], and which are filled."""
+        return (
+            torch.cat([self.history[self.users], self.candidates], 1),
+            torch.cat([self.history_mask[self.users], self.candidate_mask], 1),
+        )
 
     @override
     def shape_key(self) -> Hashable | None:
@@ -143,19 +161,20 @@ class ClickTitles:
         return self.encoder.token_budget == 0 or len(self.titles.values) < self.encoder.token_budget
 
     def inputs(self, batch: Batch) -> ClickInputs:
-        """Find the distinct titles of a batch, share them among ranks, and lay the slots out as rows of them.
+        """Find the distinct histories and titles of a batch, share the titles among ranks, and lay the slots out as rows.
 
         All of it is planned on the host, from ids the loader has just made there: on the device their number would have
         to be waited for.
         """
         device, environment = self.engine.device, self.engine.environment
-        history, candidates = batch["history"], batch["candidates"]
-        ids = np.concatenate([history, candidates], 1)
+        candidates = batch["candidates"]
+        history, users = distinct_rows(batch["history"])
+        if self.repeats:
+            history = fill_rows(history, len(users))
+        ids = np.concatenate([history.ravel(), candidates.ravel()])
         known = ids >= 0
         # An empty slot points at any title of the batch; its mask keeps it out of everything.
         news, rows = np.unique(np.where(known, ids, candidates[0, 0]), return_inverse=True)
-        rows = rows.reshape(ids.shape)
-        length = history.shape[1]
         if self.shared:
             # Sorted by length and dealt out like cards, so that the ranks get equal work.
             order = self._by_length(np.unique(np.concatenate(self.engine.gather(news))))
@@ -181,10 +200,11 @@ class ClickTitles:
             titles=titles,
             frozen=None if self.frozen is None else self.frozen.rows(tokens),
             vectors=to_device(vectors.astype(np.int64), device),
-            history=to_device(rows[:, :length], device),
-            history_mask=to_device(known[:, :length], device),
-            candidates=to_device(rows[:, length:], device),
-            candidate_mask=to_device(known[:, length:], device),
+            history=to_device(rows[: history.size].reshape(history.shape), device),
+            history_mask=to_device(known[: history.size].reshape(history.shape), device),
+            users=to_device(users, device),
+            candidates=to_device(rows[history.size :].reshape(candidates.shape), device),
+            candidate_mask=to_device(known[history.size :].reshape(candidates.shape), device),
             weights=to_device(batch["weights"], device),
             count=float(batch["count"]),
             teachers=_teachers(batch, device),
@@ -208,6 +228,13 @@ class ClickTitles:
         if self.frozen is None:
             return encoder(titles)  # type: ignore[no-any-return]
         return encoder(titles, encoder.encoder.frozen_layers, self.frozen.rows(tokens))  # type: ignore[no-any-return]
+
+
+def distinct_rows(history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows [H, L] of histories [B, L], and for each sample the one of them that is its own [B]."""
+    whole = np.ascontiguousarray(history).view(np.dtype((np.void, history.itemsize * history.shape[1]))).ravel()
+    _, first, users = np.unique(whole, return_index=True, return_inverse=True)
+    return history[first], users.reshape(-1)
 
 
 def _teachers(batch: Batch, device: torch.device) -> Teachers | None:

@@ -84,6 +84,13 @@ def fill(lengths: np.ndarray, starts: np.ndarray, longest: int) -> Filled:
     )
 
 
+def fill_rows(history: np.ndarray, most: int) -> np.ndarray:
+    """Histories [H, L] of `most` samples filled up with empty ones (-1), to one of eight sizes at most."""
+    step = max(64, -(-most // 8))
+    size = min(-(-len(history) // step) * step, most)
+    return np.pad(history, ((0, size - len(history)), (0, 0)), constant_values=-1)
+
+
 def most_tiles(lengths: np.ndarray, dtype: torch.dtype) -> int:
     """Tiles that sequences of as many tokens and of the same longest length can need at most."""
     block, longest = block_rows(dtype), int(lengths[-1])

@@ -25,6 +25,7 @@ BATCH_SETTINGS = (
     "data.few_negatives",
     "data.streams",
     "data.window_shards",
+    "data.group",
 )
 # Settings of how the work is cut up and where intermediate results lie.
 _HOW_NOT_WHAT = (

@@ -63,7 +63,8 @@ def _spread(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def _first_samples(loader: ClickLoader) -> Batch:
-    options = replace(loader.options, global_batch=min(_SAMPLES, loader.index.samples))
+    # Of as many users as can be, also where training groups samples by user.
+    options = replace(loader.options, global_batch=min(_SAMPLES, loader.index.samples), group="none")
     alone = ClickLoader(loader.index, loader.source, options, workers=0)
     batches = alone.epoch(0)
     try:

@@ -22,6 +22,7 @@ options = st.builds(
     seed=st.integers(0, 3),
     streams=st.sampled_from([8, 16, 24]),
     window_shards=st.integers(1, 4),
+    group=st.sampled_from(["none", "user"]),
 )
 ranks = st.sampled_from([1, 2, 4, 8])
 workers = st.sampled_from([0, 1, 2])

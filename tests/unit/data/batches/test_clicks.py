@@ -1,12 +1,13 @@
 """Damaged shards, threads, negatives, shuffling and the small state of the loader."""
 
 import gc
+import hashlib
 import json
 import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, groupby
 
 import numpy as np
 import pytest
@@ -243,11 +244,18 @@ def test_the_state_is_small(split):
 def test_the_fingerprint_knows_what_changes_the_order(split):
     prints = {make(split, replace(OPTIONS, **{key: 2})).fingerprint() for key in ("seed", "negatives", "history")}
     prints |= {
-        make(split, replace(OPTIONS, **change)).fingerprint() for change in ({"global_batch": 9}, {"streams": 16})
+        make(split, replace(OPTIONS, **change)).fingerprint()
+        for change in ({"global_batch": 9}, {"streams": 16}, {"group": "user"})
     }
     prints.add(make(split).fingerprint())
-    assert len(prints) == 6
+    assert len(prints) == 7
     assert make(split, rank=1, world_size=2, workers=2).fingerprint() == make(split).fingerprint()
+
+
+def test_the_fingerprint_of_an_earlier_version_is_kept_where_nothing_changed(split):
+    """A run that was begun before there were groups goes on."""
+    text = repr((OPTIONS, [(s.name, s.sha256) for s in split.index.shards]))
+    assert "group" not in text and make(split).fingerprint() == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -278,6 +286,72 @@ def test_arrays_are_ready_for_the_device(split):
             assert values.flags.c_contiguous and values.flags.writeable, name
         kinds = {name: batch[name].dtype.str for name in ("history", "candidates", "weights", "count", "row")}
         assert kinds == {"history": "<i4", "candidates": "<i4", "weights": "<f4", "count": "<f4", "row": "<i8"}
+
+
+# Groups -------------------------------------------------------------------------------------------------------------
+
+
+def histories(batches):
+    """The (shard, history) of each sample; two histories may be alike."""
+    return [tuple(map(int, user[0, :2])) for batch in batches for user in batch["teacher_users"]]
+
+
+def runs(sequence):
+    return [key for key, _ in groupby(sequence)]
+
+
+def grouped(split, epoch=0, **options):
+    options = replace(OPTIONS, group="user", **options)
+    return list(make(split, options, teachers=split.teachers).epoch(epoch))
+
+
+def test_samples_of_a_user_stand_together(splits):
+    """Over a whole epoch of one stream, whose windows hold whole shards, each history is one run, in random order."""
+    split = splits(5, [[40, 40, 40] for _ in range(5)])
+    epochs = [histories(grouped(split, epoch, streams=1)) for epoch in range(2)]
+    for found in epochs:
+        assert len(found) == split.index.samples > 2 * len(set(found))
+        assert len(runs(found)) == len(set(found))
+    assert set(epochs[0]) == set(epochs[1]) and runs(epochs[0]) != runs(epochs[1])
+    together = histories(make(split, replace(OPTIONS, streams=1), teachers=split.teachers).epoch(0))
+    assert len(runs(together)) > 0.9 * len(together)
+
+
+def test_streams_that_share_a_shard_part_few_users(splits):
+    """A shard that is cut between streams is cut between users but for one at each cut."""
+    split = splits(5, [[200]])
+    streams = 8
+    batches = grouped(split, streams=streams, global_batch=streams)
+    per_stream = list(zip(*(histories([batch]) for batch in batches[:-1]), strict=True))
+    assert len(per_stream) == streams
+    found = [key for stream in per_stream for key in set(stream)]
+    assert sum(map(len, map(runs, per_stream))) == len(found) <= len(set(found)) + streams - 1
+
+
+def test_a_group_s_samples_are_shuffled_too(splits):
+    split = splits(5, [[200]])
+    orders = set()
+    for epoch in range(20):
+        batches = grouped(split, epoch, streams=1)
+        keys, clicks = histories(batches), [c for batch in batches for c in batch["click"].tolist()]
+        ((most, _),) = Counter(keys).most_common(1)
+        orders.add(tuple(click for key, click in zip(keys, clicks, strict=True) if key == most))
+    assert len(orders) > 15 and len(set(map(frozenset, orders))) == 1
+
+
+def test_grouping_changes_the_order_and_nothing_else(splits):
+    split = splits(5, [[40, 40, 40] for _ in range(5)])
+
+    def samples(group):
+        found = {}
+        for batch in make(split, replace(OPTIONS, streams=1, group=group), teachers=split.teachers).epoch(3):
+            columns = [batch[name] for name in ("candidates", "history", "teacher_users", "teacher_logits")]
+            for row, click, *values in zip(batch["row"].tolist(), batch["click"].tolist(), *columns, strict=True):
+                found[row, click] = [value.tolist() for value in values]
+        return found
+
+    plain, together = samples("none"), samples("user")
+    assert plain == together and list(plain) != list(together)
 
 
 # Shuffling ----------------------------------------------------------------------------------------------------------

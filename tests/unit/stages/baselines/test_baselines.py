@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.unit.stages.baseline_scene import by_slots, layer_losses, one_text, settings
+from tests.unit.stages.baseline_scene import by_slots, history_of, layer_losses, one_text, settings
 from tnr_dist.config.schema import RowConfig
 from tnr_dist.data.batches.masking import Masking
 from tnr_dist.data.dataset import DataSet
@@ -108,7 +108,7 @@ def test_tinybert_prediction_is_the_teachers_soft_labels(scene):
         for b in range(len(inputs.weights)):
             scores = []
             for model, news in zip((student, teacher), vectors, strict=True):
-                clicked = news[inputs.history[b][inputs.history_mask[b]]][None]
+                clicked = news[history_of(inputs, b)][None]
                 user = model.encode_users(clicked, torch.ones(clicked.shape[:2], dtype=torch.bool))[0]
                 scores.append(news[inputs.candidates[b][inputs.candidate_mask[b]]] @ user / 2.0)
             soft = -(scores[1].softmax(0) * scores[0].log_softmax(0)).sum()

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.unit.stages.baseline_scene import by_slots, layer_losses, one_text
+from tests.unit.stages.baseline_scene import by_slots, history_of, layer_losses, one_text
 from tnr_dist.stages.baselines.newsbert import NewsBERTModule
 from tnr_dist.stages.baselines.tinybert_joint import JointModule
 from tnr_dist.stages.parts.start_models import freeze
@@ -23,7 +23,7 @@ def sample_by_sample(inputs, models):
     for b, weight in enumerate(inputs.weights.tolist()):
         found = []
         for model, news in models:
-            clicked = news[inputs.history[b][inputs.history_mask[b]]][None]
+            clicked = news[history_of(inputs, b)][None]
             user = model.encode_users(clicked, torch.ones(clicked.shape[:2], dtype=torch.bool))[0]
             found.append((user, news[inputs.candidates[b][inputs.candidate_mask[b]]] @ user))
         yield weight, *found
