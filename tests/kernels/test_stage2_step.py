@@ -126,6 +126,31 @@ def test_triton_equals_torch(step: Step, launches: Counter[str], precision: str,
         assert error <= tolerance, f"{name}: {error}"
 
 
+def sample_losses(step: Step, batch: Batch, kernels: Choice) -> np.ndarray:
+    """The loss of each sample of a batch, whose histories are encoded once each."""
+    module, make_inputs, _ = step
+    losses = []
+    for sample in range(len(batch["weights"])):
+        weights = np.zeros(len(batch["weights"]), np.float32)
+        weights[sample] = 1
+        with use_kernels(kernels), torch.no_grad():
+            inputs = make_inputs.func({**batch, "weights": weights, "count": np.array(1.0, np.float32)})
+            losses.append(float(module(inputs)["loss"]))
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+def test_samples_of_a_user_have_the_losses_that_they_have_alone(step: Step, kernels: Choice) -> None:
+    batch = dict(step[1].args[0])  # type: ignore[attr-defined]
+    batch["history"] = batch["history"][[0, 0, 1, 2, 2, 2]]
+    assert len(step[1].func(batch).history) == 3  # type: ignore[attr-defined]
+    alone = [
+        sample_losses(step, {name: values[[i]] if values.ndim else values for name, values in batch.items()}, "torch")
+        for i in range(B)
+    ]
+    np.testing.assert_allclose(sample_losses(step, batch, kernels), np.concatenate(alone), rtol=1e-5, atol=1e-5)
+
+
 def test_auto_launches_nothing_unmeasured(step: Step, launches: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from tnr_dist.kernels import dispatch
 

@@ -16,7 +16,7 @@ from tnr_dist.kernels.dispatch import use_kernels
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
 from tnr_dist.stages.parts.click_task import ClickTitles
-from tnr_dist.stages.parts.fill_batches import fill, most_tiles, next_size
+from tnr_dist.stages.parts.fill_batches import fill, fill_rows, most_tiles, next_size
 from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Stage2Module
 from tnr_dist.stages.stage2_settings import Stage2Config
@@ -98,6 +98,20 @@ def test_filled_titles_keep_the_real_ones_in_place(seed):
     assert filled.lengths.sum() == next_size(int(lengths.sum()) + 30)
     assert (filled.lengths[filled.place] == lengths).all() and (filled.starts[filled.place] == starts).all()
     assert len(set(filled.place.tolist())) == len(lengths)
+
+
+def test_histories_are_filled_up_to_a_few_sizes(device):
+    """With empty ones that no sample points at."""
+    assert {len(fill_rows(np.zeros((n, 3), np.int32), 1000)) for n in range(1, 1001)} == {*range(125, 1001, 125)}
+    _, module, titles = build(device)
+    batch = random_batch(np.random.default_rng(1), 100, L, C, NEWS, M, D)
+    batch["history"] = batch["history"][np.arange(100) // 10]
+    losses = []
+    for titles.repeats in (False, True):
+        inputs = titles.inputs(batch)
+        assert len(inputs.history) == (64 if titles.repeats else 10)
+        losses.append(module(inputs)["loss"].detach())
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -14,7 +14,7 @@ import itertools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ from torch import Tensor
 
 from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.encoding import matmul_tflops
-from tnr_dist.bench.shapes import history_lengths
+from tnr_dist.bench.shapes import click_batch
 from tnr_dist.bench.stock import PerSlot, distinct_step, per_slot_step
 from tnr_dist.bench.titles import PADDED, encoder_of, random_titles, synchronise
 from tnr_dist.data.batches.clicks import Batch
+from tnr_dist.data.batches.epoch_order import Group
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
@@ -36,32 +37,12 @@ from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Stage2Module
 from tnr_dist.stages.stage2_settings import Stage2Config
-from tnr_dist.util.transfer import prefetch, to_stored
+from tnr_dist.util.errors import InputError
+from tnr_dist.util.transfer import prefetch
 
 _TEACHERS, _DIM, _HISTORY, _NEGATIVES = 4, 256, 50, 4
 _NEWS = 20_000
 _STEPS_BETWEEN = {"cpu": 1, "cuda": 10}
-
-
-def make_batch(samples: int, news: int, rng: np.random.Generator) -> Batch:
-    """A batch with MIND's slots: L = 50 clicked of MIND's history lengths, 1 + 4 candidates, Zipf-like news.
-
-    Their popularity is set so that batches of 128, 512 and 2,048 samples have the distinct titles that were counted on
-    real MIND rows (2,490; 5,914; 11,264), within 9 %.
-    """
-    lengths = np.minimum(history_lengths(samples, rng), _HISTORY)
-    popularity = (np.arange(news) + 300.0) ** -1.3
-    popularity /= popularity.sum()
-    history = rng.choice(news, (samples, _HISTORY), p=popularity).astype(np.int32)
-    history[np.arange(_HISTORY) >= lengths[:, None]] = -1
-    return {
-        "history": history,
-        "candidates": rng.choice(news, (samples, 1 + _NEGATIVES), p=popularity).astype(np.int32),
-        "weights": np.ones(samples, np.float32),
-        "count": np.array(samples, np.float32),
-        "teacher_users": to_stored(torch.randn(samples, _TEACHERS, _DIM), "bf16"),
-        "teacher_logits": rng.standard_normal((samples, 1 + _NEGATIVES, _TEACHERS)).astype(np.float32),
-    }
 
 
 def _timed(step: Any, repeats: int, warm: int) -> tuple[float, float]:
@@ -170,11 +151,11 @@ class Scene:
     place: Path = Path("unused")  # of frozen states that go to disk
 
     @classmethod
-    def of(cls, samples: int, layers: int, width: int, trainable: int) -> Scene:
+    def of(cls, samples: int, layers: int, width: int, trainable: int, group: str = "none") -> Scene:
         """See `run`."""
         rng = np.random.default_rng(0)
         torch.manual_seed(0)
-        batch = make_batch(samples, _NEWS, rng)
+        batch = click_batch(samples, _NEWS, (_HISTORY, 1 + _NEGATIVES), (_TEACHERS, _DIM), rng, group)
         # Only the batch's own titles: the frozen layers' pass over a table is not part of a step.
         used, rows = np.unique(_slots(batch), return_inverse=True)
         encoder = encoder_of(width, layers).set_dropout(0.0)
@@ -289,8 +270,11 @@ def run(
     repeats: int = 2,
     compile: bool = True,
     forms: bool = True,
+    group: str = "none",
 ) -> dict[str, Any]:
     """Samples a second of the four forms, best of `repeats` steps of one batch; `shares` is each technique's factor.
+
+    `group`: the samples are grouped as `data.group` says (none, user).
 
     On a GPU `graph_samples_per_s` is our step recorded as a CUDA graph (`stage2.cuda_graphs`), and `gpu_peak_gib` the most
     memory of ours. `activation_mib`: what our step keeps for its backward pass. A share is the time of our step without the
@@ -300,7 +284,9 @@ def run(
     `flops_utilisation`: operations of our step (`benchmarks/cost_model.py` counts alike) a second over `matmul_tflops`,
     measured beside it.
     """
-    scene = Scene.of(samples, layers, width, trainable)
+    if group not in get_args(Group):
+        raise InputError(f"tnr bench step: group={group}: one of {', '.join(get_args(Group))}")
+    scene = Scene.of(samples, layers, width, trainable, group)
     batch, titles, engine = scene.batch, scene.titles, scene.engine
     on_gpu = engine.device.type == "cuda"
     results: dict[str, Any] = {}
@@ -326,6 +312,7 @@ def run(
         per_token = 3 * trainable * (24 * width**2 + 4 * float(titles.lengths.mean()) * width) - 6 * width**2
         flops = len(inputs.titles.tokens) * per_token
         results["flops_utilisation"] = flops / seconds / (results["matmul_tflops"] * 1e12)
+        results["distinct_histories"] = len(inputs.history)
         results["distinct_titles"], results["slots"] = len(inputs.news), samples * (_HISTORY + 1 + _NEGATIVES)
         results["filled_slots"] = len(_slots(batch))
         if forms:
@@ -334,6 +321,7 @@ def run(
         "samples_per_s": samples / seconds,
         "model": f"BERT {layers} x {width}, {trainable} trainable",
         "batch": samples,
+        "group": group,
         "tokens_per_title": float(titles.lengths.mean()),
         **results,
         "peak_gib": memory.gib,
