@@ -20,7 +20,6 @@ from tnr_dist.stages import outlook, registry
 from tnr_dist.stages.cache_settings import CacheConfig
 from tnr_dist.stages.chosen import chosen_run
 from tnr_dist.stages.evaluate import labelled_index, result_key
-from tnr_dist.stages.finetune_settings import FinetuneConfig
 from tnr_dist.stages.pipeline import is_complete, report_folder
 from tnr_dist.util.errors import InputError
 
@@ -35,15 +34,19 @@ def runs_of(script: str, config: Config, data: DataSet) -> list[RunFolder]:
 
 def place_of(script: str, config: Config) -> str:
     """What a job of this script writes to, the same for any settings; two jobs of one place would be in each other's way."""
-    base = config.data.dir if script == "prepare" else config.output
-    part = script
-    if script in ("stage1", "stage2", "evaluate"):
-        part = f"{script}-{config.student.layers}-{config.evaluate.run if script == 'evaluate' else ''}"
-    elif script == "finetune_plain":
-        part = f"{script}-{FinetuneConfig.of(config).layers}"
-    elif script == "finetune":
-        part = f"{script}-{FinetuneConfig.of(config).init}-{FinetuneConfig.of(config).teacher}"
+    base, part = config.output, script
+    if script == "prepare":
+        base = config.data.dir
+    elif script == "evaluate":
+        part = f"evaluate {config.evaluate.run or _first_run('stage2', config)}"
+    elif script not in ("doctor", "report"):
+        part = _first_run(script, config)
     return f"{Path(base).absolute()}/{part}"
+
+
+def _first_run(script: str, config: Config) -> str:
+    """The first run that a script makes stands for all of them: those of more or fewer teachers are in each other's way."""
+    return runs_of(script, config, outlook.data_of(config))[0].name
 
 
 def marks_of(place: str, config: Config) -> tuple[str, str]:

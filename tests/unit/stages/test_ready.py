@@ -45,9 +45,19 @@ def test_no_data_set(tmp_path, chain_yaml):
 def test_places_differ_and_settings_too(chain_yaml):
     config, other = load_config(chain_yaml), load_config(chain_yaml, ["stage2.lr=0.5"])
     places = [ready.place_of(script, config) for script in ("post_train", "stage1", "stage2", "cache", "prepare")]
+    assert ready.place_of("doctor", config).endswith("/doctor")
     assert len(set(places)) == len(places) and places[2] == ready.place_of("stage2", other)
     mine, theirs = (ready.marks_of(places[2], one) for one in (config, other))
     assert mine[0] == theirs[0] and mine[1] != theirs[1] and all(len(mark) == 12 for mark in mine)
+
+
+def test_teachers_of_one_chain_are_in_each_others_way(chain_yaml):
+    def place(script, *overrides):
+        return ready.place_of(script, load_config(chain_yaml, overrides))
+
+    assert place("finetune", "finetune.teachers=2") == place("finetune", "finetune.teachers=4")
+    assert place("finetune", "finetune.teacher=1") != place("finetune") != place("finetune_plain")
+    assert place("stage2", "student.layers=1") != place("stage2", "student.layers=2")
 
 
 def test_a_report_of_other_seeds_has_its_own_folder(tmp_path, chain_yaml):
