@@ -56,8 +56,8 @@ def _adam(module: nn.Module) -> torch.optim.Optimizer:
 def _bare(module: nn.Module) -> Callable[..., Tensor]:
     optimizer = _adam(module)
 
-    def step(*inputs: Any) -> Tensor:
-        loss = module(*inputs)
+    def step(*inputs: object) -> Tensor:
+        loss: Tensor = module(*inputs)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -69,8 +69,8 @@ def _bare(module: nn.Module) -> Callable[..., Tensor]:
 def _with_engine(engine: Engine, module: nn.Module) -> Callable[..., Tensor]:
     engine.setup(module, _adam, precision="fp32", clip_norm=0.0)
 
-    def step(*inputs: Any) -> Tensor:
-        loss = engine.forward(*inputs)
+    def step(*inputs: object) -> Tensor:
+        loss: Tensor = engine.forward(*inputs)
         engine.backward(loss)
         engine.step()
         return loss.detach()

@@ -155,7 +155,8 @@ def _milliseconds(step: Callable[[], object], device: torch.device, repeats: int
         graph.replay()
         end.record()
     torch.cuda.synchronize()
-    return statistics.median(begin.elapsed_time(end) for begin, end in events)
+    milliseconds: float = statistics.median(begin.elapsed_time(end) for begin, end in events)
+    return milliseconds
 
 
 def _cases(batch: int, device: torch.device) -> list[Case]:

@@ -280,7 +280,6 @@ class _Shapes:
     batch: dict[str, int]
     distinct: dict[str, float]  # titles of a batch
     slots: float
-    counts: dict[str, int]
     teachers: int
 
     @classmethod
@@ -304,7 +303,6 @@ class _Shapes:
                 found.append(len(np.unique(used[used >= 0])))
                 filled.append((used >= 0).sum() / float(batch["count"]))
             distinct[name], slots, samples = float(np.mean(found)), float(np.mean(filled)), loader.index.samples
-        splits = data.manifest["counts"]
         return cls(
             teacher=Shape(layers, finetune.trainable_layers, width),
             student=Shape(student, stage2.trainable_layers, width),
@@ -327,7 +325,6 @@ class _Shapes:
             },
             distinct=distinct,
             slots=slots,
-            counts=splits,
             teachers=finetune.teachers,
         )
 

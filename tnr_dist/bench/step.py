@@ -152,7 +152,7 @@ class Scene:
 
     @classmethod
     def of(cls, samples: int, layers: int, width: int, trainable: int, group: str = "none") -> Scene:
-        """See `run`."""
+        """A batch of `samples` random samples, and a student of `layers` layers, `width` wide, of which the last learn."""
         rng = np.random.default_rng(0)
         torch.manual_seed(0)
         batch = click_batch(samples, _NEWS, (_HISTORY, 1 + _NEGATIVES), (_TEACHERS, _DIM), rng, group)

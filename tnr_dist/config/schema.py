@@ -11,7 +11,7 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeVar
 
 from tnr_dist.config.fields import (
     BELOW_ONE,
@@ -25,6 +25,9 @@ from tnr_dist.config.fields import (
     setting,
 )
 from tnr_dist.util.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SPLITS = ("train", "dev", "test")
 #: What a click model can read of a news, in the order in which it is joined (`data.news_inputs`).
@@ -302,7 +305,7 @@ class Section:
         return section
 
     @classmethod
-    def changed(cls, config: ConfigT, **values: Any) -> ConfigT:
+    def changed(cls, config: ConfigT, **values: object) -> ConfigT:
         """A copy of a configuration with these values in the section."""
         one = copy.copy(config)
         setattr(one, cls.key, dataclasses.replace(getattr(config, cls.key), **values))
@@ -319,14 +322,14 @@ def check_splits(key: str, value: object, splits: Sequence[str]) -> None:
             raise InputError(f"{key}={value}: {split!r} is no split; one of {', '.join(SPLITS)}")
 
 
-def get(config: Any, key: str) -> Any:
+def get(config: object, key: str) -> object:
     """The value at a dotted key."""
     for part in key.split("."):
         config = getattr(config, part)
     return config
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: DataclassInstance) -> dict[str, object]:
     """The tree as plain values."""
     return dataclasses.asdict(config)
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -75,7 +75,7 @@ def _checked(data: bytes, most: int) -> bytes:
     return data
 
 
-def _read(stream: IO[bytes], process: subprocess.Popen[Any], kill: Callable[[], None], most: int) -> bytes:
+def _read(stream: IO[bytes], process: subprocess.Popen[bytes], kill: Callable[[], None], most: int) -> bytes:
     """A process's output, up to its end; the process is over afterwards."""
     end = time.monotonic() + READ_SECONDS
     # Not `select`, which knows 1,024 open files only.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tnr_dist.config.schema import (
     Config,
     DataConfig,
 )
+from tnr_dist.data.manifest import Manifest, manifest_hash, open_table, read_manifest
 from tnr_dist.data.manifest import check_file as check_data_file
-from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.launch.warn import warn_once
 from tnr_dist.models.digest import plm_digest
@@ -24,7 +23,7 @@ class DataSet:
     """A prepared data set."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     id: str
 
     @classmethod

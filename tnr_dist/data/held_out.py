@@ -87,7 +87,8 @@ def _has_both(block: Block) -> np.ndarray:
     offsets = block["candidate_offsets"].astype(np.int64)
     total = np.concatenate([[0], np.cumsum(block["candidate_clicked"], dtype=np.int64)])
     clicks = total[offsets[1:]] - total[offsets[:-1]]
-    return (clicks > 0) & (clicks < np.diff(offsets))
+    mixed: np.ndarray = (clicks > 0) & (clicks < np.diff(offsets))
+    return mixed
 
 
 def _select(block: Block, rows: np.ndarray) -> Block:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
 from tnr_dist.data import parquet
 from tnr_dist.data.tokens import RaggedTable, read_table
-from tnr_dist.util.digests import SEAL, Stated, check_seal, fault
+from tnr_dist.util.digests import SEAL, check_seal, fault
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json_object
+from tnr_dist.util.json_types import checked
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -22,7 +24,52 @@ SYNTH = "synth.json"  # what `tnr data synth` leaves beside the files that it ma
 _NOT_IDENTITY = ("files", "plm_digest", SEAL)
 
 
-def read_manifest(folder: Path | str) -> dict[str, Any]:
+class Counts(TypedDict, total=False):
+    """What was read and kept: of the texts, of each split (`Account.counts`), of the corpus."""
+
+    news: int
+    news_described_differently: int
+    empty_titles: int
+    empty_abstracts: int
+    title_tokens: int
+    news_tokens: int
+    header_rows: int
+    splits: dict[str, dict[str, int]]
+    corpus: dict[str, int]
+
+
+class TokenizerFacts(TypedDict, total=False):
+    """The tokenizer that the texts were cut by: of which PLM, its digest, and its size."""
+
+    name: str
+    hash: str
+    vocab_size: int
+
+
+class SourceFacts(TypedDict):
+    """An input file as it was read."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Manifest(TypedDict, total=False):
+    """manifest.json. `generated`, `news_inputs`, `plm_digest` and `files` stand there where they apply."""
+
+    format_version: int
+    request: dict[str, object]
+    counts: Counts
+    tokenizer: TokenizerFacts
+    max_lengths: dict[str, int]
+    sources: list[SourceFacts]
+    generated: bool
+    news_inputs: dict[str, int]
+    plm_digest: str
+    files: dict[str, object]
+
+
+def read_manifest(folder: Path | str) -> Manifest:
     """A prepared data set's manifest. Raises InputError when `folder` is not one, or when the file is damaged."""
     path = Path(folder) / MANIFEST
     if not path.is_file():
@@ -33,14 +80,17 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     for key in ("counts", "tokenizer", "max_lengths"):
         if not isinstance(manifest.get(key), dict):
             raise InputError(f"{path}: {key} is missing or no object; prepare the data again")
-    if not isinstance(manifest.get("request", {}), dict) or not isinstance(manifest["tokenizer"].get("hash"), str):
+    counts, tokenizer = manifest["counts"], manifest["tokenizer"]
+    hashed = isinstance(tokenizer, dict) and isinstance(tokenizer.get("hash"), str)
+    if not isinstance(manifest.get("request", {}), dict) or not hashed:
         raise InputError(f"{path}: request or tokenizer.hash is not what a manifest holds; prepare the data again")
-    _check_counts(manifest["counts"], "counts", path)
+    if isinstance(counts, dict):
+        _check_counts(counts, "counts", path)
     check_seal(path, manifest)
-    return manifest
+    return checked(manifest, Manifest, f"{path}: ")
 
 
-def _check_counts(counts: dict[str, Any], name: str, path: Path) -> None:
+def _check_counts(counts: Mapping[str, object], name: str, path: Path) -> None:
     for key, value in counts.items():
         if isinstance(value, dict):
             _check_counts(value, f"{name}.{key}", path)
@@ -61,15 +111,15 @@ def manifest_hash(folder: Path | str) -> str:
     return hashlib.sha256(json.dumps(made_from(read_manifest(folder)), sort_keys=True).encode()).hexdigest()
 
 
-def made_from(manifest: dict[str, Any]) -> dict[str, Any]:
+def made_from(manifest: Manifest) -> dict[str, object]:
     """A manifest without its digests and what its PLM was called: the same PLM of another name gives the same data set."""
     request = {key: value for key, value in manifest.get("request", {}).items() if key != "plm"}
     tokenizer = {key: value for key, value in manifest["tokenizer"].items() if key != "name"}
-    kept = {name: value for name, value in manifest.items() if name not in _NOT_IDENTITY}
+    kept: dict[str, object] = {name: value for name, value in manifest.items() if name not in _NOT_IDENTITY}
     return kept | {"request": request, "tokenizer": tokenizer}
 
 
-def stated_files(folder: Path) -> Stated | None:
+def stated_files(folder: Path) -> Mapping[str, object] | None:
     """What the manifest says of the data set's files; None without a manifest, or with an older version's."""
     if not (folder / MANIFEST).is_file():
         return None

@@ -76,7 +76,7 @@ def read_batches(file: pq.ParquetFile, columns: list[str], where: str) -> Iterat
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _plain(column: pa.ChunkedArray, name: str, where: str, first: int) -> pa.ChunkedArray:

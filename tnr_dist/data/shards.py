@@ -11,9 +11,10 @@ import io
 import math
 import re
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -39,6 +40,16 @@ Block = dict[str, np.ndarray]
 _BLOCK_COUNTS = ("impressions", "samples", "candidates", "histories")
 
 
+class BlockInfo(TypedDict):
+    """A block's line of index.json."""
+
+    key: str
+    impressions: int
+    samples: int
+    candidates: int
+    histories: int
+
+
 @dataclass(frozen=True)
 class ShardInfo:
     """One shard's line of index.json. `samples` counts (impression, click) pairs that have at least one negative."""
@@ -48,7 +59,7 @@ class ShardInfo:
     sha256: str
     impressions: int
     samples: int
-    blocks: list[dict[str, Any]]  # key, impressions, samples, candidates, histories
+    blocks: list[BlockInfo]
 
 
 @dataclass(frozen=True)
@@ -83,10 +94,11 @@ def segment_sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Sums of a flat array's segments, int64 [len(offsets) - 1]; empty segments give 0."""
     total = np.zeros(len(values) + 1, np.int64)
     np.cumsum(values, dtype=np.int64, out=total[1:])
-    return total[offsets[1:]] - total[offsets[:-1]]
+    sums: np.ndarray = total[offsets[1:]] - total[offsets[:-1]]
+    return sums
 
 
-def describe(block: Block, key: str) -> dict[str, Any]:
+def describe(block: Block, key: str) -> BlockInfo:
     """A block's line of the index."""
     return {
         "key": key,
@@ -278,7 +290,7 @@ def read_shard(path: Path, info: ShardInfo | None = None) -> dict[str, Block]:
     return parse_shard(data, str(path))
 
 
-def index_to_dict(index: SplitIndex) -> dict[str, Any]:
+def index_to_dict(index: SplitIndex) -> dict[str, object]:
     """index.json's content."""
     return {
         "split": index.split,
@@ -289,9 +301,11 @@ def index_to_dict(index: SplitIndex) -> dict[str, Any]:
     }
 
 
-def index_from_dict(value: Any, where: str) -> SplitIndex:
+def index_from_dict(value: object, where: str) -> SplitIndex:
     """Parse index.json's content; InputError when it is not one."""
     try:
+        if not isinstance(value, dict):
+            raise TypeError(f"a {type(value).__name__}, not an object")
         shards = [ShardInfo(**shard) for shard in value["shards"]]
         seen: set[str] = set()
         for shard in shards:
@@ -310,13 +324,14 @@ def index_from_dict(value: Any, where: str) -> SplitIndex:
         raise InputError(f"{where}: not a shard index ({error!r})") from None
 
 
-def _check_line(line: dict[str, Any], counts: tuple[str, ...], where: str) -> None:
+def _check_line(line: Mapping[str, object], counts: tuple[str, ...], where: str) -> None:
     """Raise InputError for a count of the index that is missing or none; TypeError where there is no line at all."""
     for name in counts:
         if name not in line or ("key" not in line and counts is _BLOCK_COUNTS):
             raise InputError(f"{where} lacks one of key, {', '.join(counts)}; prepare the data again")
-        if type(line[name]) is not int or line[name] < 0:
-            raise InputError(f"{where}: {name}={line[name]!r}: not a count; prepare the data again")
+        count = line[name]
+        if type(count) is not int or count < 0:
+            raise InputError(f"{where}: {name}={count!r}: not a count; prepare the data again")
 
 
 def read_index(folder: Path, split: str) -> SplitIndex:

@@ -11,10 +11,10 @@ stored as its bit pattern (uint16), because NumPy has no bf16.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 import numpy as np
 from safetensors import SafetensorError
@@ -25,6 +25,7 @@ from tnr_dist.data.shards import ShardInfo, SplitIndex, unpack_tar
 from tnr_dist.util.digests import digest, fault
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json, read_json_object
+from tnr_dist.util.json_types import checked
 from tnr_dist.util.transfer import from_stored
 
 FORMAT_VERSION = 1
@@ -43,10 +44,25 @@ class TeacherColumns:
     logits: np.ndarray
 
 
-_COLUMNS = {
+_COLUMNS: dict[str, Literal["histories", "candidates"]] = {
     "teacher_users": "histories",
     "teacher_logits": "candidates",
 }  # member of a side shard -> its rows in the index
+
+
+class CacheFacts(TypedDict, total=False):
+    """cache.json; `splits`: sha256 of every side shard."""
+
+    format_version: int
+    tokenizer: str
+    data: str
+    teachers: list[object]
+    history: int
+    history_padding: str
+    dtype: str
+    news: dict[str, object]
+    users: dict[str, float]
+    splits: dict[str, dict[str, str]]
 
 
 class TeacherCache:
@@ -56,17 +72,18 @@ class TeacherCache:
     cache.json and the values a stage needs, such as the data's digest and the teachers' ids).
     """
 
-    def __init__(self, folder: Path, expected: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, expected: Mapping[str, object]) -> None:
         if not (folder / "cache.json").is_file():
             raise InputError(f"{folder}: no teacher cache (no cache.json); run `tnr cache` first")
-        self.folder, self.facts = folder, read_json(folder / "cache.json")
-        if not isinstance(self.facts, dict) or self.facts.get("format_version") != FORMAT_VERSION:
+        self.folder, facts = folder, read_json(folder / "cache.json")
+        if not isinstance(facts, dict) or facts.get("format_version") != FORMAT_VERSION:
             raise InputError(
                 f"{folder / 'cache.json'}: not a teacher cache of format {FORMAT_VERSION}; {self._remake_advice()}"
             )
         for key, kind in (("teachers", list), ("splits", dict), ("news", dict)):
-            if not isinstance(self.facts.get(key), kind):
+            if not isinstance(facts.get(key), kind):
                 raise InputError(f"{folder / 'cache.json'}: {key} is missing or damaged; {self._remake_advice()}")
+        self.facts = checked(facts, CacheFacts, f"{folder / 'cache.json'}: ")
         for key, value in expected.items():
             if self.facts.get(key) != value:
                 names = {
@@ -141,7 +158,10 @@ class TeacherCache:
     def gib(self, split: str) -> float:
         """Size of a split's side shards."""
         names = self.facts["splits"].get(split, {})
-        return sum(path.stat().st_size for name in names if (path := self.folder / split / name).is_file()) / 2**30
+        size: float = (
+            sum(path.stat().st_size for name in names if (path := self.folder / split / name).is_file()) / 2**30
+        )
+        return size
 
 
 class TableRows:
@@ -209,6 +229,6 @@ class TeacherTables:
         return cls(from_stored(users), from_stored(logits), TableRows(starts))
 
 
-def _shorten(value: Any) -> str:
+def _shorten(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."

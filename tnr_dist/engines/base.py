@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tnr_dist.launch.environment import Environment
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
+OptimizerState = dict[str, Any]  # as torch's optimisers give it: `state` and `param_groups`
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class Engine(Protocol):
     def use_precision(self, precision: str) -> None:
         """Set the compute precision without a module to train (evaluation)."""
 
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *args: object) -> Any:
         """Run the module under the engine's precision."""
 
-    def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
+    def micro_batch(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of each micro-batch of a step: only the last need send the gradients."""
 
     def backward(self, loss: Tensor) -> None:
@@ -75,7 +76,7 @@ class Engine(Protocol):
     def step(self) -> Tensor:
         """Sum gradients over ranks, clip, update, zero; returns the gradient norm (device scalar, before clipping)."""
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[object]:
         """The compute precision, for code outside `forward` (evaluation)."""
 
     def all_reduce(self, value: Tensor) -> Tensor:
@@ -96,13 +97,13 @@ class Engine(Protocol):
     def barrier(self) -> None:
         """Wait for all ranks."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> OptimizerState:
         """Optimiser state of the common checkpoint format (tensors and numbers only), whole on rank 0; a collective."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: OptimizerState) -> None:
         """Restore what `state_dict` gave."""
 
-    def whole(self) -> AbstractContextManager[Any]:
+    def whole(self) -> AbstractContextManager[object]:
         """Inside, every rank can read all of the module's weights; a collective of all ranks."""
 
     def finish(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from tnr_dist.kernels.context import Context
 
 Gather = Callable[[Tensor, list[int]], Tensor]  # own rows [sizes[rank], …], sizes -> rows of all ranks in rank order
 Reduce = Callable[[Tensor, list[int]], Tensor]  # rows of all ranks, sizes -> own rows of the sum over ranks
@@ -19,12 +20,12 @@ class GatherRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, sizes: list[int], gather: Gather, reduce: Reduce) -> Tensor:
+    def forward(ctx: Context, rows: Tensor, sizes: list[int], gather: Gather, reduce: Reduce) -> Tensor:
         """Gather."""
         ctx.sizes, ctx.reduce = sizes, reduce
         return gather(rows.contiguous(), sizes)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         """Sum over ranks, this rank's part."""
         return ctx.reduce(grads[0].contiguous(), ctx.sizes), None, None, None

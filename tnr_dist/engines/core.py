@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from tnr_dist.engines.allocator import keep_freed_memory
-from tnr_dist.engines.base import Engine, OptimizerFactory, Terms
+from tnr_dist.engines.base import Engine, OptimizerFactory, OptimizerState, Terms
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.devices import choose_device
 from tnr_dist.engines.graphs import Recordable, StepGraphs
@@ -27,7 +27,7 @@ from tnr_dist.util.hardware import cores_of_rank
 TIMEOUT_SECONDS = 600.0  # of every wait for another rank
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """The context in which `fp32` or `bf16` is computed on a device."""
     return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
 
@@ -61,7 +61,9 @@ class EngineCore(Engine):
         self._runs: nn.Module | None = None  # the module, or the engine's wrapper around it
         self._averages_over = 1  # ranks whose gradients the engine averages; 1 where it sums them
         self._graphs: StepGraphs | None = None  # recorded steps, of one rank on a GPU
-        self._unsent: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext  # keeps gradients on this rank
+        self._unsent: Callable[[], AbstractContextManager[object]] = (
+            contextlib.nullcontext
+        )  # keeps gradients on this rank
 
     @override
     def setup(
@@ -102,7 +104,7 @@ class EngineCore(Engine):
         gc.collect()  # wrappers of modules refer to themselves
 
     @override
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *args: object) -> Any:
         if self._graphs is not None and len(args) == 1 and isinstance(args[0], Recordable):
             parts = self._graphs.run(args[0])
             if parts is not None:
@@ -112,7 +114,7 @@ class EngineCore(Engine):
             return self._runs(*args)
 
     @override
-    def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
+    def micro_batch(self, last: bool) -> AbstractContextManager[object]:
         return contextlib.nullcontext() if last else self._unsent()
 
     @override
@@ -129,19 +131,19 @@ class EngineCore(Engine):
         self._precision = choose_precision(precision, self.device)
 
     @override
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[object]:
         return autocast(self._precision, self.device)
 
     @override
-    def whole(self) -> AbstractContextManager[Any]:
+    def whole(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext()
 
     @override
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> OptimizerState:
         return self.optimizer.state_dict()
 
     @override
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: OptimizerState) -> None:
         self.optimizer.load_state_dict(state)
 
     @override
@@ -173,7 +175,8 @@ class EngineCore(Engine):
     def all_gather_rows(self, rows: Tensor, sizes: list[int]) -> Tensor:
         if self.environment.world_size == 1:
             return rows
-        return GatherRows.apply(rows, sizes, self._all_gather, self._reduce_scatter)
+        gathered: Tensor = GatherRows.apply(rows, sizes, self._all_gather, self._reduce_scatter)  # type: ignore[no-untyped-call]
+        return gathered
 
     @override
     def all_reduce(self, value: Tensor) -> Tensor:
@@ -186,7 +189,8 @@ class EngineCore(Engine):
     def _reduce_scatter(self, rows: Tensor, sizes: list[int]) -> Tensor:
         """This rank's rows [sizes[rank], …] of the sum over ranks of `rows` [sum of sizes, …]."""
         # A copy, because the sum is made in place: a gradient may be somebody else's too.
-        return self.all_reduce(rows.clone()).split(sizes)[self.environment.rank]
+        own: Tensor = self.all_reduce(rows.clone()).split(sizes)[self.environment.rank]
+        return own
 
     def _ask(self, flag: bool) -> Callable[[], bool]:
         """Start asking whether any rank's flag is set; the answer is waited for later."""

@@ -7,6 +7,7 @@ import functools
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import override
 
 from tnr_dist.engines.base import OptimizerFactory
 from tnr_dist.engines.core import autocast
@@ -17,6 +18,7 @@ from tnr_dist.engines.process_group import ProcessGroupEngine
 class DDPEngine(ProcessGroupEngine):
     """Data parallelism by torch's DistributedDataParallel. A step is `EngineCore`'s; here is what it runs."""
 
+    @override
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         on_gpu = self.device.type == "cuda"
         if self.environment.world_size == 1:
@@ -35,6 +37,7 @@ class DDPEngine(ProcessGroupEngine):
             wrapped.reducer._push_all_rebuilt_params()
         self._runs, self._unsent, self._averages_over = wrapped, wrapped.no_sync, self.environment.world_size
 
+    @override
     def _release(self) -> None:
         self._runs = self._graphs = None
         self._unsent = contextlib.nullcontext

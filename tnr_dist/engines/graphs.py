@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class Recordable(Protocol):
     def tensors(self) -> list[Tensor]:
         """All tensors, in an order of their own."""
 
-    def with_tensors(self, tensors: list[Tensor]) -> Any:
+    def with_tensors(self, tensors: list[Tensor]) -> Recordable:
         """The same inputs around other tensors."""
 
 
@@ -44,11 +44,11 @@ class StepGraphs:
     Gradients are added to the parameters' `grad`, which must stay the same tensors: zero them in place.
     """
 
-    def __init__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[object]]) -> None:
         self.module, self.autocast = module, autocast
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self._recordings: dict[Hashable, _Recording] = {}
-        self._pool: Any = None
+        self._pool: torch.cuda._POOL_HANDLE | None = None
 
     @property
     def used(self) -> bool:
@@ -96,7 +96,7 @@ class StepGraphs:
             parameter.grad.copy_(gradient)
         return _Recording(graph, static, outputs)
 
-    def _step(self, inputs: Any) -> dict[str, Tensor]:
+    def _step(self, inputs: Recordable) -> dict[str, Tensor]:
         with self.autocast():
             parts: dict[str, Tensor] = self.module(inputs)
         parts["loss"].backward()

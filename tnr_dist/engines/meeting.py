@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import TypedDict
 
 import torch.distributed as dist
 
@@ -29,7 +29,24 @@ from tnr_dist.util.errors import EarlierStart, InputError, PortTaken, Preempted,
 from tnr_dist.util.restarts import restarts
 
 LOOPBACK = "127.0.0.1"
-Word = dict[str, Any]  # what a rank says of its run
+
+
+class Word(TypedDict, total=False):
+    """What a rank says of its run."""
+
+    host: str
+    ranks: int
+    settings: dict[str, str]
+    folders: dict[str, str]
+
+
+class Verdict(TypedDict, total=False):
+    """Whether the ranks train together: kind `one run` and their number, or one of `_KINDS` and why not."""
+
+    kind: str
+    why: str
+    ranks: int
+
 
 _LINGER = 1.0  # seconds that rank 0 goes on serving the store for the others to read why all of them end
 _SHOWN = 8  # names in a list of an error
@@ -170,9 +187,10 @@ def differences(first: Word, other: Word) -> list[str]:
     so between them the last part counts.
     """
     names = [] if first.get("ranks") == other.get("ranks") else ["number of ranks"]
-    settings, others = first.get("settings", {}), other.get("settings", {})
+    none: dict[str, str] = {}  # of an older version
+    settings, others = first.get("settings", none), other.get("settings", none)
     names += [name for name in {**settings, **others} if settings.get(name) != others.get(name)]
-    folders, others = first.get("folders", {}), other.get("folders", {})
+    folders, others = first.get("folders", none), other.get("folders", none)
     one_machine = first.get("host") == other.get("host")
     for name in {**folders, **others}:
         mine, theirs = folders.get(name, ""), others.get(name, "")
@@ -235,12 +253,13 @@ def _agree(store: dist.Store, env: Environment, terms: Terms, wait: Wait) -> Non
         )
 
 
-def _decide(store: dist.Store, env: Environment, wait: Wait) -> dict[str, Any]:
+def _decide(store: dist.Store, env: Environment, wait: Wait) -> Verdict:
     """Rank 0's verdict, when all words are there or one rank has given up."""
     missing = list(range(env.world_size))
     while missing := [rank for rank in missing if not store.check([f"word/{rank}/1"])]:
         if store.check(["left"]):
-            return json.loads(store.get("left"))
+            left: Verdict = json.loads(store.get("left"))
+            return left
         try:
             wait.sleep()
         except TooLate:
@@ -257,7 +276,7 @@ def _decide(store: dist.Store, env: Environment, wait: Wait) -> dict[str, Any]:
     return {"kind": "one run", "ranks": env.world_size}
 
 
-def _await_verdict(store: dist.Store, env: Environment, wait: Wait) -> dict[str, Any]:
+def _await_verdict(store: dist.Store, env: Environment, wait: Wait) -> Verdict:
     while not store.check(["verdict"]):
         try:
             wait.sleep()
@@ -266,12 +285,12 @@ def _await_verdict(store: dist.Store, env: Environment, wait: Wait) -> dict[str,
             return _leave(store, _verdict("lost", _missing(env, missing or [0], wait)))
         except Preempted:
             return _leave(store, _verdict("stopped", str(stopped(f"rank {env.rank}"))))
-    verdict = json.loads(store.get("verdict"))
+    verdict: Verdict = json.loads(store.get("verdict"))
     store.add("read", 1)
     return verdict
 
 
-def _leave(store: dist.Store, verdict: dict[str, Any]) -> dict[str, Any]:
+def _leave(store: dist.Store, verdict: Verdict) -> Verdict:
     """Give up, and let rank 0 and all others know."""
     store.set("left", json.dumps(verdict))
     store.add("read", 1)
@@ -286,7 +305,7 @@ def _serve_until_read(store: dist.Store, env: Environment) -> None:
         time.sleep(0.02)
 
 
-def _verdict(kind: str, why: str) -> dict[str, Any]:
+def _verdict(kind: str, why: str) -> Verdict:
     return {"kind": kind, "why": why}
 
 
@@ -298,7 +317,7 @@ def _missing(env: Environment, missing: list[int], wait: Wait) -> str:
     )
 
 
-def _ranks(numbers: Mapping[int, Any] | list[int]) -> str:
+def _ranks(numbers: Mapping[int, object] | list[int]) -> str:
     return f"rank{'s' * (len(numbers) > 1)} {_listed(list(map(str, numbers)))}"
 
 

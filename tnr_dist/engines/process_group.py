@@ -72,6 +72,7 @@ class ProcessGroupEngine(EngineCore):
         if dist.is_initialized():
             dist.destroy_process_group()
 
+    @override
     def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:
         longest = max(sizes)  # gloo gathers equal parts only
         padded = _padded(rows, longest)
@@ -80,6 +81,7 @@ class ProcessGroupEngine(EngineCore):
         dist.all_gather(parts, padded, group=self._host_group() if on_host else None)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
+    @override
     def _reduce_scatter(self, rows: Tensor, sizes: list[int]) -> Tensor:
         parts = [_padded(part, max(sizes)) for part in rows.split(sizes)]
         own = torch.empty_like(parts[0])
@@ -91,6 +93,7 @@ class ProcessGroupEngine(EngineCore):
             self._host = dist.new_group(backend="gloo", timeout=timeout())
         return self._host
 
+    @override
     def _ask(self, flag: bool) -> Callable[[], bool]:
         vote = torch.tensor([int(flag)])
         work = dist.all_reduce(vote, group=self._host_group(), async_op=True)

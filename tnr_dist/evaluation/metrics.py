@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,22 @@ from tnr_dist.util.errors import InputError
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 
-NAMES = ("auc", "mrr", "ndcg5", "ndcg10")
+Metric = Literal["auc", "mrr", "ndcg5", "ndcg10"]
+NAMES: tuple[Metric, ...] = ("auc", "mrr", "ndcg5", "ndcg10")
 
 # Pairs (click, candidate) that one task compares at a time: about 20 MiB of temporaries, which stays near the caches.
 _PAIRS = 1 << 19
+
+
+class Figures(TypedDict, total=False):
+    """Means over the impressions of a split that have a click and a candidate without one; fractions."""
+
+    auc: float
+    mrr: float
+    ndcg5: float
+    ndcg10: float
+    impressions: int
+    skipped: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class ImpressionMetrics:
             return 0.0
         return int((self.tied & self.valid).sum()) / int(self.valid.sum())
 
-    def mean(self) -> dict[str, float | int]:
+    def mean(self) -> Figures:
         """Mean over the valid impressions: `auc, mrr, ndcg5, ndcg10` (fractions), `impressions` (valid), `skipped`.
 
         The sums are exact before their one rounding (`math.fsum`), so the mean does not depend on the order of the
@@ -72,10 +84,9 @@ class ImpressionMetrics:
                 f"none of {len(self.valid)} impressions has both a clicked and a non-clicked candidate, so there is "
                 "nothing to average: evaluate a split with labels"
             )
-        means: dict[str, float | int] = {
-            name: math.fsum(getattr(self, name)[self.valid].tolist()) / count for name in NAMES
-        }
-        return means | {"impressions": count, "skipped": len(self.valid) - count}
+        auc, mrr, ndcg5, ndcg10 = (math.fsum(getattr(self, name)[self.valid].tolist()) / count for name in NAMES)
+        skipped = len(self.valid) - count
+        return Figures(auc=auc, mrr=mrr, ndcg5=ndcg5, ndcg10=ndcg10, impressions=count, skipped=skipped)
 
     @staticmethod
     def concatenate(parts: Sequence[ImpressionMetrics]) -> ImpressionMetrics:
@@ -85,7 +96,7 @@ class ImpressionMetrics:
 
 
 def impression_metrics(
-    scores: NDArray[Any], labels: NDArray[Any], offsets: NDArray[Any], *, threads: int = 2
+    scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray, *, threads: int = 2
 ) -> ImpressionMetrics:
     """AUC, MRR, nDCG@5 and nDCG@10 of every impression (MIND's definitions; Tiny-NewsRec, Table 2).
 
@@ -144,7 +155,7 @@ def impression_metrics(
     return ImpressionMetrics(**results, valid=valid, tied=tied)
 
 
-def check_offsets(offsets: NDArray[Any], candidates: int) -> Int64s:
+def check_offsets(offsets: np.ndarray, candidates: int) -> Int64s:
     """Return `offsets` [I + 1] as int64; an `InputError` when they do not cut `candidates` into I impressions."""
     offsets = np.asarray(offsets)
     if offsets.ndim != 1 or len(offsets) == 0 or offsets.dtype.kind not in "iu":
@@ -157,7 +168,7 @@ def check_offsets(offsets: NDArray[Any], candidates: int) -> Int64s:
     return offsets
 
 
-def check_scores(scores: NDArray[Any], offsets: Int64s) -> None:
+def check_scores(scores: np.ndarray, offsets: Int64s) -> None:
     """Raise an `InputError` that names the first impression (index from 0) with a NaN or infinite score."""
     for start in range(0, len(scores), _PAIRS):
         finite = np.isfinite(scores[start : start + _PAIRS])
@@ -170,10 +181,10 @@ def check_scores(scores: NDArray[Any], offsets: Int64s) -> None:
             )
 
 
-def _clicked(labels: NDArray[Any], offsets: Int64s) -> NDArray[np.bool_]:
+def _clicked(labels: np.ndarray, offsets: Int64s) -> NDArray[np.bool_]:
     if labels.dtype == np.bool_:
         return labels
-    clicked = labels == 1
+    clicked: NDArray[np.bool_] = labels == 1
     wrong = ~clicked & (labels != 0)
     if wrong.any():
         at = int(np.argmax(wrong))
@@ -183,7 +194,7 @@ def _clicked(labels: NDArray[Any], offsets: Int64s) -> NDArray[np.bool_]:
 
 
 def _counts(
-    scores: NDArray[Any],
+    scores: np.ndarray,
     clicked: NDArray[np.bool_],
     clicks: Int64s,
     starts: Int64s,
@@ -241,4 +252,5 @@ def _ndcg(
     counted = np.where(np.arange(len(gain)) < k, gain, 0.0)
     dcg = np.bincount(owner, weights=_expected(counted, first, equal), minlength=len(positives))
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
-    return dcg / ideal[np.minimum(positives, k)]
+    ndcg: NDArray[np.float64] = dcg / ideal[np.minimum(positives, k)]
+    return ndcg

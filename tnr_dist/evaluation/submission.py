@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +28,7 @@ _CHUNK_CANDIDATES = 1 << 20
 
 
 def write_prediction(
-    path: Path | str, impression_ids: NDArray[Any], scores: NDArray[Any], offsets: NDArray[Any], *, threads: int = 2
+    path: Path | str, impression_ids: np.ndarray, scores: np.ndarray, offsets: np.ndarray, *, threads: int = 2
 ) -> None:
     """Write `prediction.zip`, atomically and byte for byte the same for the same scores.
 
@@ -92,7 +91,7 @@ def write_prediction(
 
 
 def check_prediction(
-    path: Path | str, expected: Iterable[tuple[NDArray[Any], NDArray[Any]]] | None = None
+    path: Path | str, expected: Iterable[tuple[np.ndarray, np.ndarray]] | None = None
 ) -> dict[str, int]:
     """Validate a `prediction.zip`; its first fault becomes an error that names the file, the line and what is wrong.
 
@@ -129,7 +128,7 @@ def check_prediction(
     }
 
 
-def _rank(scores: NDArray[Any], offsets: Int64s) -> NDArray[np.int32]:
+def _rank(scores: np.ndarray, offsets: Int64s) -> NDArray[np.int32]:
     """Rank of each candidate in its impression, 1 = highest score; ties keep candidate order.
 
     Impressions of one size form a matrix that is sorted row by row.
@@ -148,7 +147,7 @@ def _rank(scores: NDArray[Any], offsets: Int64s) -> NDArray[np.int32]:
     return ranks
 
 
-def _format(impression_ids: NDArray[Any], ranks: NDArray[np.int32], offsets: Int64s) -> memoryview:
+def _format(impression_ids: np.ndarray, ranks: NDArray[np.int32], offsets: Int64s) -> memoryview:
     """The text of some lines. Arrow keeps the strings of an array back to back: its buffer is the file's bytes."""
     words = pa.array(ranks).cast(pa.string())
     lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), words)
@@ -172,7 +171,7 @@ def _chunks(offsets: Int64s) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _stream(path: Path, expected: Iterable[tuple[NDArray[Any], NDArray[Any]]] | None) -> Iterator[tuple[Int64s, int]]:
+def _stream(path: Path, expected: Iterable[tuple[np.ndarray, np.ndarray]] | None) -> Iterator[tuple[Int64s, int]]:
     """Counts of ranks [I'] and bytes of text of each validated chunk of a prediction."""
     name = str(path) if is_text(path) else f"{path}:{MEMBER}"
     want = None if expected is None else _join(expected)
@@ -201,14 +200,14 @@ def _stream(path: Path, expected: Iterable[tuple[NDArray[Any], NDArray[Any]]] | 
         raise InputError(f"{name} line {again + 1}: impression {ids[again]} has a line already")
 
 
-def _first_repeated(ids: NDArray[Any]) -> int | None:
+def _first_repeated(ids: np.ndarray) -> int | None:
     """The first place whose id stands already at an earlier one."""
     order = np.argsort(ids, kind="stable")
     again = order[1:][ids[order][1:] == ids[order][:-1]]
     return int(again.min()) if len(again) else None
 
 
-def _join(expected: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[Int64s, Int64s]:
+def _join(expected: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[Int64s, Int64s]:
     pairs = [(np.asarray(ids, np.int64), np.asarray(counts, np.int64)) for ids, counts in expected]
     empty = np.zeros(0, np.int64)
     return np.concatenate([empty, *(p[0] for p in pairs)]), np.concatenate([empty, *(p[1] for p in pairs)])

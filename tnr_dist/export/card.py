@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from tnr_dist import __version__
 from tnr_dist.data.manifest import is_generated, manifest_hash, read_manifest
 from tnr_dist.evaluation.yardsticks import POPULAR
-from tnr_dist.export.description import Description
+from tnr_dist.export.description import Checks, Description
 from tnr_dist.export.metadata import METRICS, base_model, front_matter
 from tnr_dist.export.source import Source
 from tnr_dist.models.recommender import count_parameters
@@ -290,7 +289,7 @@ def _checks(description: Description) -> list[str]:
     return lines
 
 
-def _busy_note(checks: dict[str, Any]) -> str:
+def _busy_note(checks: Checks) -> str:
     return f"**Measured on a busy machine**, where other processes kept {checks['other_work']:.1f} of the cores busy"
 
 
@@ -332,7 +331,7 @@ def _licence_of(plm: str) -> str:
     )
 
 
-def described(checks: dict[str, Any]) -> str:
+def described(checks: Checks) -> str:
     """One line about what was measured, for the terminal."""
     parts = []
     for name, facts in checks.get("variants", {}).items():

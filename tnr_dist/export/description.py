@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tnr_dist.util.digests import SEAL, Stated, check_seal, describe, fault, write_sealed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json
+from tnr_dist.util.json_types import JsonObject, built, checked
 from tnr_dist.util.lock import LOCK
 
 FORMAT_VERSION = 1
@@ -24,6 +26,15 @@ _CARD = "README.md"  # its owner may write into it
 _FOR_OTHERS = ("news.parquet", "index.faiss")  # of `vectors`; nothing here reads them
 _OBJECTS = ("model", "made_from", "checks", "files")
 _LEAST = {"title_tokens": 3, "history": 1, "pad_id": 0}
+
+
+class Checks(TypedDict, total=False):
+    """What was measured of an export, by variant; `other_work` and `busy` as in `measure.check`."""
+
+    variants: dict[str, dict[str, float]]
+    measured_on: dict[str, object]
+    other_work: float
+    busy: bool
 
 
 @dataclass(frozen=True)
@@ -42,23 +53,27 @@ class Description:
     """
 
     format: str
-    model: dict[str, Any]
+    model: JsonObject
     title_tokens: int
     history: int
     pad_id: int
-    made_from: dict[str, Any]
-    checks: dict[str, Any] = field(default_factory=dict)
+    made_from: Mapping[str, str]
+    checks: Checks = field(default_factory=Checks)
     files: Stated = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @property
     def news_dim(self) -> int:
         """D."""
-        return int(self.model["news_dim"])
+        size = self.model["news_dim"]
+        assert isinstance(size, int)  # compared when it was read
+        return size
 
     def same_as(self, other: Description) -> bool:
         """Whether both describe the same export; what was measured and the bytes of the files do not count."""
-        return dataclasses.replace(self, checks={}, files={}) == dataclasses.replace(other, checks={}, files={})
+        return dataclasses.replace(self, checks=Checks(), files={}) == dataclasses.replace(
+            other, checks=Checks(), files={}
+        )
 
     def write(self, folder: Path) -> None:
         """Write `folder`/recommender.json, which states the other files as they are now."""
@@ -86,7 +101,7 @@ class Description:
         if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
             raise InputError(f"{path}: not of format version {FORMAT_VERSION}; export the run again")
         try:
-            found = cls(**{name: value for name, value in values.items() if name != SEAL})
+            found = built(cls, {name: value for name, value in values.items() if name != SEAL})
         except TypeError as error:
             raise InputError(f"{path}: {error}; export the run again") from None
         if found.format not in FORMATS:
@@ -101,8 +116,9 @@ class Description:
             shown = f" ({value})" if isinstance(value, int) else ""
             raise InputError(f"{path}: {wrong[0]} is not what an export says{shown}; export the run again")
         check_seal(path, values)
+        checked(found.checks, Checks, f"{path}: checks.")
         return found
 
 
-def _at_least(value: Any, least: int) -> bool:
+def _at_least(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

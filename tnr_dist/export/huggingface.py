@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -145,7 +144,7 @@ def read_user_encoder(folder: Path, description: Description) -> nn.Module:
 
 
 def _load(module: nn.Module, path: Path, prefix: str = "") -> None:
-    state: dict[str, Any] = read_safetensors(path)[0]
+    state = read_safetensors(path)[0]
     if prefix and not all(name.startswith(prefix) for name in state):
         raise InputError(f"{path}: keys do not start with {prefix!r}; export it again")
     load_strict(module, {name.removeprefix(prefix): value for name, value in state.items()}, path)

@@ -7,12 +7,11 @@ import itertools
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from tnr_dist.export.description import Description
+from tnr_dist.export.description import Checks, Description
 from tnr_dist.export.runtimes import Runtime, open_runtime
 from tnr_dist.export.source import Source
 from tnr_dist.models.packed import Packed
@@ -50,7 +49,7 @@ def sample_tokens(source: Source) -> tuple[np.ndarray, np.ndarray]:
 @torch.inference_mode()
 def our_vectors(source: Source, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """What the run's own model gives in float32, [N, D]."""
-    return source.model.encode_news(Packed.pack(tokens, np.diff(offsets))).numpy()  # type: ignore[no-any-return]
+    return source.model.encode_news(Packed.pack(tokens, np.diff(offsets))).numpy()
 
 
 @torch.inference_mode()
@@ -100,7 +99,7 @@ def latency(
     return {"p50_ms": float(p50), "p99_ms": float(p99), "news_per_s": batch * len(took) / sum(took)}
 
 
-def check(source: Source, folder: Path, description: Description, *, speed: bool) -> dict[str, Any]:
+def check(source: Source, folder: Path, description: Description, *, speed: bool) -> Checks:
     """Load an export again and compare it with the run's model.
 
     Returns:
@@ -117,7 +116,7 @@ def check(source: Source, folder: Path, description: Description, *, speed: bool
     expected = our_vectors(source, tokens, offsets)
     if not np.isfinite(expected).all():
         raise InputError(f"{source.name}: the model's news vectors are not finite; it is damaged, train it again")
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, float]] = {}
     others, threads, cores = OtherWork(), torch.get_num_threads(), os.cpu_count() or 1
     for variant in ("float32", "int8") if description.format == "onnx" else ("float32",):
         # The folder is our own, written a moment ago.
@@ -135,11 +134,11 @@ def check(source: Source, folder: Path, description: Description, *, speed: bool
             facts |= {"p50_ms_batch_1": one["p50_ms"], "p99_ms_batch_1": one["p99_ms"]}
             facts |= {"news_per_s_batch_256": many["news_per_s"]}
         found[variant] = facts
-    measured_on = {"cpu": cpu_name(), "cores": cores, "threads": threads, "torch": torch.__version__}
+    measured_on: dict[str, object] = {"cpu": cpu_name(), "cores": cores, "threads": threads, "torch": torch.__version__}
     if description.format == "onnx":
         measured_on["onnxruntime"] = importlib.metadata.version("onnxruntime")
-    checks: dict[str, Any] = {"variants": found, "measured_on": measured_on}
+    checks: Checks = {"variants": found, "measured_on": measured_on}
     if speed:
         other_work = round(others.cores(), 2)
-        checks |= {"other_work": other_work, "busy": threads + other_work > cores + _NOISE}
+        checks["other_work"], checks["busy"] = other_work, threads + other_work > cores + _NOISE
     return checks

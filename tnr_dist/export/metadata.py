@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from tnr_dist.evaluation.metrics import NAMES
+from tnr_dist.evaluation.metrics import NAMES, Metric
+from tnr_dist.evaluation.results import Results
 from tnr_dist.export.source import Source
 from tnr_dist.models.sources import find_folder
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json_object
 
-METRICS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
+METRICS: dict[Metric, str] = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 #: What the hub calls the library that loads a format, where it knows one; tnr_dist loads all.
 _LIBRARIES = {"hf": "sentence-transformers"}
 #: The models of Python packages that the configurations use, by their ids on the hub.
@@ -31,7 +31,7 @@ def front_matter(source: Source, form: str, data_name: str, data_type: str) -> s
         form: format of the export.
         data_name, data_type: what the model was evaluated on, in words and as a mark (`mind`, `generated`, `other`, `another`).
     """
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "license": "other",
         "library_name": _LIBRARIES.get(form, "tnr_dist"),
         "pipeline_tag": "feature-extraction",
@@ -63,7 +63,7 @@ def base_model(plm: str) -> str | None:
     return name if isinstance(name, str) and "/" in name and _ID.fullmatch(name) else None
 
 
-def _results(results: dict[str, Any], data_name: str, data_type: str) -> dict[str, Any]:
+def _results(results: Results, data_name: str, data_type: str) -> dict[str, object]:
     return {
         "task": {"type": "text-ranking", "name": "News recommendation"},
         "dataset": {"type": data_type, "name": data_name, "split": results["split"]},

@@ -59,7 +59,8 @@ class PaddedNewsEncoder(nn.Module):
         for layer in encoder.layers:
             assert isinstance(layer, Layer)
             x = _layer(layer, x, bias)
-        return self.dense(self.pooling(x, mask))
+        vectors: Tensor = self.dense(self.pooling(x, mask))
+        return vectors
 
 
 def _layer(layer: Layer, x: Tensor, bias: Tensor) -> Tensor:
@@ -69,7 +70,8 @@ def _layer(layer: Layer, x: Tensor, bias: Tensor) -> Tensor:
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)) + bias
     attended = torch.matmul(scores.softmax(-1), v).transpose(1, 2).flatten(2)
     x = layer.attention_norm(x + layer.attention_out(attended))
-    return layer.ffn_norm(x + layer.ffn_out(layer.activation(layer.ffn_in(x))))
+    out: Tensor = layer.ffn_norm(x + layer.ffn_out(layer.activation(layer.ffn_in(x))))
+    return out
 
 
 @dataclass(frozen=True)

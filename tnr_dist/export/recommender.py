@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -195,17 +195,17 @@ class Recommender:
             )
         return now.vectors[np.array(rows, np.int64)]
 
-    def _vectors(self, vectors: Any, count: int | None = None, what: str = "vectors") -> np.ndarray:
+    def _vectors(self, vectors: object, count: int | None = None, what: str = "vectors") -> np.ndarray:
         return _checked(vectors, (count, self.description.news_dim), what)
 
-    def _scores(self, vectors: np.ndarray, user: Any) -> np.ndarray:
+    def _scores(self, vectors: np.ndarray, user: object) -> np.ndarray:
         """Scores [N] of vectors [N, D] for a user vector. Raises InputError for one of another size, or with NaN."""
-        user = _checked(user, (self.description.news_dim,), "user vector")
+        wanted = _checked(user, (self.description.news_dim,), "user vector")
         with np.errstate(over="ignore", invalid="ignore"):  # looked for next
-            scores = vectors @ user
+            scores: np.ndarray = vectors @ wanted
         if not np.isfinite(scores).all():
             raise InputError("user vector: its values are so large that scores are beyond float32")
-        return scores  # type: ignore[no-any-return]
+        return scores
 
     def _add_export(self, folder: Path) -> None:
         other = Description.read(folder)
@@ -223,7 +223,7 @@ class Recommender:
             raise InputError(f"{folder}: {error}; export the vectors again") from None
 
 
-def _names(ids: Any) -> list[str]:
+def _names(ids: Iterable[object] | np.ndarray) -> list[str]:
     """News ids as texts. Raises InputError for a single text, whose letters would be taken for ids, and for what is no id."""
     if isinstance(ids, str):
         raise InputError(f"expected a sequence of news ids, got the single text {ids!r}")
@@ -234,12 +234,12 @@ def _names(ids: Any) -> list[str]:
     return [str(name) for name in names]
 
 
-def _are_vectors(news: Any) -> bool:
+def _are_vectors(news: object) -> bool:
     """Whether an argument holds vectors: an array of numbers with a fraction, or of more than one dimension."""
     return isinstance(news, np.ndarray) and (news.dtype.kind == "f" or news.ndim > 1)
 
 
-def _checked(values: Any, shape: tuple[int | None, ...], what: str) -> np.ndarray:
+def _checked(values: object, shape: tuple[int | None, ...], what: str) -> np.ndarray:
     """As float32 of a shape, in which None stands for any size. Raises InputError for another shape, NaN and infinity."""
     try:
         array = np.asarray(values)

@@ -177,6 +177,7 @@ class UsersOnly(Runtime):
 
         self.folder, self.encoder = folder, read_user_encoder(folder, description)
 
+    @override
     def news(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Raises InputError: there is no news encoder."""
         raise InputError(f"{self.folder}: holds news vectors, no news encoder; load an export of another format")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tnr_dist.config.schema import Config
-from tnr_dist.evaluation.results import read_results
+from tnr_dist.evaluation.metrics import Figures
+from tnr_dist.evaluation.results import Results, read_results
 from tnr_dist.evaluation.yardsticks import POPULAR
 from tnr_dist.export.description import Description
 from tnr_dist.models.recommender import ModelSpec, Recommender, load_recommender
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
-from tnr_dist.runs.finished import check_file, read_done
+from tnr_dist.runs.finished import Mark, check_file, read_done
 from tnr_dist.runs.places import PLM, candidates_text, run_config
 from tnr_dist.stages.methods import Tree
 from tnr_dist.util.digests import digest, read_sealed
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.json_types import checked
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class Source:
     spec: ModelSpec
     tokenizer: Tokenizer
     config: Config
-    made_from: dict[str, Any]
-    done: dict[str, Any]
-    results: dict[str, Any] | None
-    popularity: dict[str, Any] | None = None
+    made_from: dict[str, str]
+    done: Mark
+    results: Results | None
+    popularity: Figures | None = None
 
     @classmethod
     def open(cls, run: Path) -> Source:
@@ -124,21 +125,21 @@ def _tokenizer_of(run: Path, config: Config, wanted: str | None) -> Tokenizer:
     raise InputError(f"{run}: the tokenizer that it was trained with is not at {looked} ({'; '.join(faults)})")
 
 
-def _results_of(file: Path, run_id: str) -> dict[str, Any] | None:
+def _results_of(file: Path, run_id: str) -> Results | None:
     """What is in results.json; None where there is none, or only that of a model that was here before."""
-    found = read_results(file) if file.is_file() else {}
-    made_from = found.get("made_from")
-    return found if isinstance(made_from, dict) and made_from.get("run") == run_id else None
+    found = read_results(file) if file.is_file() else Results()
+    return found if (found.get("made_from") or {}).get("run") == run_id else None
 
 
-def _popularity(run: Path, results: dict[str, Any]) -> dict[str, Any] | None:
+def _popularity(run: Path, results: Results) -> Figures | None:
     """What `tnr run` wrote of "most popular" into its output folder, one or two above the run; None where there is none."""
     for folder in run.resolve().parents[:2]:
         file = folder / "baselines.json"
         found = read_sealed(file) if file.is_file() else {}
         made_from, rows = found.get("made_from"), found.get("rows")
-        if not isinstance(made_from, dict) or not isinstance(rows, dict) or not isinstance(rows.get(POPULAR), dict):
+        row = rows.get(POPULAR) if isinstance(rows, dict) else None
+        if not isinstance(made_from, dict) or not isinstance(row, dict):
             continue
         if all(made_from.get(key) == results["made_from"].get(key) for key in ("data", "split")):
-            return dict(rows[POPULAR])
+            return checked(row, Figures, f"{file}: rows.{POPULAR}.")
     return None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,7 @@ from tnr_dist.figures.tables import BASELINES, count, mean_of
 from tnr_dist.util.errors import InputError
 
 
-def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path_png: Path | str) -> None:
+def training_curves(runs: Mapping[str, Sequence[Mapping[str, object]]], path_png: Path | str) -> None:
     """Draw the training loss of each run against samples seen, one panel per group of runs.
 
     Args:
@@ -30,9 +28,9 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path_png: P
     Raises:
         InputError: no run has a finite `train/loss`.
     """
-    groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    groups: dict[str, dict[str, list[Mapping[str, object]]]] = {}
     for name, records in runs.items():
-        kept = [r for r in records if isinstance(r.get("train/loss"), int | float) and math.isfinite(r["train/loss"])]
+        kept = [record for record in records if mean_of(record, "train/loss") is not None]
         if kept:
             group, _, label = name.partition("/")
             groups.setdefault(group, {})[label] = kept
@@ -44,7 +42,7 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path_png: P
     write_picture(Path(path_png), "Training loss", [chart for chart in charts if chart is not None], legend)
 
 
-def quality_vs_speed(rows: Sequence[Mapping[str, Any]], path_png: Path | str) -> None:
+def quality_vs_speed(rows: Sequence[Mapping[str, object]], path_png: Path | str) -> None:
     """Draw AUC (percent) against news encoded per second (log scale), one labelled point per model.
 
     Args:
@@ -71,7 +69,7 @@ def quality_vs_speed(rows: Sequence[Mapping[str, Any]], path_png: Path | str) ->
         if family not in families:
             families.append(family)
         parameters = row.get("parameters")
-        label = name if parameters is None else f"{name} ({count(parameters)})"
+        label = name if parameters is None else f"{name} ({count(mean_of(row, 'parameters'))})"
         points.append(Point(speed, 100 * auc, label, families.index(family)))
     chart = point_chart("Quality against speed", "news encoded per second (log scale)", "AUC (%)", points, levels)
     if chart is None:
@@ -79,11 +77,14 @@ def quality_vs_speed(rows: Sequence[Mapping[str, Any]], path_png: Path | str) ->
     write_picture(Path(path_png), "", [chart], [])
 
 
-def _loss_chart(title: str, lines: Mapping[str, Sequence[Mapping[str, Any]]], labels: Sequence[str]) -> Drawing | None:
+def _loss_chart(
+    title: str, lines: Mapping[str, Sequence[Mapping[str, object]]], labels: Sequence[str]
+) -> Drawing | None:
     x_key = "samples" if all("samples" in record for records in lines.values() for record in records) else "step"
     series = []
     for label, records in lines.items():
-        x = [float(record.get(x_key, place)) for place, record in enumerate(records)]
+        places = [mean_of(record, x_key) for record in records]
+        x = [float(number) if place is None else place for number, place in enumerate(places)]
         y = _moving_mean(np.array([record["train/loss"] for record in records], np.float64))
         series.append(Series(label, x, y.tolist(), labels.index(label)))
     return line_chart(title, x_key, series)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +18,7 @@ _HEADERS = ("Model", "Layers", "Parameters", *_METRICS.values(), "News/s")
 ORACLE = "oracle"
 BASELINES = ("random", "popular", "most popular", ORACLE)
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 
 
 def results_table(rows: Sequence[Row], title: str | None = None) -> Table:
@@ -58,7 +57,7 @@ def results_markdown(rows: Sequence[Row]) -> str:
     return markdown_table(lines)
 
 
-def percent(value: float | Sequence[float] | None) -> str:
+def percent(value: object) -> str:
     """A fraction as percent, `70.20`; a list over seeds as `70.20 ± 0.10`; nothing to show as `-`."""
     values = _finite(value)
     if not values:
@@ -90,7 +89,7 @@ def _cells(row: Row) -> list[str]:
     return [
         str(row["model"]),
         "-" if layers is None else str(layers),
-        count(row.get("parameters")),
+        count(mean_of(row, "parameters")),
         *(percent(row.get(metric)) for metric in _METRICS),
         "-" if speed is None else f"{speed:,.0f}",
     ]
@@ -110,6 +109,6 @@ def _best(rows: Sequence[Row]) -> dict[str, set[int]]:
     return best
 
 
-def _finite(value: Any) -> list[float]:
+def _finite(value: object) -> list[float]:
     values = value if isinstance(value, Sequence) else [value]
-    return [float(v) for v in values if v is not None and math.isfinite(v)]
+    return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-incomplete-defs
 """Masked additive attention pooling, sum_t softmax_t(q^T tanh(W x_t + b)) x_t, over ragged tokens and padded histories.
 
 The states of the query space [T, Q] exist in registers only in the forward pass, which saves its inputs and one weight
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.launch import Kernel, interpreted, power_of_two, product_precision
+from tnr_dist.kernels.context import Context
+from tnr_dist.kernels.launch import Kernel, Options, interpreted, power_of_two, product_precision
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -187,7 +188,7 @@ def states_gradient_kernel(
         tl.store(grad_x + t[:, None] * D + d[None, :], dx.to(grad_x.dtype.element_ty), mask=at)
 
 
-def _constants(size: int, queries: int, block: int, dtype: torch.dtype) -> dict[str, dict[str, Any]]:
+def _constants(size: int, queries: int, block: int, dtype: torch.dtype) -> dict[str, Options]:
     """Constants of each kernel, its warps and stages included; the blocks are such that nothing spills on sm_90."""
     bd, bq = power_of_two(max(size, 16)), power_of_two(max(queries, 16))
     product = {"D": size, "Q": queries, "BQ": bq, "WIDEN": interpreted(), "PRECISION": product_precision()}
@@ -281,19 +282,19 @@ def _(
 
 
 @_pool_backward.register_fake
-def _(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, query: Tensor, *_: Any) -> tuple[Tensor, ...]:
+def _(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, query: Tensor, *_: object) -> tuple[Tensor, ...]:
     x, weight, bias, query = (
         torch.empty_like(y, memory_format=torch.contiguous_format) for y in (x, weight, bias, query)
     )
     return x, weight, bias, query
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, weight, bias, query, offsets, _, ctx.block, _, ctx.dtype = inputs
     ctx.save_for_backward(x, weight, bias, query, offsets, output[1])
 
 
-def _gradients(ctx: Any, grad_out: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Context, grad_out: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     # A masked slot's weight is 0, and with it all its gradients: the mask itself is not needed.
     gradients = _pool_backward(grad_out, *ctx.saved_tensors, ctx.block, ctx.dtype)
     return *gradients, None, None, None, None, None

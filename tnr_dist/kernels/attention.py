@@ -289,7 +289,10 @@ def additive_pooling(
     if not use_triton(kernels, x, "additive_pooling") or max_length > MAX_LENGTH:
         return additive_pooling_reference(x, weight, bias, query, offsets)
     block = power_of_two(max(max_length, 1))
-    return fused_pooling(x, weight, bias, query, offsets, None, block, torch.float32, product_dtype(x, weight))[0]
+    vectors: Tensor = fused_pooling(
+        x, weight, bias, query, offsets, None, block, torch.float32, product_dtype(x, weight)
+    )[0]
+    return vectors
 
 
 def additive_pooling_padded(
@@ -321,4 +324,5 @@ def additive_pooling_padded(
     offsets = torch.arange(batch + 1, device=x.device) * length
     block, dtype = power_of_two(max(length, 1)), product_dtype(x, weight)
     flat = x.reshape(batch * length, size)
-    return fused_pooling(flat, weight, bias, query, offsets, mask.reshape(-1), block, x.dtype, dtype)[0]
+    vectors: Tensor = fused_pooling(flat, weight, bias, query, offsets, mask.reshape(-1), block, x.dtype, dtype)[0]
+    return vectors

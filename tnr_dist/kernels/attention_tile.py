@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-incomplete-defs
 """The Triton code of `ragged_attention`: forward and backward pass of one tile of one head."""
 
 from __future__ import annotations

@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tnr_dist.kernels.context import Context
 from tnr_dist.kernels.gather_cast import fused_gather_cast
 from tnr_dist.kernels.launch import interpreted
 from tnr_dist.kernels.residual_norm import MAX_WIDTH, fused_residual_norm
@@ -142,7 +143,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, kernels: Choice | None = Non
     if not weight.is_mkldnn and not _onednn(x, weight, kernels):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias)):
-        return _Linear.apply(x, weight, bias, _dtype(x, weight))  # type: ignore[no-any-return]
+        out: Tensor = _Linear.apply(x, weight, bias, _dtype(x, weight))  # type: ignore[no-untyped-call]
+        return out
     return _pointwise(x, weight, bias, "none")
 
 
@@ -216,7 +218,7 @@ def _dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
 
 @functools.cache
 def _onednn_dtypes() -> tuple[torch.dtype, ...]:
-    ops: Any = torch.ops.mkldnn
+    ops = torch.ops.mkldnn
     if not torch.backends.mkldnn.is_available() or not hasattr(ops, "_linear_pointwise"):
         return ()
     return (torch.float32, torch.bfloat16) if ops._is_mkldnn_bf16_supported() else (torch.float32,)
@@ -231,15 +233,15 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tens
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.dtypes = x.dtype, weight.dtype, bias.dtype
         x, weight = x.to(dtype), weight.to(dtype)
         ctx.save_for_backward(x, weight)
         return _pointwise(x, weight, bias, "none")
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.dtypes
         with torch.autocast("cpu", enabled=False):
@@ -278,14 +280,14 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         x = x.contiguous()
         out, mean, inverse = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)
         ctx.save_for_backward(x, mean, inverse, weight, bias)
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, inverse, weight, bias = ctx.saved_tensors
         grad, shape = grad.contiguous(), x.shape[-1:]
         backward = torch.ops.aten.native_layer_norm_backward

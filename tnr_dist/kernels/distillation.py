@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-incomplete-defs
 """The second stage's loss of each sample in one pass over the teachers' logits [B, M, C].
 
 Teachers' cross-entropies, their weights, blended soft labels, distillation and target loss, and in the backward pass the
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tnr_dist.kernels.context import Context
 from tnr_dist.kernels.launch import Kernel, power_of_two
 
 if TYPE_CHECKING:
@@ -201,23 +202,23 @@ def _backward(
 
 
 @_forward.register_fake
-def _(logits: Tensor, omega: Tensor, student: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _(logits: Tensor, omega: Tensor, student: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return student.new_empty(2, dtype=torch.float32), student.new_empty(logits.shape[:2], dtype=torch.float32)
 
 
 @_backward.register_fake
 def _(
-    grad_losses: Tensor, grad_teacher: Tensor, logits: Tensor, omega: Tensor, student: Tensor, *_: Any
+    grad_losses: Tensor, grad_teacher: Tensor, logits: Tensor, omega: Tensor, student: Tensor, *_: object
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(omega), torch.empty_like(student, memory_format=torch.contiguous_format)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.scale, ctx.temperature = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _gradients(ctx: Any, grad_losses: Tensor, grad_teacher: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Context, grad_losses: Tensor, grad_teacher: Tensor) -> tuple[Tensor | None, ...]:
     grad_omega, grad_student = _backward(grad_losses, grad_teacher, *ctx.saved_tensors, ctx.scale, ctx.temperature)
     return None, grad_omega, grad_student, None, None, None, None
 

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-incomplete-defs
 """Rows of a cached table by index, cast on the way: one pass, where torch writes the gathered rows twice.
 
 Serves the tables that stay on the device: teachers' news vectors (bfloat16, [V, M, D]).
@@ -6,11 +6,12 @@ Serves the tables that stay on the device: teachers' news vectors (bfloat16, [V,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from tnr_dist.kernels.context import Context
 from tnr_dist.kernels.launch import Kernel, power_of_two
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _grid(count: int, blocks: dict[str, int]) -> tuple[int]:
 
 class _GatherCast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Context, table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
         out = torch.empty((len(index), *table.shape[1:]), dtype=dtype, device=table.device)
         index = index.contiguous()
         if out.numel():
@@ -90,7 +91,7 @@ class _GatherCast(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, None, None]:
         (index,) = ctx.saved_tensors
         sums = torch.zeros(ctx.shape, dtype=torch.float32, device=grad.device)
         if grad.numel():

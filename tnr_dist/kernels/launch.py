@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+Options = dict[str, Any]  # a kernel's compile-time arguments, and its warps and stages
+
 
 class Kernel:
     """A Triton kernel that is handed to `triton.jit` when first used; `kernel[grid](...)` launches it.
@@ -34,16 +36,17 @@ class Kernel:
                 names[name] = names[name].jit
         return triton.jit(self.function)
 
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., Any]:
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         """The launcher for `grid`; an empty grid launches nothing (Triton refuses one)."""
-        return self.jit[grid] if all(grid) else _nothing
+        launcher: Callable[..., None] = self.jit[grid] if all(grid) else _nothing
+        return launcher
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
+    def __call__(self, *_: object, **__: object) -> Any:
         """Only another kernel calls one, and that calls its Triton function."""
         raise TypeError(f"{self.__name__} is launched as {self.__name__}[grid](...)")
 
 
-def _nothing(*_: Any, **__: Any) -> None:
+def _nothing(*_: object, **__: object) -> None:
     """The launch of an empty grid."""
 
 

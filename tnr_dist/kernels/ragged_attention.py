@@ -14,7 +14,7 @@ the backward pass; the dropout mask is computed again from a counter (Philox4x32
 from __future__ import annotations
 
 import itertools
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from tnr_dist.kernels.attention_tile import attention_gradient_kernel, attention_kernel
+from tnr_dist.kernels.context import Context
 from tnr_dist.kernels.dispatch import Choice, use_triton
-from tnr_dist.kernels.launch import interpreted, power_of_two, product_precision
+from tnr_dist.kernels.launch import Options, interpreted, power_of_two, product_precision
 from tnr_dist.kernels.tiles import Tiles, block_rows
 
 #: Largest head the kernels are made for; torch serves the rest.
@@ -145,7 +146,7 @@ def _row_major(x: Tensor) -> Tensor:
     return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
 
 
-def _options(q: Tensor, dropout_p: float, bias: Tensor | None, tiles: Tiles) -> dict[str, Any]:
+def _options(q: Tensor, dropout_p: float, bias: Tensor | None, tiles: Tiles) -> Options:
     """Compile-time arguments of both kernels."""
     return {
         "H": q.shape[1],
@@ -180,7 +181,7 @@ def _strides(bias: Tensor | None) -> tuple[int, int, int, int]:
 class _RaggedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, tiles: Tiles, seed: Tensor, dropout_p: float
+        ctx: Context, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, tiles: Tiles, seed: Tensor, dropout_p: float
     ) -> Tensor:
         q, k, v = _row_major(q), _row_major(k), _row_major(v)
         out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
@@ -198,7 +199,7 @@ class _RaggedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, dout: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, out, lse, seed = ctx.saved_tensors
         dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         dout = dout.to(v.dtype).contiguous()

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-incomplete-defs
 """Residual connection of a post-LN transformer layer in one pass: LayerNorm(x + dropout(y)).
 
 For a row, with keep_j drawn anew by every call (Bernoulli(1 - p)):
@@ -11,11 +11,12 @@ moments and the mask again, the mask from a counter (Philox4x32, 7 rounds: Salmo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from tnr_dist.kernels.context import Context
 from tnr_dist.kernels.launch import Kernel, power_of_two
 
 if TYPE_CHECKING:
@@ -174,7 +175,14 @@ def _numbers(x: Tensor, eps: float, dropout_p: float) -> tuple[int, float, float
 class _ResidualNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, seed: Tensor | None, eps: float, dropout_p: float
+        ctx: Context,
+        x: Tensor,
+        y: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        seed: Tensor | None,
+        eps: float,
+        dropout_p: float,
     ) -> Tensor:
         x, y = x.contiguous(), y.contiguous()
         out = torch.empty_like(x)
@@ -188,7 +196,7 @@ class _ResidualNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight, seed = ctx.saved_tensors
         need_x, need_y, need_weight, need_bias = ctx.needs_input_grad[:4]
         grad = grad.contiguous()

@@ -256,7 +256,8 @@ def projection_mse(teachers: Tensor, weight: Tensor, bias: Tensor, student: Tens
     offsets = (bias.to(wide).unsqueeze(1) - student.to(wide)).to(dtype)
     differences = torch.baddbmm(offsets, teachers.detach().transpose(0, 1).to(dtype), weight.to(dtype))
     squares = torch.linalg.vector_norm(differences, dim=-1, dtype=wide).square()
-    return (coefficients * squares.transpose(0, 1)).sum()
+    error: Tensor = (coefficients * squares.transpose(0, 1)).sum()
+    return error
 
 
 def stage2_loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from tnr_dist.kernels.attention import AttentionPlan
+from tnr_dist.kernels.context import Context
 from tnr_dist.util.transfer import from_stored, to_device
 
 
@@ -136,7 +137,7 @@ class Packed:
         return to_device(array, self.tokens.device)
 
 
-def recomputed(work: Callable[..., Tensor], part: Packed, *rest: Any) -> Tensor:
+def recomputed(work: Callable[..., Tensor], part: Packed, *rest: object) -> Tensor:
     """`work(part, *rest)`, of which only the result is kept: the rest is computed again when its gradient is due.
 
     With the same dropout: torch restores the random numbers of the devices whose tensors are among the arguments, and
@@ -163,11 +164,13 @@ class Order:
 
     def enter(self, x: Tensor) -> Tensor:
         """Rows [T, ...] of the original batch in the order of `batch`."""
-        return _Permute.apply(x, self.tokens, self.tokens_back)
+        ordered: Tensor = _Permute.apply(x, self.tokens, self.tokens_back)  # type: ignore[no-untyped-call]
+        return ordered
 
     def leave(self, x: Tensor) -> Tensor:
         """Rows [T, ...] of `batch` in the original order."""
-        return _Permute.apply(x, self.tokens_back, self.tokens)
+        original: Tensor = _Permute.apply(x, self.tokens_back, self.tokens)  # type: ignore[no-untyped-call]
+        return original
 
     def leave_rows(self, x: Tensor) -> Tensor:
         """Sequences [U, ...] of `batch` in the original order."""
@@ -177,12 +180,12 @@ class Order:
 class _Permute(torch.autograd.Function):
     # The gradient of a permutation is a gather; index_select's own would be a scatter-add.
     @staticmethod
-    def forward(ctx, x: Tensor, index: Tensor | None, inverse: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Context, x: Tensor, index: Tensor | None, inverse: Tensor | None) -> Tensor:
         ctx.inverse = inverse
         return x.view_as(x) if index is None else x.index_select(0, index)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
         return (grad if ctx.inverse is None else grad.index_select(0, ctx.inverse)), None, None
 
 
@@ -220,9 +223,9 @@ class TokenRows:
     @cached_property
     def on_host(self) -> np.ndarray:
         """[T] int64: the row of each token."""
-        return np.arange(self.lengths.sum()) + np.repeat(
-            self.starts - (np.cumsum(self.lengths) - self.lengths), self.lengths
-        )
+        firsts = self.starts - (np.cumsum(self.lengths) - self.lengths)
+        rows: np.ndarray = np.arange(self.lengths.sum()) + np.repeat(firsts, self.lengths)
+        return rows
 
     @cached_property
     def on_device(self) -> Tensor:

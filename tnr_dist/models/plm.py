@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_con
 from tnr_dist.models.weights import check_number, load_state, load_strict, read_weights, save_model, weight_files
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json
+from tnr_dist.util.json_types import JsonObject
 from tnr_dist.util.progress import say
 
 __all__ = [
@@ -147,7 +147,7 @@ def read_config(folder: Path) -> EncoderConfig:
     raise InputError(f"{folder}: no config.json; not a model folder")
 
 
-def _encoder_config(values: Any, path: Path) -> EncoderConfig:
+def _encoder_config(values: object, path: Path) -> EncoderConfig:
     if not isinstance(values, dict):
         raise InputError(f"{path}: not a JSON object")
     relative = values.get("rel_pos_bins") or 0
@@ -316,7 +316,7 @@ def _check_tables(state: dict[str, Tensor], config: EncoderConfig, source: Path)
             )
 
 
-def to_huggingface(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def to_huggingface(encoder: Encoder) -> tuple[dict[str, Tensor], JsonObject]:
     """Weights and config.json of an encoder for `transformers`: as `mpnet` with a relative bias, else `bert`/`roberta`.
 
     Token types are added to the position table where the target has none (MPNet), which is exact: all are type 0.
@@ -342,7 +342,7 @@ def to_huggingface(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]
     return _published(state, config, kind)
 
 
-def to_published(encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def to_published(encoder: Encoder) -> tuple[dict[str, Tensor], JsonObject]:
     """Weights and config.json from which `load_plm` gives the same encoder, bit for bit.
 
     As `to_huggingface`, but UniLMv2 stays UniLMv2 (`model_type` unilmv2, which `transformers` does not know).
@@ -357,7 +357,7 @@ def _state(encoder: Encoder) -> dict[str, Tensor]:
     return {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
 
 
-def _published(state: dict[str, Tensor], config: EncoderConfig, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _published(state: dict[str, Tensor], config: EncoderConfig, kind: str) -> tuple[dict[str, Tensor], JsonObject]:
     """Our tensors under the names of model type `kind`, and the configuration's values."""
     names, qkv = (_MPNET_LAYER, _MPNET_QKV) if kind == "mpnet" else (_BERT_LAYER, _BERT_QKV)
     out = {published: state[own] for own, published in _EMBEDDINGS.items() if own in state}
@@ -372,7 +372,7 @@ def _published(state: dict[str, Tensor], config: EncoderConfig, kind: str) -> tu
                 out[f"{layer}{name}.{part}"] = value.contiguous()
             for own, published in names.items():
                 out[f"{layer}{published}.{part}"] = state[f"layers.{i}.{own}.{part}"]
-    values: dict[str, Any] = {
+    values: JsonObject = {
         "model_type": kind,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden,

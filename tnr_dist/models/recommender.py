@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from tnr_dist.models.packed import Packed, recomputed
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
 from tnr_dist.models.weights import load_state, load_strict, model_file, save_model
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.json_types import JsonObject, built
 
 HistoryPadding = Literal["mask", "learned"]
 
@@ -35,7 +37,8 @@ class AttentionPooling(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """[..., d] -> [...] float32: importance before the softmax."""
-        return self.query(torch.tanh(self.project(x))).squeeze(-1).float()
+        logits: Tensor = self.query(torch.tanh(self.project(x))).squeeze(-1).float()
+        return logits
 
     def forward_packed(self, hidden: Tensor, batch: Packed) -> Tensor:
         """Pool each sequence of a packed batch.
@@ -102,7 +105,8 @@ class NewsEncoder(nn.Module):
     def _vectors(self, batch: Packed, first: int, hidden: Tensor | None) -> Tensor:
         """`forward` of texts in the encoder's order."""
         states = self.encoder.forward_ordered(batch.by_length, first, hidden=hidden)
-        return self.dense(self.dropout(self.pooling.forward_packed(states, batch)))
+        vectors: Tensor = self.dense(self.dropout(self.pooling.forward_packed(states, batch)))
+        return vectors
 
 
 class AttentionUserEncoder(nn.Module):
@@ -125,7 +129,8 @@ class AttentionUserEncoder(nn.Module):
         if self.padding is not None and self.training:
             history = torch.where(mask.unsqueeze(-1), history, self.padding.to(history.dtype))
             mask = torch.ones_like(mask)
-        return self.pooling(history, mask)
+        vectors: Tensor = self.pooling(history, mask)
+        return vectors
 
 
 class NRMSUserEncoder(nn.Module):
@@ -145,7 +150,8 @@ class NRMSUserEncoder(nn.Module):
         # A row without clicks attends everywhere: pooling zeroes it, and no softmax is ever empty.
         keys = (mask | ~mask.any(-1, keepdim=True))[:, None, None, :]
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
-        return self.pooling(attended.transpose(1, 2).flatten(2), mask)
+        vectors: Tensor = self.pooling(attended.transpose(1, 2).flatten(2), mask)
+        return vectors
 
 
 class Recommender(nn.Module):
@@ -158,11 +164,13 @@ class Recommender(nn.Module):
 
     def encode_news(self, batch: Packed, first: int = 0, hidden: Tensor | None = None) -> Tensor:
         """U packed titles -> [U, D]; `first` and `hidden` as in `NewsEncoder.forward`."""
-        return self.news_encoder(batch, first, hidden)
+        vectors: Tensor = self.news_encoder(batch, first, hidden)
+        return vectors
 
     def encode_users(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """News vectors of the histories [B, L, D], mask [B, L] -> [B, D]."""
-        return self.user_encoder(vectors, mask)
+        users: Tensor = self.user_encoder(vectors, mask)
+        return users
 
     def score(self, users: Tensor, candidates: Tensor) -> Tensor:
         """Users [B, D], candidates [B, C, D] -> scores [B, C]: y_c = h_c^T u."""
@@ -223,15 +231,18 @@ class ModelSpec:
         if self.user_encoder == "nrms" and self.history_padding != "mask":
             raise InputError("model: history_padding 'learned' goes with user_encoder 'attention' only")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
+    def from_dict(cls, values: Mapping[str, object]) -> ModelSpec:
         """Inverse of `to_dict`; an unknown or missing key is an `InputError`."""
         try:
-            return cls(**{**values, "encoder": EncoderConfig.from_dict(values["encoder"])})
+            encoder = values["encoder"]
+            if not isinstance(encoder, dict):
+                raise TypeError(f"encoder is a {type(encoder).__name__}, not an object")
+            return built(cls, {**values, "encoder": EncoderConfig.from_dict(encoder)})
         except (TypeError, KeyError) as error:
             raise InputError(f"model description: {error}") from None
 

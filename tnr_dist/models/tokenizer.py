@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -152,7 +151,7 @@ def load_tokenizer(name: str | TokenizerFiles) -> Tokenizer:
     return Tokenizer(name if isinstance(name, TokenizerFiles) else TokenizerFiles.find(find_folder(name)))
 
 
-def _largest_id(vocabulary: Mapping[str, Any], file: Path) -> int:
+def _largest_id(vocabulary: Mapping[str, object], file: Path) -> int:
     """Raises InputError for a vocabulary without ids or with ids that no PLM has."""
     ids = [number for number in vocabulary.values() if isinstance(number, int)]
     largest = max(ids, default=-1)

@@ -7,10 +7,10 @@ without activation memory together; `plm.py` fills it with published weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from tnr_dist.kernels.attention import attention_scores, ragged_attention, relat
 from tnr_dist.kernels.dispatch import lay_out, layer_norm, linear, linear_gelu, residual_norm
 from tnr_dist.models.packed import Order, Packed
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.json_types import JsonObject, built
 from tnr_dist.util.transfer import to_device
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -88,15 +89,15 @@ class EncoderConfig:
         """Longest sequence the position table allows."""
         return self.max_positions - self.position_offset
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EncoderConfig:
+    def from_dict(cls, values: Mapping[str, object]) -> EncoderConfig:
         """Inverse of `to_dict`; an unknown or missing key is an `InputError`."""
         try:
-            return cls(**values)
+            return built(cls, values)
         except TypeError as error:
             raise InputError(f"encoder configuration: {error}") from None
 
@@ -361,7 +362,8 @@ class Encoder(nn.Module):
             buckets = relative_buckets(longest, *how)
         else:  # a bucket depends on the distance only, so a table for longer sequences serves too
             buckets = _buckets_on(batch.tokens.device, -(-longest // 64) * 64, *how)[:longest, :longest]
-        return self.relative_bias(buckets).permute(2, 0, 1)
+        bias: Tensor = self.relative_bias(buckets).permute(2, 0, 1)
+        return bias
 
 
 @lru_cache(maxsize=16)

@@ -15,19 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.json_types import JsonObject
 
 #: Published as NAME.bin, NAME-config.json and NAME-vocab.txt.
 NAME = "unilm2-base-uncased"
 WEIGHTS_FILE = f"{NAME}.bin"
 
 #: The published configuration, for a folder that has the weights and the vocabulary only.
-BASE_UNCASED: dict[str, Any] = {
+BASE_UNCASED: JsonObject = {
     "model_type": "unilmv2",
     "vocab_size": 30522,
     "hidden_size": 768,

@@ -10,7 +10,6 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from tnr_dist.models.sources import one_file
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import atomic_path, read_json
+from tnr_dist.util.json_types import JsonObject
 
 # What torch.load raises on content that is no checkpoint, or a cut one, besides UnpicklingError.
 _NOT_A_CHECKPOINT = (
@@ -103,10 +103,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _shards_of(index: Path) -> list[Path]:
     content = read_json(index)
-    try:
-        names = sorted({str(name) for name in content["weight_map"].values()})
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{index}: no weight_map; not an index of safetensors shards") from None
+    weights = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
+        raise InputError(f"{index}: no weight_map; not an index of safetensors shards")
+    names = sorted({str(name) for name in weights.values()})
     if not names:
         raise InputError(f"{index}: names no shards; not an index of safetensors shards")
     for name in names:
@@ -137,7 +137,7 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def save_model(module: nn.Module, path: Path | str, architecture: Mapping[str, Any]) -> Path:
+def save_model(module: nn.Module, path: Path | str, architecture: Mapping[str, object]) -> Path:
     """Write a module's state dict with a description of its architecture, atomically.
 
     Args:
@@ -175,7 +175,7 @@ def _sort_metadata(path: Path) -> None:
         file.write(text.ljust(size))
 
 
-def load_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_state(path: Path | str) -> tuple[dict[str, Tensor], JsonObject]:
     """State dict and architecture of a file (or folder) written by `save_model`."""
     path = model_file(path)
     state, metadata = read_safetensors(path)

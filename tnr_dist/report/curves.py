@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from tnr_dist.evaluation.statistics import mean_and_deviation
-from tnr_dist.figures.charts import Series, figure, line_chart
+from tnr_dist.figures.charts import Series, line_chart
 from tnr_dist.figures.drawing import Legend
+from tnr_dist.figures.frame import figure
 from tnr_dist.figures.palette import SERIES
 from tnr_dist.report.group_by_seed import STAGES, Group
 from tnr_dist.report.page import Block, Cell, Figure, Heading, Section, Table

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest
+from tnr_dist.data.manifest import Manifest, manifest_hash, open_table, read_manifest
 from tnr_dist.data.shards import read_index, read_shard
 from tnr_dist.figures.charts import Series, column_chart, line_chart
-from tnr_dist.figures.drawing import Legend
+from tnr_dist.figures.drawing import Drawing, Legend
 from tnr_dist.figures.palette import SERIES
 from tnr_dist.report.page import Block, Cell, Figure, Heading, Paragraph, Section, Table
 from tnr_dist.report.read_runs import Run
@@ -177,7 +176,7 @@ def _data_set(folder: Path, ids: set[str], name: str) -> list[Block]:
     return blocks
 
 
-def _texts(manifest: dict[str, Any]) -> Table:
+def _texts(manifest: Manifest) -> Table:
     counts = manifest["counts"]
     news = counts.get("news", 0)
     rows: list[list[Cell | str]] = []
@@ -195,7 +194,7 @@ def _texts(manifest: dict[str, Any]) -> Table:
     return Table("Texts.", ["", "Value"], rows, words=2)
 
 
-def _title_lengths(folder: Path) -> Any:
+def _title_lengths(folder: Path) -> Drawing | None:
     try:
         lengths = np.diff(open_table(folder, "title").offsets)
     except (InputError, OSError):
@@ -255,7 +254,8 @@ def _quantiles(found: Sequence[tuple[Model, tuple[np.ndarray, np.ndarray]]]) -> 
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)]
+    finite: np.ndarray = values[np.isfinite(values)]
+    return finite
 
 
 def _count(split: dict[str, int], key: str, whole: str) -> Cell:

@@ -6,10 +6,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.data.dataset import DataSet
@@ -38,7 +37,7 @@ class Group:
     label: str
     runs: tuple[Run, ...]
     row: int | None
-    settings: dict[str, Any]
+    settings: Mapping[str, object]
 
     @property
     def first(self) -> Run:
@@ -75,16 +74,16 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     return _make_labels_unique(groups)
 
 
-def differing(settings: Iterable[dict[str, Any]]) -> list[str]:
+def differing(settings: Iterable[Mapping[str, object]]) -> list[str]:
     """Keys that do not have the same value everywhere, in the order in which they are met."""
     trees = list(settings)
     keys = dict.fromkeys(key for tree in trees for key in tree)
     return [key for key in keys if len({_text(tree.get(key, _ABSENT)) for tree in trees}) > 1]
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """A nested tree as dotted keys."""
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             out |= flat(value, f"{prefix}{key}.")
@@ -93,7 +92,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     """A setting's value in words."""
     if value is _ABSENT:
         return "-"
@@ -107,7 +106,7 @@ def value_text(value: Any) -> str:
 _ABSENT = object()
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if value is _ABSENT else json.dumps(value, sort_keys=True)
 
 
@@ -117,7 +116,7 @@ def _without_seed(run: Run) -> str:
     return json.dumps([run.stage, _lineage(run), run.made_from["extra"], inputs], sort_keys=True)
 
 
-def _lineage(run: Run) -> dict[str, Any]:
+def _lineage(run: Run) -> dict[str, object]:
     """Settings of the run and of the stages that its inputs came from, flat.
 
     By the configuration, not by the inputs' ids: an input may have been deleted, or may be in the making again.
@@ -165,7 +164,7 @@ def _fits(row: RowConfig, config: Config, run: Run) -> bool:
         wanted = row_folder(config, data, row)
         if "key" not in made_from:  # of an earlier version
             return wanted.plain.name == run.name
-        return wanted.key_given(known) == made_from["key"]
+        return bool(wanted.key_given(known) == made_from["key"])
     except (InputError, KeyError):
         return False
 

@@ -128,9 +128,9 @@ def _environment(groups: Sequence[Group]) -> Table:
                 "device": config.get("device"),
                 "precision": config.get("precision"),
                 "kernels": config.get("kernels"),
-                "ranks": (run.complete or {}).get("ranks"),
+                "ranks": run.complete.get("ranks") if run.complete else None,
                 "threads": config.get("threads") or None,
-                "plm": (config.get("plm") or {}).get("name"),
+                "plm": plm.get("name") if isinstance(plm := config.get("plm"), dict) else None,
                 **{key: value for key, value in run.environment.items() if key not in _OF_ONE_RUN},
             }
             # A cache has no ranks of its own to tell: it must not make a column of its own for that.

@@ -10,26 +10,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import yaml
 
-from tnr_dist.evaluation.results import MOST_BYTES, check_kinds, read_results
-from tnr_dist.runs.finished import DONE, damage
+from tnr_dist.evaluation.results import MOST_BYTES, Results, read_results
+from tnr_dist.runs.finished import DONE, Mark, damage
 from tnr_dist.runs.folder import plain_name
 from tnr_dist.runs.places import data_folder
 from tnr_dist.runs.tracker import METRICS, of_part_batches, read_metrics
 from tnr_dist.util.digests import check_seal, fault
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json_object, read_text
+from tnr_dist.util.json_types import JsonObject, checked
 from tnr_dist.util.progress import say
 from tnr_dist.util.redaction import without_secrets
 from tnr_dist.util.yaml_text import load_yaml
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _SEED = re.compile(r"seed-(\d+)")
-_MADE_FROM: dict[str, tuple[type, ...]] = {"settings": (dict,), "extra": (dict,), "inputs": (dict,), "id": (str,)}
 _LARGEST, _SMALLEST = 1e100, 1e-100
+
+
+class Environment(TypedDict, total=False):
+    """What a report shows of environment.json."""
+
+    device: str
+    started: object
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,13 @@ class Run:
 
     path: Path
     base: Path
-    made_from: dict[str, Any]
-    complete: dict[str, Any] | None
-    results: dict[str, Any] | None
-    config: dict[str, Any]
-    records: list[dict[str, Any]]
-    evaluations: list[dict[str, Any]]
-    environment: dict[str, Any]
+    made_from: Mark
+    complete: Mark | None
+    results: Results | None
+    config: dict[str, object]
+    records: list[JsonObject]
+    evaluations: list[JsonObject]
+    environment: Environment
     written: float
 
     @property
@@ -84,7 +91,8 @@ class Run:
     @cached_property
     def data(self) -> Path | None:
         """The data set that it was made from, where it lies now or was; None where the configuration names none."""
-        place = self.config.get("data", {}).get("dir") if isinstance(self.config.get("data"), dict) else None
+        section = self.config.get("data")
+        place = section.get("dir") if isinstance(section, dict) else None
         return (data_folder(self.path, place) or Path(place)) if isinstance(place, str) and place else None
 
     @cached_property
@@ -94,8 +102,8 @@ class Run:
             steps = number(self.complete.get("steps"))
             return None if steps is None else int(steps)
         settings = self.made_from["settings"]
-        epochs = [value for key, value in settings.items() if key.endswith(".epochs") and number(value)]
-        most = [value for key, value in settings.items() if key.endswith(".max_steps") and number(value)]
+        epochs = [n for key, value in settings.items() if key.endswith(".epochs") and (n := number(value))]
+        most = [n for key, value in settings.items() if key.endswith(".max_steps") and (n := number(value))]
         last = self.records[-1] if self.records else {}
         step, epoch = number(last.get("step")), number(last.get("epoch"))
         if not step or not epoch or len(epochs) != 1 or (per_epoch := number(step / epoch)) is None:
@@ -134,7 +142,7 @@ class Run:
         return next((value for value in reversed(self.column(key)) if value is not None), None)
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """A number that sums and charts can take, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -166,27 +174,27 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
 
 def read_run(path: Path) -> Run:
     """A run folder. Raises InputError for a damaged file; what only its curves show is said and shown all the same."""
-    complete = _read_object(path / DONE) if (path / DONE).is_file() else None
-    begun = DONE if complete is not None else "begun.json"
-    made_from = complete if complete is not None else _read_object(path / begun)
-    if not isinstance(made_from.get("stage"), str):
+    begun = DONE if (path / DONE).is_file() else "begun.json"
+    read = _read_object(path / begun)
+    if not isinstance(read.get("stage"), str):
         raise InputError(f"{path}: its {begun} names no stage; not a run folder")
-    check_kinds(made_from, _MADE_FROM, path / begun)
-    if not all(isinstance(one, str) for one in (made_from.get("inputs") or {}).values()):
+    mark = checked(read, Mark, f"{path / begun}: ")
+    if not all(isinstance(one, str) for one in (mark.get("inputs") or {}).values()):
         raise InputError(f"{path / begun}: inputs holds what is no id; it is damaged, make it again")
-    check_seal(path / begun, made_from)
-    made_from = {
-        **without_secrets(made_from),
-        **{key: made_from.get(key) or {} for key in ("settings", "extra", "inputs")},
-    }
+    check_seal(path / begun, read)
+    complete = mark if begun == DONE else None
+    shown: JsonObject = without_secrets(read)
+    made_from = checked(shown, Mark, f"{path / begun}: ")
+    made_from["settings"], made_from["extra"] = mark.get("settings") or {}, mark.get("extra") or {}
+    made_from["inputs"] = mark.get("inputs") or {}
     results = read_results(path / "results.json") if (path / "results.json").is_file() else None
     if results is not None and (complete is None or (results.get("made_from") or {}).get("run") != complete.get("id")):
         results = None  # of a model that was here before
     if complete is not None:
         _report_damage(path, complete, results)
     records = read_metrics(path / "metrics.jsonl")
-    environment = _read_object(path / "environment.json") if (path / "environment.json").is_file() else {}
-    check_kinds(environment, {"device": (str,)}, path / "environment.json")
+    said = _read_object(path / "environment.json") if (path / "environment.json").is_file() else {}
+    environment = checked(said, Environment, f"{path / 'environment.json'}: ")
     signs = [path / name for name in ("begun.json", "metrics.jsonl", DONE, "config.yaml")]
     return Run(
         path=path,
@@ -202,11 +210,11 @@ def read_run(path: Path) -> Run:
     )
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> JsonObject:
     return read_json_object(path, MOST_BYTES)
 
 
-def _report_damage(path: Path, complete: dict[str, Any], results: dict[str, Any] | None) -> None:
+def _report_damage(path: Path, complete: Mark, results: Results | None) -> None:
     for name in ("config.yaml", "environment.json", METRICS):
         found = damage(path, name, complete) if name in (complete.get("files") or {}) else ""
         evaluated = (results or {}).get("files") or {}
@@ -228,7 +236,7 @@ def _run_folders(path: Path) -> list[Path]:
     return out
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, object]:
     """The tree as it was written: a run of another version may have keys that are no longer known."""
     if not path.is_file():
         return {}
@@ -246,11 +254,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         if not isinstance(tree.get(name, {}), dict):
             raise InputError(f"{path}: {name} holds no keys; not a configuration file")
     # A report is passed on: what an address carries beside its place is not for everybody.
-    plain: dict[str, Any] = without_secrets(_plain(tree))
-    return plain
+    return without_secrets({str(key): _plain(one) for key, one in tree.items()})
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A YAML value as JSON has it: dates, sets and bytes as text, and every key."""
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tnr_dist.evaluation.metrics import NAMES
+from tnr_dist.evaluation.metrics import NAMES, Figures
 from tnr_dist.evaluation.results import read_baselines
 from tnr_dist.evaluation.statistics import Comparison, holm, mean_and_deviation, paired_t_test
 from tnr_dist.evaluation.yardsticks import POPULAR
@@ -23,6 +22,7 @@ from tnr_dist.stages.evaluate import read_impressions
 
 HEADERS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 _YARDSTICKS = {"random": 0, POPULAR: 1, ORACLE: 2}
+Shape = tuple[int | None, float | None, str | None]  # layers, parameters, device
 _LEVEL = 0.05  # of significance
 
 
@@ -81,7 +81,9 @@ def models_of(groups: Sequence[Group]) -> list[Model]:
             continue
         split = str(found[0].get("split") or "")
         found = [one for one in found if (one.get("split") or "") == split]
-        values = {name: [v for one in found if (v := number(one.get(name))) is not None] for name in NAMES}
+        values: dict[str, list[float]] = {
+            name: [v for one in found if (v := number(one.get(name))) is not None] for name in NAMES
+        }
         size = found[0].get("model") or {}
         speed = speeds.get(_shape(group.scored[0]))
         out.append(Model(group, split, values, size.get("layers"), number(size.get("parameters")), speed))
@@ -93,15 +95,15 @@ def models_of(groups: Sequence[Group]) -> list[Model]:
     return [out[i] for i in order]
 
 
-def _shape(run: Run) -> tuple[Any, ...]:
+def _shape(run: Run) -> Shape:
     """Runs that are alike in this encode at one speed: layers, parameters and what they ran on."""
     size = (run.results or {}).get("model") or {}
     return size.get("layers"), number(size.get("parameters")), run.environment.get("device")
 
 
-def _speeds(groups: Sequence[Group]) -> dict[tuple[Any, ...], float]:
+def _speeds(groups: Sequence[Group]) -> dict[Shape, float]:
     """The best speed measured of each shape: runs of a study share the machine, which can only slow a measurement."""
-    out: dict[tuple[Any, ...], float] = {}
+    out: dict[Shape, float] = {}
     for run in (run for group in groups for run in group.scored):
         speed = number((run.results or {}).get("news_per_s"))
         if speed is not None:
@@ -194,7 +196,7 @@ def results_section(models: Sequence[Model], bases: Sequence[Path]) -> Section |
     return Section("results", "Results", blocks)
 
 
-def plain_rows(models: Sequence[Model]) -> list[dict[str, Any]]:
+def plain_rows(models: Sequence[Model]) -> list[dict[str, object]]:
     """The models as `evaluation.report.results_table` takes them, for the terminal."""
     return [
         {
@@ -214,7 +216,7 @@ class Yardstick:
 
     name: str
     kind: str
-    row: dict[str, Any]
+    row: Figures
 
     def rival(self, metric: str) -> float | None:
         """What a model has to beat; None of the oracle, which knows the truth."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import yaml
 
@@ -46,7 +45,7 @@ def settings_section(groups: Sequence[Group]) -> Section | None:
         blocks.append(Paragraph("All results were made with the same settings, seeds and folders apart."))
     defaults = flat(to_dict(Tree()))
     everything = {key: value for _, tree in reversed(found) for key, value in tree.items()}
-    own = [
+    own: list[list[Cell | str]] = [
         [key, *_values_of(key, [everything, defaults])]
         for key in sorted(everything, key=_place(defaults))
         if key not in keys and (key not in defaults or defaults[key] != everything[key])
@@ -69,7 +68,7 @@ def _results(groups: Sequence[Group]) -> list[Group]:
     return sorted(found, key=lambda one: (str(one.first.base), one.row is None, one.row))
 
 
-def _settings(group: Group) -> dict[str, Any]:
+def _settings(group: Group) -> Mapping[str, object]:
     """The configuration, without the sections of stages that had no part in this result."""
     part = {key.partition(".")[0] for key in group.settings}
     out = {}
@@ -81,17 +80,17 @@ def _settings(group: Group) -> dict[str, Any]:
     return out
 
 
-def _values(found: Sequence[tuple[Group, dict[str, Any]]], key: str) -> set[str]:
+def _values(found: Sequence[tuple[Group, Mapping[str, object]]], key: str) -> set[str]:
     return {json.dumps(tree[key], sort_keys=True) for _, tree in found if key in tree}
 
 
-def _place(defaults: dict[str, Any]) -> Callable[[str], tuple[int, str]]:
+def _place(defaults: Mapping[str, object]) -> Callable[[str], tuple[int, str]]:
     """The order of the configuration's own keys; unknown ones last."""
     order = {key: number for number, key in enumerate(defaults)}
     return lambda key: (order.get(key, len(order)), key)
 
 
-def _values_of(key: str, trees: Sequence[dict[str, Any]]) -> list[Cell]:
+def _values_of(key: str, trees: Sequence[Mapping[str, object]]) -> list[Cell]:
     """A setting's values side by side, cut so that different ones still differ."""
     short = shortened((value_text(tree[key]) for tree in trees if key in tree), _LONG)
     return [Cell(short[value_text(tree[key])]) if key in tree else Cell("-", quiet=True) for tree in trees]

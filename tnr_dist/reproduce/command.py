@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -208,7 +207,7 @@ def _explained(study: Study, rows: dict[str, RowResult]) -> list[str]:
 
 def _facts(
     prepared: Prepared, rows: dict[str, RowResult], found: list[Difference], outcome: Outcome | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "study": prepared.study.name,
         "date": datetime.date.today().isoformat(),

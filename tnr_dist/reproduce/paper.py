@@ -45,7 +45,7 @@ Figure = tuple[float, float]
 
 
 def _parse(text: str) -> dict[str, dict[str, Figure]]:
-    table = {}
+    table: dict[str, dict[str, Figure]] = {}
     for line in text.strip().splitlines():
         *words, a, da, m, dm, n5, dn5, n10, dn10 = line.split()
         pairs = [(a, da), (m, dm), (n5, dn5), (n10, dn10)]

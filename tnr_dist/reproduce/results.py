@@ -6,7 +6,6 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from tnr_dist.config.schema import Config, RowConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
 from tnr_dist.evaluation.metrics import NAMES
-from tnr_dist.evaluation.results import read_results
+from tnr_dist.evaluation.results import ModelSize, read_results
 from tnr_dist.evaluation.statistics import Comparison, holm, mean_and_deviation, paired_t_test
 from tnr_dist.reproduce.plan import study_config
 from tnr_dist.reproduce.studies import Study
@@ -44,7 +43,7 @@ class RowResult:
     runs: list[str]
     values: dict[str, list[float]]
     impressions: dict[str, np.ndarray]
-    model: dict[str, Any]
+    model: ModelSize
     news_per_s: float = math.nan
 
     def mean(self, metric: str) -> float:
@@ -80,13 +79,17 @@ def collect(config: Config, data: DataSet, study: Study) -> dict[str, RowResult]
     one_study = study_config(config, study)
     found = {}
     for row in study.rows:
-        seeds, runs, values, parts, model = [], [], {name: [] for name in NAMES}, [], {}  # type: ignore[var-annotated]
+        seeds: list[int] = []
+        runs: list[str] = []
+        parts: list[dict[str, np.ndarray]] = []
+        values: dict[str, list[float]] = {name: [] for name in NAMES}
+        model = ModelSize()
         for one in each_seed(one_study):
             place = row_folder(one, data, row)
             if not is_evaluated(place):
                 continue
             results = read_results(place.path / "results.json")
-            for name in values:
+            for name in NAMES:
                 values[name].append(results[name])
             parts.append(read_impressions(place.path / "impressions.parquet"))
             seeds.append(one.seed)
@@ -95,7 +98,9 @@ def collect(config: Config, data: DataSet, study: Study) -> dict[str, RowResult]
         if seeds:
             if any(not np.array_equal(part["row"], parts[0]["row"]) for part in parts):
                 raise InputError(f"{runs}: scored on different impressions; run `tnr evaluate` again")
-            impressions = {name: np.mean([part[name] for part in parts], axis=0) for name in NAMES}
+            impressions: dict[str, np.ndarray] = {
+                name: np.mean([part[name] for part in parts], axis=0) for name in NAMES
+            }
             found[row.name] = RowResult(row, seeds, runs, values, impressions, model)
     return found
 

@@ -9,12 +9,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -116,7 +115,9 @@ def _leave_out(waiting: dict[Path, Work], outcome: Outcome, bar: Bar) -> None:
             bar.advance(1)
 
 
-def _collect(workers: list[_Worker], finished: set[Path], outcome: Outcome, bar: Bar, start: Any) -> list[Work]:
+def _collect(
+    workers: list[_Worker], finished: set[Path], outcome: Outcome, bar: Bar, start: Callable[[int], _Worker]
+) -> list[Work]:
     """Wait a moment for workers to finish; one that failed, died or was told to stop is replaced.
 
     Returns:

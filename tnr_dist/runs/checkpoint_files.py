@@ -7,13 +7,14 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from tnr_dist.util import lease
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import file_hash, json_text, read_json, read_text
+from tnr_dist.util.json_types import checked
 from tnr_dist.util.progress import say
 
 T = TypeVar("T")
@@ -22,6 +23,40 @@ DAMAGE = (InputError, OSError, KeyError, TypeError, ValueError, AttributeError)
 #: Held while checkpoints are removed: the loop's records and the thread that writes checkpoints may both find the disk full.
 removing = threading.Lock()
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class OptimizerDescription(TypedDict):
+    """What of an optimiser's state is no tensor: settings of its groups, numbers by parameter."""
+
+    groups: list[dict[str, object]]
+    numbers: dict[str, dict[str, float]]
+
+
+class BestState(TypedDict):
+    """Score and step of the best model so far; its tensors are a file of their own."""
+
+    score: float
+    step: int
+
+
+class Progress(TypedDict, total=False):
+    """How far a training has come."""
+
+    fingerprint: str
+    samples: float
+    skipped_samples: float
+    seconds: float
+    wandb_id: str
+    best: BestState
+
+
+class State(Progress, total=False):
+    """state.json of a checkpoint; `sha256`: of its files of tensors, by name."""
+
+    step: int
+    frozen: str
+    optimizer: OptimizerDescription
+    sha256: dict[str, str]
 
 
 def sorted_steps(folder: Path) -> list[int]:
@@ -66,14 +101,15 @@ class Room:
             return True
 
 
-def sound_state(folder: Path, step: int) -> dict[str, Any]:
+def sound_state(folder: Path, step: int) -> State:
     """The `state.json` of a checkpoint whose files are what they were when it was written; else one of `DAMAGE`."""
     path = folder / str(step)
-    state = read_json(path / "state.json")
+    found = read_json(path / "state.json")
     # The text itself, too: another last digit of a long number may be the same number.
-    as_written = read_text(path / "state.json") == json_text(state)
-    if not isinstance(state, dict) or not as_written or state.pop("self", "") != json_digest(state):
+    as_written = read_text(path / "state.json") == json_text(found)
+    if not isinstance(found, dict) or not as_written or found.pop("self", "") != json_digest(found):
         raise InputError(f"{path / 'state.json'}: damaged (digest differs)")
+    state = checked(found, State, f"{path / 'state.json'}: ")
     for name, digest in state["sha256"].items():
         if file_hash(path / f"{name}.safetensors") != digest:
             raise InputError(f"{path / name}.safetensors: damaged (digest differs)")
@@ -90,6 +126,6 @@ def is_sound(folder: Path, step: int) -> bool:
         return False
 
 
-def json_digest(state: dict[str, Any]) -> str:
+def json_digest(state: Mapping[str, object]) -> str:
     """The sha256 of a state, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

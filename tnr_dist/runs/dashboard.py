@@ -4,20 +4,50 @@ from __future__ import annotations
 
 import os
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import yaml
 
 from tnr_dist.runs.wandb import has_key
 from tnr_dist.util.errors import InputError
 
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2.interface import PanelTypes as Element
+
 _INSTALL = "pip install wandb wandb-workspaces"
 
 
-def definition() -> dict[str, Any]:
+class Panel(TypedDict, total=False):
+    """A panel: a `table`, a `bar` chart of metrics, or lines over `y` or all that match `regex`."""
+
+    title: str
+    table: str
+    bar: list[str]
+    y: list[str]
+    regex: str
+    log_y: bool
+
+
+class Group(TypedDict):
+    """Panels under a name."""
+
+    name: str
+    panels: list[Panel]
+
+
+class Dashboard(TypedDict):
+    """dashboard.yaml; `x` is the axis of all lines."""
+
+    name: str
+    x: str
+    sections: list[Group]
+
+
+def definition() -> Dashboard:
     """The dashboard as dashboard.yaml describes it."""
     text = resources.files("tnr_dist.runs").joinpath("dashboard.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)  # type: ignore[no-any-return]
+    found: Dashboard = yaml.safe_load(text)
+    return found
 
 
 def describe() -> str:
@@ -42,11 +72,11 @@ def workspace(project: str, entity: str) -> Any:
 
     found = definition()
 
-    def panel(one: dict[str, Any]) -> Any:
+    def panel(one: Panel) -> Element:
         if "table" in one:
             return reports.WeavePanelSummaryTable(table_name=one["table"])
         if "bar" in one:
-            return reports.BarPlot(title=one["title"], metrics=one["bar"])
+            return reports.BarPlot(title=one["title"], metrics=[*one["bar"]])
         lines = {"metric_regex": one["regex"]} if "regex" in one else {"y": one["y"]}
         return reports.LinePlot(title=one["title"], x=found["x"], log_y=one.get("log_y"), **lines)
 

@@ -7,7 +7,6 @@ import platform
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -22,10 +21,10 @@ from tnr_dist.util.redaction import without_secrets
 from tnr_dist.util.revision import commit
 
 
-def describe_environment(engine: Engine) -> dict[str, Any]:
+def describe_environment(engine: Engine) -> dict[str, object]:
     """Versions and commit, device and host, ranks, command line."""
     environment, source = engine.environment, commit()
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "tnr_dist": __version__,
         "commit": source.removesuffix("+"),
         "clean": not source.endswith("+") if source else None,
@@ -44,7 +43,7 @@ def describe_environment(engine: Engine) -> dict[str, Any]:
 
 
 def _memory_gib() -> int:
-    return round(psutil.virtual_memory().total / 2**30)
+    return round(int(psutil.virtual_memory().total) / 2**30)
 
 
 def command_line(arguments: list[str]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tnr_dist.launch.warn import warn_once
 from tnr_dist.util.digests import Stated, check_seal, describe, fault, is_sealed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json
+from tnr_dist.util.json_types import checked
 
 DONE = "complete.json"
 #: What later stages, exports and reports read of a run. Checkpoints, side shards and results have digests of their own.
@@ -25,13 +26,32 @@ _RECORDS = ("environment.json", "metrics.jsonl")  # of what was done; no stage, 
 _GROWS = ("metrics.jsonl",)  # `tnr evaluate` adds to it
 
 
+class Mark(TypedDict, total=False):
+    """complete.json, and begun.json before it (runs/folder.py). A key that is missing is one of an older version's."""
+
+    id: str
+    stage: str
+    settings: dict[str, object]
+    extra: dict[str, object]
+    inputs: dict[str, str]
+    key: str
+    tokenizer: str
+    places: dict[str, str]
+    replaces: str
+    seconds: float
+    steps: int
+    samples: float
+    ranks: int
+    files: dict[str, object]
+
+
 def describe_run(run: Path) -> Stated:
     """Size and sha256 of every file of a run that is just finished, for its `complete.json`."""
     names = [str(path.relative_to(run)) for pattern in _FILES for path in sorted(run.glob(pattern))]
     return describe(run, names)
 
 
-def read_done(run: Path, what: str) -> dict[str, Any]:
+def read_done(run: Path, what: str) -> Mark:
     """A finished run's `complete.json`. Raises InputError that says to run `what` when there is none, or a damaged one."""
     path = run / DONE
     if not path.is_file():
@@ -40,7 +60,7 @@ def read_done(run: Path, what: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("id"), str):
         raise InputError(f"{path}: not a completion mark; delete the folder and run {what} again")
     check_seal(path, value)
-    return value
+    return checked(value, Mark, f"{path}: ")
 
 
 def check_file(run: Path, name: str) -> None:
@@ -62,7 +82,7 @@ def check_run(run: Path) -> None:
             warn_once(run / name, f"{found}; no result depends on it")
 
 
-def _check(run: Path, names: list[str], done: dict[str, Any]) -> None:
+def _check(run: Path, names: list[str], done: Mark) -> None:
     stage = done.get("stage", "training")
     for name in names:
         if found := damage(run, name, done):
@@ -71,7 +91,7 @@ def _check(run: Path, names: list[str], done: dict[str, Any]) -> None:
             )
 
 
-def damage(run: Path, name: str, done: dict[str, Any], *, again: bool = False) -> str:
+def damage(run: Path, name: str, done: Mark, *, again: bool = False) -> str:
     """What is wrong with a file of a run with this `complete.json`; '' if nothing is, or nothing is known."""
     files = done.get("files")
     if not is_sealed(done) or not isinstance(files, dict):

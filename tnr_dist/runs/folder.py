@@ -23,7 +23,6 @@ from dataclasses import dataclass, is_dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from tnr_dist.config.schema import Config, get, to_dict, to_yaml
 from tnr_dist.data.manifest import read_manifest
@@ -34,6 +33,7 @@ from tnr_dist.runs.places import absolute, places
 from tnr_dist.util.digests import Stated, check_seal, read_sealed, write_sealed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json_object, write_text
+from tnr_dist.util.json_types import JsonObject
 from tnr_dist.util.lock import is_held
 from tnr_dist.util.restarts import mark_progress
 
@@ -68,7 +68,7 @@ class RunFolder:
     config: Config
     settings: tuple[str, ...]
     inputs: dict[str, str | RunFolder]
-    extra: dict[str, Any]
+    extra: Mapping[str, int]
     at: Path | None = None
 
     @property
@@ -108,13 +108,16 @@ class RunFolder:
         text = json.dumps([self.stage, self._chosen(plms), self.extra, inputs], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _chosen(self, plms: Mapping[str, str]) -> dict[str, Any]:
+    def _chosen(self, plms: Mapping[str, str]) -> dict[str, object]:
         """Settings and values. Of the PLM it is the content that counts, not what it is called."""
-        values = {key: get(self.config, key) for key in self.settings}
-        found = {key: to_dict(value) if is_dataclass(value) else value for key, value in values.items()}
+        found: dict[str, object] = {}
+        for key in self.settings:
+            value = get(self.config, key)
+            found[key] = to_dict(value) if is_dataclass(value) and not isinstance(value, type) else value
         if "plm" in found:
-            name = found["plm"].pop("name")
-            found["plm"]["digest"] = plms[name] if name in plms else plm_digest(name)
+            name = self.config.plm.name
+            plm = {key: value for key, value in to_dict(self.config.plm).items() if key != "name"}
+            found["plm"] = plm | {"digest": plms[name] if name in plms else plm_digest(name)}
         return found
 
     @property
@@ -122,7 +125,7 @@ class RunFolder:
         """The runs that this one is made from."""
         return [one for one in self.inputs.values() if isinstance(one, RunFolder)]
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What a complete result must have been made from to be taken as it is.
 
         Inputs stand by the ids of their finished runs, so that a result is known to be stale when one was made again and
@@ -152,20 +155,21 @@ class RunFolder:
         changed = self.differences(done)
         return ("stale", ", ".join(changed)) if changed else ("complete", "")
 
-    def differences(self, made_from: dict[str, Any]) -> list[str]:
+    def differences(self, made_from: Mapping[str, object]) -> list[str]:
         """In what a run that a mark describes is not this one. Raises InputError when an input of this one is missing."""
         same = made_from.get("key") == self.key
         inputs = {
             name: one if isinstance(one, str) else one.id if same else one._known_id()
             for name, one in self.inputs.items()
         }
-        mine = {"settings": self._chosen({}), "extra": self.extra, "inputs": inputs}
-        mine = json.loads(json.dumps(mine))
+        parts = {"settings": self._chosen({}), "extra": self.extra, "inputs": inputs}
+        mine: dict[str, JsonObject] = json.loads(json.dumps(parts))
+        theirs = {part: found for part in _PARTS if isinstance(found := made_from.get(part, {}), dict)}
         changed = [
             f"{part}.{key}".removeprefix("settings.")
-            for part in _PARTS
-            for key in sorted({*mine[part], *made_from.get(part, {})})
-            if mine[part].get(key) != made_from.get(part, {}).get(key)
+            for part, found in theirs.items()
+            for key in sorted({*mine[part], *found})
+            if mine[part].get(key) != found.get(key)
         ]
         if made_from.get("stage") != self.stage:
             changed.insert(0, "stage")
@@ -217,8 +221,8 @@ class RunFolder:
             owned.check_no_link(self.path)
         return state == "stale"
 
-    def _is_mine(self, begun: dict[str, Any]) -> bool:
-        mine = json.loads(json.dumps(self.identity()))
+    def _is_mine(self, begun: JsonObject) -> bool:
+        mine: JsonObject = json.loads(json.dumps(self.identity()))
         return all(begun.get(part) == value for part, value in mine.items())
 
     def begin(self, *, redo: bool) -> bool:
@@ -228,7 +232,8 @@ class RunFolder:
         the folder is a new one. Raises InputError as `check`. A run that another job of an array has completed meanwhile
         is left as it is: its files are stated.
         """
-        replaces, aside = None, False
+        replaces: object = None
+        aside = False
         if self.check(redo=redo):
             if owned.is_abandoned(self.path):
                 owned.clear(self.path)
@@ -244,11 +249,11 @@ class RunFolder:
         write_text(self.path / "config.yaml", to_yaml(absolute(self.config)))
         return aside
 
-    def _mark(self) -> dict[str, Any]:
+    def _mark(self) -> dict[str, object]:
         tokenizer = read_manifest(self.config.data.dir)["tokenizer"]["hash"]
         return {**self.identity(), "key": self.key, "tokenizer": tokenizer, "places": places(self.config, self.path)}
 
-    def finish(self, **facts: Any) -> None:
+    def finish(self, **facts: object) -> None:
         """Mark the run complete; `facts` (seconds, steps, ...) are kept with it. What it replaces is then taken away."""
         mark = read_sealed(self.path / "begun.json")
         replaces = mark.pop("replaces", None)
@@ -326,5 +331,4 @@ def _new_place(run: RunFolder, taken: set[Path], keys: set[str], instead: bool) 
 
 def completed_id(path: Path, what: str) -> str:
     """The id in `path/complete.json`. Raises InputError that says which stage to run when there is none."""
-    found: str = read_done(path, what)["id"]
-    return found
+    return read_done(path, what)["id"]

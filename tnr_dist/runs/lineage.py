@@ -8,14 +8,19 @@ data over the teachers and their cache to the student.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from tnr_dist.runs.checkpoint_files import sorted_steps
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.runs.wandb import WandbRun, experiment
-from tnr_dist.util.files import read_json
+from tnr_dist.util.files import read_json_object
+
+if TYPE_CHECKING:
+    from wandb import Artifact
 
 
 def use_inputs(wandb_run: WandbRun, run: RunFolder) -> None:
@@ -43,24 +48,24 @@ def input_ids(run: RunFolder) -> dict[str, str]:
     return {name: one.path.name if isinstance(one, RunFolder) else one for name, one in run.inputs.items()}
 
 
-def _data(folder: Path, identity: str, wandb: Any) -> Any:
-    manifest = read_json(folder / "manifest.json")
+def _data(folder: Path, identity: str, wandb: ModuleType) -> Artifact:
+    manifest = read_json_object(folder / "manifest.json")
     metadata = {"id": identity, "counts": manifest["counts"], "tokenizer": manifest["tokenizer"]}
     pinned = [folder / "manifest.json", *sorted(folder.glob("*/index.json"))]
     name = f"data-{folder.absolute().name}"
     return _referring(wandb, name, "dataset", metadata, pinned, [folder / "news.parquet"], folder)
 
 
-def _result(run: RunFolder, wandb: Any) -> Any:
+def _result(run: RunFolder, wandb: ModuleType) -> Artifact:
     kind = "teacher-cache" if run.stage == "cache" else "model"
-    done = read_json(run.path / "complete.json")
+    done = read_json_object(run.path / "complete.json")
     metadata = {key: value for key, value in done.items() if isinstance(value, str | int | float)}
     pinned = [run.path / name for name in ("complete.json", "cache.json", "news.json")]
     large = [run.path / name for name in ("model.safetensors", "news.safetensors")]
     return _referring(wandb, _name(run), kind, metadata, pinned, large, run.path)
 
 
-def _checkpoints(run: RunFolder, wandb: Any) -> Any:
+def _checkpoints(run: RunFolder, wandb: ModuleType) -> Artifact:
     steps = sorted_steps(run.path / "checkpoints")
     places = [run.path / "checkpoints" / str(step) for step in steps]
     large = [file for place in places for file in sorted(place.glob("*.safetensors"))]
@@ -76,10 +81,18 @@ def _name(run: RunFolder) -> str:
 
 
 def _referring(
-    wandb: Any, name: str, kind: str, metadata: dict[str, Any], pinned: list[Path], large: list[Path], base: Path
-) -> Any:
+    wandb: ModuleType,
+    name: str,
+    kind: str,
+    metadata: Mapping[str, object],
+    pinned: list[Path],
+    large: list[Path],
+    base: Path,
+) -> Artifact:
     """An artifact that refers to the files that are there, `pinned` ones by content and `large` ones by place."""
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:128], kind, metadata=metadata)
+    artifact: Artifact = wandb.Artifact(
+        re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:128], kind, metadata=dict(metadata)
+    )
     for file in (*pinned, *large):
         if file.is_file():
             uri = file.resolve().as_uri()

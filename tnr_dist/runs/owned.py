@@ -10,7 +10,6 @@ import fnmatch
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any
 
 from tnr_dist.util import files, lease
 from tnr_dist.util.digests import check_seal
@@ -49,7 +48,7 @@ _OWN_FOLDERS = {
 _WORK = ("checkpoints/[0-9]*", "model.safetensors", "models/*", "news.safetensors", "*/shard-*.tar")
 
 
-def recorded(path: Path, name: str) -> Any:
+def recorded(path: Path, name: str) -> object:
     """A value of complete.json, or of begun.json before it; None where there is none.
 
     Raises InputError for a file that is no JSON, and for a damaged one.

@@ -11,13 +11,14 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tnr_dist.config.read import read_config, with_overrides
 from tnr_dist.config.schema import Config, get
 from tnr_dist.data.manifest import manifest_hash
 from tnr_dist.util.digests import read_sealed
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.json_types import JsonObject
 
 C = TypeVar("C", bound=Config)
 DATA, PLM = "data.dir", "plm.name"
@@ -28,8 +29,8 @@ def absolute(config: Config) -> Config:
     """A copy in which every path of the local file system is absolute."""
     one = copy.deepcopy(config)
     for key in _FOLDERS:
-        if get(one, key):
-            _set(one, key, _absolute(get(one, key)))
+        if (folder := get(one, key)) and isinstance(folder, str):
+            _set(one, key, _absolute(folder))
     if one.data.shards and not re.search(r"://|pipe:|file:", one.data.shards):  # also inside a list of braces
         one.data.shards = _absolute(one.data.shards)
     one.plm.name = _absolute_plm(one.plm.name)
@@ -49,7 +50,7 @@ def _absolute_plm(name: str) -> str:
     return _absolute(folder) if not name.startswith("package:") and folder.is_dir() else name
 
 
-def _set(config: Any, key: str, value: Any) -> None:
+def _set(config: Config, key: str, value: object) -> None:
     section, _, name = key.rpartition(".")
     setattr(get(config, section) if section else config, name, value)
 
@@ -99,7 +100,7 @@ def candidates_text(run: Path, key: str, written: str) -> str:
     return " or ".join(map(str, candidates(run, key, written)))
 
 
-def _record(run: Path) -> dict[str, Any]:
+def _record(run: Path) -> JsonObject:
     """complete.json, or begun.json before it; empty where neither can be read."""
     for name in ("complete.json", "begun.json"):
         if (run / name).is_file():

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -16,14 +15,17 @@ from tnr_dist.config.schema import Config
 from tnr_dist.engines.base import Engine
 from tnr_dist.runs.checkpoint_files import Room
 from tnr_dist.runs.environment import write_environment
+from tnr_dist.runs.finished import read_done
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.runs.lineage import input_ids, log_checkpoints, log_result, use_inputs
 from tnr_dist.runs.wandb import WandbRun
 from tnr_dist.runs.wandb_tables import Table
 from tnr_dist.util import lease
-from tnr_dist.util.files import read_bytes, read_json, write_text
+from tnr_dist.util.files import read_bytes, write_text
+from tnr_dist.util.json_types import JsonObject
 
 METRICS = "metrics.jsonl"
+Record = Mapping[str, float | str]  # `step`, `samples` and figures by name, such as `train/loss`
 _MOST_BYTES = 1 << 30  # of a metrics file: a million records
 
 
@@ -41,7 +43,7 @@ class MetricsFile:
             write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Record) -> None:
         """Append one record and hand it to the operating system."""
         lease.check(Path(self._file.name))
         try:
@@ -61,7 +63,7 @@ class MetricsFile:
             self._file.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[JsonObject]:
     """The records of a metrics file; a line that is none, such as one cut off by a crash, is left out."""
     if not path.is_file():
         return []
@@ -76,7 +78,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def of_part_batches(records: Sequence[Mapping[str, Any]]) -> list[bool]:
+def of_part_batches(records: Sequence[Mapping[str, object]]) -> list[bool]:
     """Of every logged step whether it is an epoch's last one with fewer samples than the others.
 
     Its loss is a mean over those few samples: drawn beside the others it looks as if the training had moved.
@@ -96,7 +98,7 @@ def of_part_batches(records: Sequence[Mapping[str, Any]]) -> list[bool]:
     return out
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     """0 for what is no finite number."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
@@ -110,7 +112,7 @@ class Tracker:
 
     def __init__(self, run: RunFolder, engine: Engine) -> None:
         self.run, self.engine = run, engine
-        self.last: dict[str, Any] = {}  # of every key written, on rank 0
+        self.last: dict[str, float | str] = {}  # of every key written, on rank 0
         self._file: MetricsFile | None = None
         self._wandb = WandbRun(None, "disabled")
 
@@ -119,7 +121,7 @@ class Tracker:
         """For the checkpoint, so that a run that is taken up again goes on there; '' without one."""
         return self._wandb.id
 
-    def start(self, step: int, wandb_id: str, facts: dict[str, Any]) -> None:
+    def start(self, step: int, wandb_id: str, facts: Mapping[str, object]) -> None:
         """Begin at `step`, going on with the run `wandb_id` ('': RUN/wandb_id or a new one); called by all ranks."""
         environment = self.engine.environment
         nodes = environment.world_size > environment.local_world_size
@@ -138,12 +140,12 @@ class Tracker:
                 label = f"node of rank {environment.rank}"
                 self._wandb = WandbRun.join(self.run.config, self.run.path, shared, label)
 
-    def write(self, record: dict[str, Any], *, more: bool = False) -> None:
+    def write(self, record: Record, *, more: bool = False) -> None:
         """One record; `step` and `samples` say where it belongs. Rank 0's counts. `more`: others of this step may follow."""
         if self._file is not None:
             self._file.write(record)
             self.last |= record
-            self._wandb.log(record, record["step"], commit=not more)
+            self._wandb.log(record, int(record["step"]), commit=not more)
 
     def finished(self) -> None:
         """The run folder is complete: name its model as what the run has made. Rank 0's call counts."""
@@ -162,7 +164,7 @@ class Tracker:
         self._wandb.finish(error)
 
 
-def log_evaluation(path: Path, config: Config, figures: dict[str, Any], tables: Callable[[], dict[str, Table]]) -> None:
+def log_evaluation(path: Path, config: Config, figures: Record, tables: Callable[[], dict[str, Table]]) -> None:
     """Add what was found out after the training to a finished run's metrics.jsonl and to its wandb run. By rank 0.
 
     Args:
@@ -170,15 +172,16 @@ def log_evaluation(path: Path, config: Config, figures: dict[str, Any], tables: 
         figures: such as `eval/auc`.
         tables: made only when there is a wandb run to show them.
     """
-    done = read_json(path / "complete.json")
-    record = {"step": done.get("steps", 0), "samples": done.get("samples", 0), **figures}
-    metrics = MetricsFile(path / METRICS, record["step"])
+    done = read_done(path, "training")
+    step = done.get("steps", 0)
+    record = {"step": step, "samples": done.get("samples", 0), **figures}
+    metrics = MetricsFile(path / METRICS, step)
     metrics.write(record)
     metrics.close()
     logged = WandbRun.open(config, path, done["stage"], {})
     if logged.active:
         evaluations = sum("eval/split" in one for one in read_metrics(path / METRICS))
-        logged.log(record, record["step"] + evaluations, tables())
+        logged.log(record, step + evaluations, tables())
     logged.finish()
 
 

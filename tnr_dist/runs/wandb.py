@@ -15,9 +15,10 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from tnr_dist.config.schema import Config, WandbConfig, to_dict
@@ -26,6 +27,9 @@ from tnr_dist.util.errors import InputError, Preempted
 from tnr_dist.util.files import write_text
 from tnr_dist.util.progress import say, say_once
 from tnr_dist.util.redaction import without_secrets
+
+if TYPE_CHECKING:
+    from wandb import Artifact, Run
 
 Mode = Literal["online", "offline", "disabled"]
 _MODES: dict[str, Mode] = {
@@ -41,7 +45,8 @@ _PREEMPTED = 75
 _UNWRITTEN = 3.0  # seconds
 # The client's settings where no variable says otherwise and it knows them: nothing on the terminal, which is the progress
 # bar's; no endless wait for a network that is gone (what is not sent stays in RUN/wandb); records on disk soon.
-_OURS: dict[str, Any] = {
+Arguments = dict[str, Any]  # of the client's functions
+_OURS: Arguments = {
     "silent": True,
     "console": "off",
     "login_timeout": 30.0,
@@ -124,9 +129,12 @@ class WandbRun:
     unreachable = False  # the server, to this process: its further runs do not wait for it again
     first: Path | None = None  # the run folder that this process opened first: the one that WANDB_RUN_ID speaks of
 
-    def __init__(self, run: Any, mode: str, arguments: dict[str, Any] | None = None) -> None:
-        self._run, self.mode, self._arguments = run, mode, arguments or {}
-        self._recent: deque[tuple[float, dict[str, Any], int]] = deque()  # what a client that dies may not have written
+    def __init__(self, run: Run | None, mode: str, arguments: Arguments | None = None) -> None:
+        self._run: Any = run
+        self.mode, self._arguments = mode, arguments or {}
+        self._recent: deque[tuple[float, Mapping[str, object], int]] = (
+            deque()
+        )  # what a client that dies may not have written
 
     @classmethod
     def open(
@@ -134,7 +142,7 @@ class WandbRun:
         config: Config,
         path: Path,
         stage: str,
-        facts: dict[str, Any],
+        facts: Mapping[str, object],
         run_id: str = "",
         *,
         shared: bool = False,
@@ -194,7 +202,7 @@ class WandbRun:
         return cls._init("shared", {"id": run_id, **names}, own)
 
     @classmethod
-    def _init(cls, mode: str, arguments: dict[str, Any], settings: dict[str, Any] | None = None) -> WandbRun:
+    def _init(cls, mode: str, arguments: Arguments, settings: Arguments | None = None) -> WandbRun:
         """`wandb.init`; without a run, and with a message, where the client is absent or fails."""
         if mode == "offline":
             # The client reports its own faults over the network, also when it is told to stay offline.
@@ -261,7 +269,7 @@ class WandbRun:
             return None
 
     def log(
-        self, record: dict[str, Any], step: int, tables: dict[str, Table] | None = None, *, commit: bool = False
+        self, record: Mapping[str, object], step: int, tables: dict[str, Table] | None = None, *, commit: bool = False
     ) -> None:
         """Log a record and tables at a step that never falls: the server leaves out one that it has seen pass by.
 
@@ -293,7 +301,7 @@ class WandbRun:
                 return
             self._recent.popleft()
 
-    def artifact(self, make: Callable[[Any], Any]) -> None:
+    def artifact(self, make: Callable[[ModuleType], Artifact]) -> None:
         """Log what `make(wandb)` gives as made by this run."""
 
         def work() -> None:
@@ -303,7 +311,7 @@ class WandbRun:
 
         self.safely(work)
 
-    def use(self, make: Callable[[Any], Any]) -> None:
+    def use(self, make: Callable[[ModuleType], Artifact]) -> None:
         """Log what `make(wandb)` gives as an input of this run."""
 
         def work() -> None:
@@ -330,10 +338,10 @@ class WandbRun:
         self._run = None
 
 
-def _names(config: Config, path: Path, stage: str) -> dict[str, Any]:
+def _names(config: Config, path: Path, stage: str) -> Arguments:
     """What `wandb.init` is told, where no variable of the environment says it."""
     settings = config.wandb
-    wanted: dict[str, tuple[str, Any]] = {
+    wanted: dict[str, tuple[str, object]] = {
         "project": ("WANDB_PROJECT", settings.project),
         "entity": ("WANDB_ENTITY", settings.entity or None),
         "group": ("WANDB_RUN_GROUP", experiment(config)),
@@ -345,7 +353,7 @@ def _names(config: Config, path: Path, stage: str) -> dict[str, Any]:
     return {name: value for name, (variable, value) in wanted.items() if not os.environ.get(variable)}
 
 
-def _define(run: Any) -> None:
+def _define(run: Run) -> None:
     """Every curve over samples seen: batch sizes and numbers of ranks then compare."""
     run.define_metric("samples", hidden=True)
     for namespace in _NAMESPACES:

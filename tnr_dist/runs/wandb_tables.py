@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ class Table:
     """Columns and rows of plain values."""
 
     columns: list[str]
-    rows: list[list[Any]]
+    rows: list[list[float | str]]
 
 
 def news_titles(folder: Path) -> list[str]:
@@ -49,7 +48,7 @@ def worst_impressions(
     """
     order = np.lexsort((metrics.mrr, metrics.auc))
     wanted = rows[order[metrics.valid[order]]][:count]
-    found: dict[int, list[Any]] = {}
+    found: dict[int, list[float | str]] = {}
     for info in index.shards:
         if len(found) == len(wanted):
             break
@@ -63,7 +62,7 @@ def worst_impressions(
     return Table(columns, [[found[row][0], auc[row], *found[row][1:]] for row in wanted.tolist()])
 
 
-def _impression(block: Block, scores: np.ndarray, i: int, titles: Sequence[str]) -> list[Any]:
+def _impression(block: Block, scores: np.ndarray, i: int, titles: Sequence[str]) -> list[float | str]:
     """Identifier, number of candidates, rank of the best click, and titles: clicked, ranked first, history."""
     part = slice(int(block["candidate_offsets"][i]), int(block["candidate_offsets"][i + 1]))
     news, clicked = block["candidate_news"][part], block["candidate_clicked"][part].astype(bool)
@@ -93,7 +92,7 @@ def nearest_news(vectors: Tensor, titles: Sequence[str], count: int = 30, neighb
     near[torch.arange(len(chosen)), chosen] = -torch.inf  # not the news itself
     values, others = near.topk(min(neighbours, len(vectors) - 1), dim=1)
     columns = ["news"] + [f"{what}_{n + 1}" for n in range(values.shape[1]) for what in ("nearest", "cosine")]
-    rows: list[list[Any]] = []
+    rows: list[list[float | str]] = []
     for news, found, cosines in zip(chosen.tolist(), others.tolist(), values.tolist(), strict=True):
         pairs = [value for other, cosine in zip(found, cosines, strict=True) for value in (titles[other], cosine)]
         rows.append([titles[news], *pairs])

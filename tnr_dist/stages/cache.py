@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -40,9 +40,41 @@ from tnr_dist.util.digests import digest, read_sealed, write_sealed
 from tnr_dist.util.ends import result
 from tnr_dist.util.errors import InputError, Preempted
 from tnr_dist.util.files import atomic_path, write_json
+from tnr_dist.util.json_types import checked
 from tnr_dist.util.progress import Bar, say
 from tnr_dist.util.restarts import mark_progress
 from tnr_dist.util.transfer import from_stored, to_stored
+
+
+class NewsFacts(TypedDict, total=False):
+    """news.json: of the teachers' news vectors."""
+
+    sha256: str
+    shape: list[int]
+    max_rounding_error: float
+    relative_rounding_error: float
+    precision: str
+
+
+class Rounding(TypedDict):
+    """What storing has done to the user vectors of a shard."""
+
+    max_error: float
+    squared_error: float
+    squared: float
+
+
+class SideMark(TypedDict, total=False):
+    """What lies beside a finished side shard: its digest and size, `news`: of the news vectors it was made with."""
+
+    sha256: str
+    bytes: int
+    news: str
+    users: Rounding
+
+
+def _mark(file: Path) -> SideMark:
+    return checked(read_sealed(file), SideMark, f"{file}: ")
 
 
 def run_folder(config: Config, data: DataSet) -> RunFolder:
@@ -55,7 +87,7 @@ def run_folder(config: Config, data: DataSet) -> RunFolder:
     return RunFolder("cache", "cache", config, settings, inputs, {})
 
 
-def expected(config: Config, data: DataSet) -> dict[str, Any]:
+def expected(config: Config, data: DataSet) -> dict[str, object]:
     """What a cache must say of itself to fit this configuration (checked by `TeacherCache`).
 
     Raises InputError when a teacher is not finished or is damaged: no cache could be trusted then.
@@ -133,17 +165,17 @@ def shard_slice(text: str, shards: int) -> slice:
     return slice(int(first), int(last))
 
 
-def _complete(config: Config, data: DataSet, place: RunFolder, facts: dict[str, Any], seconds: float) -> None:
+def _complete(config: Config, data: DataSet, place: RunFolder, facts: NewsFacts, seconds: float) -> None:
     """Write cache.json once every side shard is there; say how many are not."""
     how = CacheConfig.of(config)
     splits: dict[str, dict[str, str]] = {}
-    users: list[dict[str, float]] = []
+    users: list[Rounding] = []
     missing = 0
     for split in how.splits:
         splits[split] = {}
         for info in read_index(data.folder, split).shards:
             done = place.path / split / info.name.replace(".tar", ".json")
-            mark = read_sealed(done) if done.exists() else {}
+            mark = _mark(done) if done.exists() else SideMark()
             if "users" not in mark:
                 missing += 1
                 continue
@@ -187,7 +219,7 @@ def _teacher(config: Config, data: DataSet, number: int, engine: Engine) -> Reco
 
 def _news_vectors(
     config: Config, data: DataSet, models: list[Recommender], engine: Engine, place: Path
-) -> tuple[Tensor, dict[str, Any]]:
+) -> tuple[Tensor, NewsFacts]:
     """[M, news, D] float32 as they will be read back, on the device; written by rank 0 with their rounding error."""
     facts_file, tensor_file = place / "news.json", place / "news.safetensors"
     # Another job of the array may write it just now: all ranks of this one must come to the same conclusion.
@@ -208,16 +240,16 @@ def _news_vectors(
             error = (stored.float() - exact.cpu()).abs()
             with atomic_path(tensor_file) as temporary:
                 save_file({"news": stored.contiguous()}, temporary)
-            facts: dict[str, Any] = {
+            made: NewsFacts = {
                 "sha256": digest(tensor_file, again=True),
                 "shape": list(stored.shape),
                 "max_rounding_error": float(error.max()),
                 "relative_rounding_error": float(error.norm() / exact.cpu().norm()),
                 "precision": choose_precision(config.precision, engine.device),
             }
-            write_sealed(facts_file, facts)
+            write_sealed(facts_file, made)
         engine.barrier()
-    facts = read_sealed(facts_file)
+    facts = checked(read_sealed(facts_file), NewsFacts, f"{facts_file}: ")
     again = f"delete {tensor_file} and {facts_file}, then run `tnr cache` again"
     try:
         if digest(tensor_file) != facts["sha256"]:
@@ -266,12 +298,12 @@ def write_side_shard(
     """
     done = out.with_suffix(".json")
     if done.exists() and out.exists():
-        mark = read_sealed(done)
+        mark = _mark(done)
         # Earlier versions did not measure what rounding does to user vectors.
         if out.stat().st_size == mark["bytes"] and "users" in mark:
             return False
     members: list[tuple[str, np.ndarray]] = []
-    rounding = {"max_error": 0.0, "squared_error": 0.0, "squared": 0.0}
+    rounding: Rounding = {"max_error": 0.0, "squared_error": 0.0, "squared": 0.0}
     for key, block in read_shard(source, info).items():
         users, logits = teacher_columns(teachers, block, config.data.history)
         stored = to_stored(users, CacheConfig.of(config).dtype)
@@ -287,8 +319,13 @@ def write_side_shard(
     packed = pack_tar(members)
     with atomic_path(out) as temporary:
         temporary.write_bytes(packed)
-    mark = {"sha256": hashlib.sha256(packed).hexdigest(), "bytes": len(packed), "news": news_sha256, "users": rounding}
-    write_sealed(done, mark)
+    made: SideMark = {
+        "sha256": hashlib.sha256(packed).hexdigest(),
+        "bytes": len(packed),
+        "news": news_sha256,
+        "users": rounding,
+    }
+    write_sealed(done, made)
     mark_progress()
     return True
 
@@ -326,7 +363,7 @@ class TeacherPass:
     name = "cache"
 
     def make(self, run: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-        """See `Stage`."""
+        """Run the teachers over what no side shard says yet."""
         make(run, engine, redo=redo)
 
 

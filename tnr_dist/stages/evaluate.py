@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +15,13 @@ from tnr_dist.data.shards import SplitIndex, read_index
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.precision import choose_precision
-from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics
-from tnr_dist.evaluation.results import read_results
+from tnr_dist.evaluation.metrics import NAMES, ImpressionMetrics, Metric
+from tnr_dist.evaluation.results import MadeFrom, Results, read_results
 from tnr_dist.evaluation.scoring import encode_table, evaluate_split, length_chunks, recommender_scorer, score_split
 from tnr_dist.evaluation.submission import check_prediction, write_prediction
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder, Recommender, count_parameters, load_recommender
-from tnr_dist.runs.finished import check_file, check_run, read_done
+from tnr_dist.runs.finished import Mark, check_file, check_run, read_done
 from tnr_dist.runs.folder import completed_id
 from tnr_dist.runs.places import run_config
 from tnr_dist.runs.tracker import METRICS, log_evaluation
@@ -41,7 +40,7 @@ IMPRESSIONS = "impressions.parquet"
 _MANY_TIED = 0.05  # a few percent are users without a history, for whom every model scores all candidates alike
 
 
-def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Recommender, dict[str, Any], Config]:
+def _load(run: Path, engine: Engine, config: Config, data: DataSet) -> tuple[Recommender, Mark, Config]:
     done = read_done(run, "training")
     trained_with = run_config(Tree, run)
     model, _ = load_recommender(run / "model.safetensors")
@@ -68,7 +67,7 @@ def labelled_index(data: DataSet, split: str) -> SplitIndex:
     return index
 
 
-def result_key(config: Config, data_id: str, run_id: str) -> dict[str, Any]:
+def result_key(config: Config, data_id: str, run_id: str) -> MadeFrom:
     """What a result follows from: the model by its run's id, the data by its own, split and settings."""
     return {
         "run": run_id,
@@ -81,10 +80,10 @@ def result_key(config: Config, data_id: str, run_id: str) -> dict[str, Any]:
     }
 
 
-LABELS = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
+LABELS: dict[Metric, str] = {"auc": "AUC", "mrr": "MRR", "ndcg5": "nDCG@5", "ndcg10": "nDCG@10"}
 
 
-def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
+def evaluate(config: Config, engine: Engine) -> Results:
     """Score `evaluate.split` with the model of `evaluate.run`; writes and returns RUN/results.json.
 
     A result that is already there for the same model, data, split and settings is returned as it is.
@@ -113,12 +112,16 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     rows, metrics = evaluate_split(data.folder, index, scorer, engine, f"evaluate {split}")
     mean = metrics.mean()
     seconds = time.monotonic() - began
-    out: dict[str, Any] = {}
     if engine.environment.rank == 0:
-        out = {
+        out: Results = {
             "stage": done["stage"],
             "split": split,
-            **{name: mean[name] for name in ("auc", "mrr", "ndcg5", "ndcg10", "impressions", "skipped")},
+            "auc": mean["auc"],
+            "mrr": mean["mrr"],
+            "ndcg5": mean["ndcg5"],
+            "ndcg10": mean["ndcg10"],
+            "impressions": mean["impressions"],
+            "skipped": mean["skipped"],
             "tied": metrics.tied_share,
             "model": {
                 "layers": len(model.news_encoder.encoder.layers),
@@ -147,9 +150,9 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
 
         # The user's own configuration decides where tables go, never that of a run folder from elsewhere.
         trained_with.wandb = config.wandb
-        figures = {"eval/split": split, **{f"eval/{name}": mean[name] for name in NAMES}}
+        figures: dict[str, float | str] = {"eval/split": split, **{f"eval/{name}": mean[name] for name in NAMES}}
         log_evaluation(run, trained_with, figures, tables)
-        out["files"] = describe(run, [IMPRESSIONS, METRICS])
+        out["files"] = {**describe(run, [IMPRESSIONS, METRICS])}
         write_sealed(results, out)
     engine.barrier()
     written = read_results(results)
@@ -158,12 +161,12 @@ def evaluate(config: Config, engine: Engine) -> dict[str, Any]:
     return written
 
 
-def _in_words(path: Path, results: dict[str, Any]) -> str:
+def _in_words(path: Path, results: Results) -> str:
     figures = ", ".join(f"{label} {100 * results[key]:.2f}" for key, label in LABELS.items())
     return f"{path}: {figures}; {scored(results)}"
 
 
-def scored(results: dict[str, Any]) -> str:
+def scored(results: Results) -> str:
     """How many impressions the metrics are of, and how many had to be left out, in words."""
     said = f"{results['impressions']:,} impressions of {results['split']}"
     skipped = results.get("skipped", 0)
@@ -178,7 +181,7 @@ def write_impressions(path: Path, rows: np.ndarray, metrics: ImpressionMetrics) 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {"row": rows.astype(np.int32), **{name: getattr(metrics, name) for name in NAMES}}
+    columns: dict[str, np.ndarray] = {"row": rows.astype(np.int32)} | {name: getattr(metrics, name) for name in NAMES}
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
 
@@ -248,7 +251,7 @@ def predict(config: Config, engine: Engine) -> Path:
     return out
 
 
-def expected_of_split(folder: Path, split: str) -> Any:
+def expected_of_split(folder: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Impression ids and candidate counts of a prepared split in the raw file's order, for `tnr predict --check`."""
     import numpy as np
 

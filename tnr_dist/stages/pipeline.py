@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare, read_manifest
 from tnr_dist.data.shards import read_index
 from tnr_dist.engines.base import Engine
+from tnr_dist.evaluation.metrics import NAMES, Metric
 from tnr_dist.evaluation.results import read_baselines, read_results
 from tnr_dist.evaluation.scoring import evaluate_split
 from tnr_dist.evaluation.yardsticks import POPULAR, oracle_scorer, popularity_scorer, random_scorer
@@ -29,6 +30,7 @@ from tnr_dist.util.digests import read_sealed, write_sealed
 from tnr_dist.util.ends import result
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json, write_json, write_text
+from tnr_dist.util.json_types import JsonObject
 from tnr_dist.util.progress import say
 
 _SEEDS = "seeds.json"  # of which seeds a report is
@@ -182,7 +184,8 @@ def report_folder(config: Config) -> Path:
 
 def _seeds_in(report: Path) -> set[int]:
     seeds = read_json(report / _SEEDS)
-    return set(seeds) if isinstance(seeds, list) and all(isinstance(one, int) for one in seeds) else set()
+    found = [one for one in seeds if isinstance(one, int)] if isinstance(seeds, list) else []
+    return set(found) if isinstance(seeds, list) and len(found) == len(seeds) else set()
 
 
 def _seeds(config: Config) -> list[int]:
@@ -199,13 +202,13 @@ def report(config: Config) -> None:
     data = DataSet.open(config)
     base = Path(config.output)
     yardsticks = read_baselines(base / "baselines.json")
-    table: list[dict[str, Any]] = [
+    table: list[dict[str, object]] = [
         {"model": name, **yardsticks[name]} for name in ("random", POPULAR) if name in yardsticks
     ]
-    curves: dict[str, list[dict[str, Any]]] = {}
+    curves: dict[str, list[JsonObject]] = {}
     for row in rows_of(config):
         found = [read_results(row_folder(one, data, row).path / "results.json") for one in each_seed(config)]
-        keys = ("auc", "mrr", "ndcg5", "ndcg10", "news_per_s")
+        keys: tuple[Literal[Metric, "news_per_s"], ...] = (*NAMES, "news_per_s")
         table.append({"model": row.name, **found[0]["model"], **{key: [one[key] for one in found] for key in keys}})
     if ORACLE in yardsticks:
         table.append({"model": ORACLE, **yardsticks[ORACLE]})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -129,12 +128,12 @@ def _model_saver(
     return after_step
 
 
-def _training_summary(facts: dict[str, Any], last: dict[str, Any]) -> str:
+def _training_summary(facts: Mapping[str, float], last: Mapping[str, float | str]) -> str:
     """A training's main figures in a few words, from its facts and the last value of everything it has logged."""
     steps = facts["steps"]
     parts = [f"{steps:,} step{'s' * (steps != 1)} in {facts['seconds']:,.0f} s"]
     if "train/loss" in last:
-        parts.append(f"loss {last['train/loss']:.4f}")
+        parts.append(f"loss {float(last['train/loss']):.4f}")
     if "best_step" in facts:
         parts.append(f"AUC {facts['valid_auc']:.4f} on what train keeps apart, best at step {facts['best_step']:,}")
     parts += [f"{key} {value:.4f}" for key, value in facts.items() if key.startswith("eval/")]

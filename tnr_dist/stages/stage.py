@@ -48,7 +48,7 @@ class Training:
     keep: Callable[[Config], tuple[int, int]] = lambda config: (1, 0)
 
     def make(self, run: RunFolder, engine: Engine, *, redo: bool = False) -> None:
-        """See `Stage`."""
+        """Build what is trained for the run, and train it."""
         from tnr_dist.data.dataset import DataSet
         from tnr_dist.stages.run import train_model
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from tnr_dist.engines.base import Engine
-from tnr_dist.evaluation.results import read_results
+from tnr_dist.evaluation.results import Results, read_results
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages.evaluate import evaluate, result_key
 
@@ -23,7 +22,7 @@ def is_evaluated(place: RunFolder) -> bool:
     return bool(read_results(file).get("made_from") == key)
 
 
-def evaluate_run(place: RunFolder, engine: Engine) -> dict[str, Any]:
+def evaluate_run(place: RunFolder, engine: Engine) -> Results:
     """Score `evaluate.split` with a finished run's model."""
     scored = copy.deepcopy(place.config)
     scored.evaluate.run = str(place.path)

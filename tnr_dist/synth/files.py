@@ -1,9 +1,10 @@
-"""The files of a generated data set that hold text: news.tsv of each split and corpus.tsv."""
+"""The files of a generated data set that hold text: news.tsv of each split and corpus.tsv; and what synth.json says."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,28 @@ from tnr_dist.synth.grammar import Vocabulary, Writer
 from tnr_dist.util.progress import Bar
 
 _EMPTY_ABSTRACTS = 0.05  # about as many as MIND has
+
+
+class Arguments(TypedDict, total=False):
+    """What a data set is generated from; `impressions` by split, `body_words` 0 without bodies."""
+
+    news: int
+    users: int
+    impressions: dict[str, int]
+    seed: int
+    body_words: int
+    signal: float
+
+
+class Stamp(TypedDict, total=False):
+    """synth.json; `oracle`: AUC on dev of the true probabilities and of the most popular news."""
+
+    version: int
+    arguments: Arguments
+    categories: int
+    subcategories: int
+    splits: dict[str, dict[str, float]]
+    oracle: dict[str, float]
 
 
 def write_texts(

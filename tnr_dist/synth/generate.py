@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from tnr_dist.data.manifest import SYNTH
 from tnr_dist.synth import readers as model
 from tnr_dist.synth.columns import bytes_of, concat, join
-from tnr_dist.synth.files import write_news, write_texts
+from tnr_dist.synth.files import Arguments, Stamp, write_news, write_texts
 from tnr_dist.synth.grammar import Vocabulary, read_tables
 from tnr_dist.util.errors import InputError
-from tnr_dist.util.files import atomic_path, read_json, write_json
+from tnr_dist.util.files import atomic_path, read_json_object, write_json
+from tnr_dist.util.json_types import checked
 from tnr_dist.util.progress import Bar, say
 
 VERSION = 1
@@ -87,7 +88,7 @@ def synthesize(
     body_words: int = 150,
     signal: float = 1.0,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Stamp:
     """Generate a data set under `output` and return what its `synth.json` says.
 
     Args:
@@ -108,7 +109,7 @@ def synthesize(
     dev = max(1, round(_DEV_SHARE * impressions)) if dev_impressions is None else dev_impressions
     test = dev if test_impressions is None else test_impressions
     counts = {"train": impressions, "dev": dev, "test": test}
-    arguments = {"news": news, "users": users, "impressions": counts, "seed": seed}
+    arguments: Arguments = {"news": news, "users": users, "impressions": counts, "seed": seed}
     arguments["body_words"] = body_words if bodies else 0
     if signal != 1.0:
         arguments["signal"] = signal
@@ -154,10 +155,10 @@ def _check(news: int, users: int, counts: dict[str, int], body_words: int, seed:
         raise InputError(f"seed={seed}: give 0 or more")
 
 
-def _existing(output: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+def _existing(output: Path, arguments: Arguments) -> Stamp:
     stamp = output / SYNTH
     if stamp.is_file():
-        stored: dict[str, Any] = read_json(stamp)
+        stored = checked(read_json_object(stamp), Stamp, f"{stamp}: ")
         if stored.get("version") == VERSION and stored.get("arguments") == arguments:
             say(f"{output}: already there, made by the same arguments")
             return stored
@@ -165,7 +166,7 @@ def _existing(output: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     raise InputError(f"{output}: exists and is not empty; give another folder or remove it")
 
 
-def _generate(folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+def _generate(folder: Path, arguments: Arguments) -> Stamp:
     seed = arguments["seed"]
     vocabularies = read_tables()
     news = model.make_news(_rng(seed, 0), arguments["news"], len(vocabularies))
@@ -180,10 +181,12 @@ def _generate(folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     for place, (split, count) in enumerate(arguments["impressions"].items()):
         rng = _rng(seed, 3, place)
         who = _impression_users(rng, activity, count, everyone=split == "train")
-        splits[split], scored = _write_split(folder, split, world, who, partial(_rng, seed, 4, place), clicks)
+        splits[split], mentioned, scored = _write_split(
+            folder, split, world, who, partial(_rng, seed, 4, place), clicks
+        )
         if split == "dev":
             figures = {f"dev_{name}": value for name, value in scored.items()}
-        write_news(folder / split / "news.tsv", names, texts, splits[split].pop("mentioned"))
+        write_news(folder / split / "news.tsv", names, texts, mentioned)
     return {
         "version": VERSION,
         "arguments": arguments,
@@ -303,11 +306,11 @@ def _write_split(
     who: NDArray[np.int64],
     rng_of: Callable[[int], np.random.Generator],
     clicks: NDArray[np.int64],
-) -> tuple[dict[str, Any], dict[str, float]]:
+) -> tuple[dict[str, float], NDArray[np.bool_], dict[str, float]]:
     """Write a split's behaviours and truth; count train clicks into `clicks` [N].
 
     Returns:
-        (counts, with the mask of `mentioned` news [N]; figures of the oracle and of the most popular news).
+        (counts; which news are mentioned [N]; figures of the oracle and of the most popular news).
     """
     exposure = model.Exposure(world.news, split)
     mentioned = np.zeros(len(clicks), bool)
@@ -352,7 +355,7 @@ def _write_split(
             "auc": _mean_auc(scored, [chunk.probabilities for chunk in scored]),
             "popularity_auc": _mean_auc(scored, [clicks[chunk.items].astype(np.float32) for chunk in scored]),
         }
-    counts: dict[str, Any] = {
+    counts: dict[str, float] = {
         "impressions": len(who),
         "users": int(active.sum()),
         "news": int(mentioned.sum()),
@@ -361,10 +364,12 @@ def _write_split(
     lengths = world.history_counts[who]
     counts["history_mean"] = round(float(lengths.mean()), 3)
     counts["history_median"] = float(np.median(lengths))
-    return {**counts, "mentioned": mentioned}, figures
+    return counts, mentioned, figures
 
 
-def _append(writer: pq.ParquetWriter, schema: pa.Schema, done: int, values: Any, counts: NDArray[np.int64]) -> None:
+def _append(
+    writer: pq.ParquetWriter, schema: pa.Schema, done: int, values: np.ndarray, counts: NDArray[np.int64]
+) -> None:
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     ids = pa.array(np.arange(done + 1, done + 1 + len(counts)))
     writer.write_table(pa.table([ids, pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))], schema=schema))

@@ -125,7 +125,8 @@ def make_users(rng: np.random.Generator, count: int, categories: Ints, signal: f
 
 
 def _steps(logits: NDArray[np.floating]) -> NDArray[np.int8]:
-    return np.clip(np.rint(logits / _STEP), -127, 127).astype(np.int8)
+    steps: NDArray[np.int8] = np.clip(np.rint(logits / _STEP), -127, 127).astype(np.int8)
+    return steps
 
 
 def logits(users: Users, news: News, rows: Ints, items: Ints, hours: NDArray[np.float64]) -> Floats:
@@ -235,7 +236,8 @@ def probabilities(scores: Floats, counts: Ints) -> Floats:
     """Softmax of `scores` [X] within each row of `counts` [R] candidates."""
     starts = np.cumsum(counts) - counts
     shifted = np.exp(scores - np.repeat(np.maximum.reduceat(scores, starts), counts))
-    return (shifted / np.repeat(np.add.reduceat(shifted, starts), counts)).astype(np.float32)
+    shares: NDArray[np.float32] = (shifted / np.repeat(np.add.reduceat(shifted, starts), counts)).astype(np.float32)
+    return shares
 
 
 def click(rng: np.random.Generator, scores: Floats, counts: Ints) -> NDArray[np.int8]:
@@ -303,7 +305,8 @@ def _draw_clicks(
     chosen = subcategory * FACETS + facet
     point = bounds[chosen] + rng.random(len(rows)) * (bounds[chosen + 1] - bounds[chosen])
     place = np.minimum(np.searchsorted(total, point, side="right") - 1, high - low - 1)
-    return low + order[place]
+    drawn: NDArray[np.int64] = low + order[place]
+    return drawn
 
 
 def _choose(rng: np.random.Generator, cumulative: NDArray[np.float64], rows: Ints) -> Ints:
@@ -313,4 +316,5 @@ def _choose(rng: np.random.Generator, cumulative: NDArray[np.float64], rows: Int
     # Rows laid end to end are one sorted array: row r spans (r, r + 1].
     flat = (share + np.arange(len(share))[:, None]).ravel()
     found = np.searchsorted(flat, rows + rng.random(len(rows)), side="right") - rows * width
-    return np.clip(found, 0, width - 1)
+    columns: NDArray[np.int64] = np.clip(found, 0, width - 1)
+    return columns

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tnr_dist.engines.base import Engine
+from tnr_dist.runs.checkpoint_files import BestState
 from tnr_dist.train.checkpoint import trained_state
 
 
@@ -32,11 +33,11 @@ class Best:
         self.score, self.step = -1.0, 0
         self.tensors: dict[str, Tensor] = {}
 
-    def restore(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def restore(self, state: BestState, tensors: dict[str, Tensor]) -> None:
         """Go on from what a checkpoint holds."""
         self.score, self.step, self.tensors = float(state["score"]), int(state["step"]), tensors
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> BestState:
         """What a checkpoint keeps beside `tensors`."""
         return {"score": self.score, "step": self.step}
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +25,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tnr_dist.engines.base import Engine
-from tnr_dist.runs.checkpoint_files import DAMAGE, Room, json_digest, removing, sorted_steps, sound_state
+from tnr_dist.engines.base import Engine, OptimizerState
+from tnr_dist.runs.checkpoint_files import (
+    DAMAGE,
+    OptimizerDescription,
+    Progress,
+    Room,
+    State,
+    json_digest,
+    removing,
+    sorted_steps,
+    sound_state,
+)
 from tnr_dist.util import lease
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import atomic_path, file_hash, write_json
 from tnr_dist.util.progress import say
 from tnr_dist.util.restarts import mark_progress
+
+TensorFiles = dict[str, dict[str, Tensor]]  # a checkpoint's, by name
+
+
+class Loaded(State):
+    """The state of a checkpoint that was read, and its further tensors."""
+
+    tensors: TensorFiles
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -73,7 +91,7 @@ class Checkpoints:
             for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
                 shutil.rmtree(left, ignore_errors=True)
 
-    def save(self, step: int, state: dict[str, Any], extra: dict[str, dict[str, Tensor]] | None = None) -> None:
+    def save(self, step: int, state: Progress, extra: TensorFiles | None = None) -> None:
         """Copy what a checkpoint needs and write it beside the next steps; a collective.
 
         A save that is still being written is waited for, so that there is never more than one copy. One that fails (a
@@ -114,7 +132,7 @@ class Checkpoints:
         self.wait()
         self._writer.shutdown()
 
-    def _write(self, step: int, files: dict[str, dict[str, Tensor]], fields: dict[str, Any]) -> None:
+    def _write(self, step: int, files: TensorFiles, fields: Mapping[str, object]) -> None:
         with atomic_path(self.folder / str(step)) as temporary:
             temporary.mkdir()
             digests = {}
@@ -138,7 +156,7 @@ class Checkpoints:
             for old in [*later, *rolling[: -self.keep]]:
                 shutil.rmtree(self.folder / str(old))
 
-    def load_newest(self, fingerprint: str) -> dict[str, Any] | None:
+    def load_newest(self, fingerprint: str) -> Loaded | None:
         """Restore module and optimiser from the newest sound checkpoint; returns its state, or None when there is none.
 
         The state's `tensors` holds what was saved as `extra`.
@@ -175,7 +193,7 @@ class Checkpoints:
         self.engine.load_state_dict(_optimizer_state(self.engine, state["optimizer"], tensors))
         return {**state, "tensors": files}
 
-    def _newest_sound(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]] | None:
+    def _newest_sound(self) -> tuple[State, TensorFiles] | None:
         for step in reversed(sorted_steps(self.folder)):
             path = self.folder / str(step)
             try:
@@ -192,7 +210,7 @@ def _copy(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True).contiguous()
 
 
-def _describe(optimizer: dict[str, Any], names: dict[int, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _describe(optimizer: OptimizerState, names: dict[int, str]) -> tuple[dict[str, Tensor], OptimizerDescription]:
     """An optimiser's state as copied tensors `<parameter>/<state>` and JSON values."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, dict[str, float]] = {}
@@ -206,7 +224,7 @@ def _describe(optimizer: dict[str, Any], names: dict[int, str]) -> tuple[dict[st
     return tensors, {"groups": _plain(groups), "numbers": numbers}
 
 
-def _plain(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _plain(groups: list[dict[str, object]]) -> list[dict[str, object]]:
     return [
         {k: list(v) if isinstance(v, tuple) else v for k, v in g.items() if not isinstance(v, Tensor)} for g in groups
     ]
@@ -219,10 +237,10 @@ def _parameter_names(engine: Engine) -> dict[int, str]:
     return {position: by_id[id(p)] for position, p in enumerate(ordered)}
 
 
-def _optimizer_state(engine: Engine, saved: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _optimizer_state(engine: Engine, saved: OptimizerDescription, tensors: dict[str, Tensor]) -> OptimizerState:
     names = _parameter_names(engine)
     position = {name: number for number, name in names.items()}
-    values: dict[int, dict[str, Any]] = {}
+    values: dict[int, dict[str, float | Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, what = key.rpartition("/")
         values.setdefault(position[name], {})[what] = tensor

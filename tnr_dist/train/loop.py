@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from tnr_dist.config.training import TrainConfig
 from tnr_dist.engines.base import Engine
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import count_parameters
+from tnr_dist.runs.checkpoint_files import Progress
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.runs.tracker import Tracker
 from tnr_dist.train.best import Best, Scorer
@@ -149,7 +150,7 @@ def train(
     config: Config,
     tracker: Tracker,
     after_step: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Train to the end, resuming from the newest checkpoint; returns facts for `RunFolder.finish`.
 
     `after_step(step, total)` is called on every rank after each step, before a checkpoint of it is written.
@@ -167,11 +168,11 @@ def _train(
     config: Config,
     tracker: Tracker,
     after_step: Callable[[int, int], None] | None,
-) -> dict[str, Any]:
+) -> dict[str, float]:
     rank, world = engine.environment.rank, engine.environment.world_size
     began = time.monotonic()
     settings = task.train
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "parameters": count_parameters(task.module),
         "trained_parameters": count_parameters(task.module, trainable=True),
     }
@@ -209,9 +210,9 @@ def _train(
         # Weights that have become NaN between two logged steps must not replace sound ones.
         _check_finite({"step": step, "optim/grad_norm": float(norm)}, task.title)
         seconds = earlier + time.monotonic() - began
-        position = {"fingerprint": fingerprint, "samples": samples, "skipped_samples": lost(), "seconds": seconds}
+        position = Progress(fingerprint=fingerprint, samples=samples, skipped_samples=lost(), seconds=seconds)
+        kept = Progress(best=best.state()) if best.tensors else Progress()
         extra = {"best": best.tensors} if best.tensors else {}
-        kept = {"best": best.state()} if best.tensors else {}
         checkpoints.save(step, {**position, **kept, "wandb_id": tracker.wandb_id}, extra)
 
     task.begin(engine)
@@ -371,12 +372,12 @@ def _record(
     steps_per_epoch: int,
     samples: float,
     throughput: Throughput,
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """One line of metrics.jsonl; shares of the ranks are summed here, on logging steps only."""
     names = list(parts)
     shares = [parts[name].detach().float().reshape(-1) for name in names]
     summed = engine.all_reduce(torch.cat([*shares, throughput.shares()])).tolist()
-    record: dict[str, Any] = {"step": step, "epoch": step / steps_per_epoch, "samples": int(samples)}
+    record: dict[str, float] = {"step": step, "epoch": step / steps_per_epoch, "samples": int(samples)}
     position = 0
     for name in names:
         size = parts[name].numel()
@@ -391,7 +392,7 @@ def _record(
     return {**record, **throughput.record(summed[position:])}
 
 
-def _check_finite(record: dict[str, Any], title: str) -> None:
+def _check_finite(record: Mapping[str, float], title: str) -> None:
     bad = [key for key, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
     if bad:
         raise FloatingPointError(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -115,7 +115,7 @@ class Throughput:
         return max(time.monotonic() - self._start, 1e-9)
 
 
-def status(record: dict[str, Any], world: int) -> str:
+def status(record: Mapping[str, float], world: int) -> str:
     """A logged record in a few words for the progress line, all ranks in one.
 
     Of waiting for data and of memory the worst rank stands there, by its number where there are several and they are

@@ -13,15 +13,25 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json, read_json_object, read_text, write_json, write_text
+from tnr_dist.util.json_types import Json, JsonObject
 
 SEAL = "digest"  # the key that closes a sealed file
-Stated = dict[str, dict[str, Any]]  # file name -> bytes, sha256
+
+
+class FileFacts(TypedDict):
+    """Size and digest of a file as it was made."""
+
+    bytes: int
+    sha256: str
+
+
+Stated = dict[str, FileFacts]  # by file name
 
 _MOST_REMEMBERED = 2_000  # files
 # A file that changed so lately may change again without its time of change becoming another.
@@ -30,7 +40,7 @@ _WORTH = 1 << 20  # bytes: a smaller file is read again as fast as its digest is
 _BLOCK = 1 << 20
 _CLOSED = re.compile(rb',\n  "digest": "([0-9a-f]{64})"\n\}\n\Z')
 
-_remembered: dict[str, list[Any]] | None = None
+_remembered: dict[str, list[Json]] | None = None
 
 
 def cache_file() -> Path:
@@ -66,7 +76,7 @@ def describe(folder: Path, names: Iterable[str]) -> Stated:
     }
 
 
-def fault(folder: Path, name: str, stated: Stated, *, grows: bool = False, again: bool = False) -> str:
+def fault(folder: Path, name: str, stated: Mapping[str, object], *, grows: bool = False, again: bool = False) -> str:
     """What is wrong with a file of which `stated` says size and sha256; '' if nothing is.
 
     With `grows` the file may have been added to since. `again` as in `digest`.
@@ -74,16 +84,18 @@ def fault(folder: Path, name: str, stated: Stated, *, grows: bool = False, again
     path, line = folder / name, stated.get(name)
     if line is None:
         return "not one of the files that it was finished with"
-    if not isinstance(line, dict) or type(line.get("bytes")) is not int or not isinstance(line.get("sha256"), str):
+    facts = line if isinstance(line, dict) else {}
+    length, sha256 = facts.get("bytes"), facts.get("sha256")
+    if type(length) is not int or not isinstance(sha256, str):
         return "its size and sha256 are not stated"
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             return "not a plain file (a folder, a pipe or a device)"
         size = found.st_size
-        if size < line["bytes"] or (size > line["bytes"] and not grows):
-            return f"damaged, it has {size:,} bytes instead of {line['bytes']:,}"
-        if digest(path, line["bytes"] if grows else None, again=again) != line["sha256"]:
+        if size < length or (size > length and not grows):
+            return f"damaged, it has {size:,} bytes instead of {length:,}"
+        if digest(path, length if grows else None, again=again) != sha256:
             return "damaged, its sha256 is not what it was when it was made"
     except OSError as error:
         return "missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
@@ -93,7 +105,7 @@ def fault(folder: Path, name: str, stated: Stated, *, grows: bool = False, again
 # Files that say what others must be -----------------------------------------------------------------------------------
 
 
-def write_sealed(path: Path | str, value: dict[str, Any]) -> dict[str, Any]:
+def write_sealed(path: Path | str, value: Mapping[str, object]) -> JsonObject:
     """Write a JSON object that ends in the sha256 of its own text; returns it as it will be read."""
     body = json.dumps({name: one for name, one in value.items() if name != SEAL}, indent=2, allow_nan=False)
     body = body.removesuffix("\n}")
@@ -102,7 +114,7 @@ def write_sealed(path: Path | str, value: dict[str, Any]) -> dict[str, Any]:
     return read_json_object(path)
 
 
-def read_sealed(path: Path | str) -> dict[str, Any]:
+def read_sealed(path: Path | str) -> JsonObject:
     """Read what `write_sealed` wrote; a file without a seal, from an older version, is taken as it is.
 
     Raises InputError as `check_seal`, and for what is no JSON object.
@@ -112,7 +124,7 @@ def read_sealed(path: Path | str) -> dict[str, Any]:
     return value
 
 
-def is_sealed(value: Any) -> bool:
+def is_sealed(value: object) -> bool:
     """Whether an object that was read has a seal, or had one before a bit of the seal's name was flipped."""
     return isinstance(value, dict) and ("files" in value or any(map(_names_seal, value)))
 
@@ -121,7 +133,7 @@ def _names_seal(name: str) -> bool:
     return len(name) == len(SEAL) and sum((ord(a) ^ ord(b)).bit_count() for a, b in zip(name, SEAL, strict=True)) <= 1
 
 
-def check_seal(path: Path | str, value: Any) -> None:
+def check_seal(path: Path | str, value: object) -> None:
     """Raise InputError when an object that was read from `path` has a seal that does not fit its text."""
     if not is_sealed(value):
         return
@@ -136,7 +148,7 @@ def check_seal(path: Path | str, value: Any) -> None:
 # What is remembered ---------------------------------------------------------------------------------------------------
 
 
-def _signature(found: os.stat_result) -> list[int]:
+def _signature(found: os.stat_result) -> list[Json]:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
@@ -151,14 +163,14 @@ def _sha256(path: Path, size: int | None) -> str:
         return found.hexdigest()
 
 
-def _known() -> dict[str, list[Any]]:
+def _known() -> dict[str, list[Json]]:
     global _remembered
     if _remembered is None:
         _remembered = _read()
     return _remembered
 
 
-def _read() -> dict[str, list[Any]]:
+def _read() -> dict[str, list[Json]]:
     try:
         value = read_json(cache_file())
     except (InputError, OSError, RuntimeError):  # RuntimeError: a user without a home folder
@@ -168,7 +180,7 @@ def _read() -> dict[str, list[Any]]:
     return {key: one for key, one in value.items() if isinstance(one, list) and len(one) == 5}
 
 
-def _remember(key: str, line: list[Any]) -> None:
+def _remember(key: str, line: list[Json]) -> None:
     """Add a line for this process and for later ones. Of two that write at once one's lines are lost: read again then."""
     global _remembered
     known = {**_read(), **_known()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from tnr_dist.util.errors import one_line, os_error_advice
 from tnr_dist.util.progress import say
@@ -26,7 +26,7 @@ def result(text: str) -> None:
 class Output:
     """Standard output, whose errors say that they are its own."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
@@ -34,13 +34,13 @@ class Output:
 
     def write(self, text: str) -> int:
         """As a stream's."""
-        return int(self._name_stdout_in_errors(lambda: self._stream.write(text)))
+        return self._name_stdout_in_errors(lambda: self._stream.write(text))
 
     def flush(self) -> None:
         """As a stream's."""
-        self._name_stdout_in_errors(self._stream.flush)
+        self._name_stdout_in_errors(lambda: self._stream.flush() or 0)
 
-    def _name_stdout_in_errors(self, work: Callable[[], Any]) -> Any:
+    def _name_stdout_in_errors(self, work: Callable[[], int]) -> int:
         try:
             return work()
         except BrokenPipeError:  # `tnr ... | head`: the reader has seen enough, the work goes on
@@ -73,7 +73,7 @@ def end(code: int) -> None:
     sys.exit(code)
 
 
-def _unwritten(stream: Any, number: int) -> str:
+def _unwritten(stream: TextIO | None, number: int) -> str:
     """Write out what was printed to a stream; what is wrong where that fails, '' where it does not.
 
     Then nothing more goes there: else the interpreter's end would try once more and end with code 120 after good work.

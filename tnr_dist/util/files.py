@@ -16,10 +16,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tnr_dist.util import lease
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.json_types import Json, JsonObject
 
 _WRITER = re.compile(r"\.([0-9a-f]{8})-(\d+)-[^.]*\.tmp$")  # in a temporary name: host and process
 _OLDER = re.compile(r"\.[a-z0-9_]{8}\.tmp$")  # earlier versions did not say
@@ -123,7 +123,7 @@ def _writes(process: int, changed: float) -> bool:
     import psutil
 
     try:
-        return psutil.Process(process).create_time() <= changed + 1.0
+        return bool(psutil.Process(process).create_time() <= changed + 1.0)
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:  # another user's
@@ -149,12 +149,12 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: object) -> None:
     """Write `value` to `path` as indented JSON, atomically. NaN is an error: it is not JSON."""
     write_text(path, json_text(value))
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """What `write_json` writes. Raises ValueError for NaN."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
@@ -188,16 +188,17 @@ def read_text(path: Path | str, limit: int = MOST_BYTES) -> str:
         raise InputError(f"{path}: not a UTF-8 text file ({error})") from None
 
 
-def read_json(path: Path | str, limit: int = MOST_BYTES) -> Any:
+def read_json(path: Path | str, limit: int = MOST_BYTES) -> Json:
     """Read a JSON file; an `InputError` names the file when it is missing, too long or not JSON."""
     data = read_bytes(path, limit)
     try:
-        return json.loads(data.decode("utf-8"))
+        value: Json = json.loads(data.decode("utf-8"))
+        return value
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of 5,000 digits; nested without end
         raise InputError(f"{path}: not a JSON file ({error})") from None
 
 
-def read_json_object(path: Path | str, limit: int = MOST_BYTES) -> dict[str, Any]:
+def read_json_object(path: Path | str, limit: int = MOST_BYTES) -> JsonObject:
     """Read a JSON file that holds an object; an `InputError` names the file otherwise."""
     value = read_json(path, limit)
     if not isinstance(value, dict):

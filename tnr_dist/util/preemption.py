@@ -10,9 +10,8 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 
 class _Flag:
@@ -32,6 +31,7 @@ class _Flag:
         return self._up
 
 
+_Handler = Callable[[int, FrameType | None], object] | int | None
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _requested = _Flag()
 
@@ -81,7 +81,7 @@ def clear_request() -> None:
     _requested.clear()
 
 
-def _take() -> dict[signal.Signals, Any]:
+def _take() -> dict[signal.Signals, _Handler]:
     """Set our handlers; returns those before. Python sets them in its main thread only: in another nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         return {}

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TypeVar, overload
 
 # A shell command, alone, in a list of braces, or in an override: `data.shards=pipe:...`.
 _PIPE = re.compile(r"(?<![A-Za-z0-9])pipe:.*", re.DOTALL | re.IGNORECASE)
 _USER = re.compile(r"[^\s={},'\"]*:\S*@")  # `user:password@host` without a scheme
 
 
-def without_secrets(value: Any) -> Any:
+V = TypeVar("V")
+
+
+@overload
+def without_secrets(value: str) -> str: ...
+@overload
+def without_secrets(value: dict[str, V]) -> dict[str, V]: ...
+@overload
+def without_secrets(value: object) -> object: ...
+def without_secrets(value: object) -> object:
     """A configuration's values without what an address may carry beside its place: user, password, signature, fragment.
 
     Of a `pipe:` address, which is a shell command, nothing stays: a key may stand anywhere in it. Where a password cannot

@@ -6,7 +6,7 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -46,11 +46,11 @@ def run_ahead(make: Callable[[], Iterator[T]], ahead: int, name: str) -> Generat
 
     Errors arrive where the item would have; closing the generator ends the thread.
     """
-    items: queue.Queue[Any] = queue.Queue(maxsize=ahead)
+    # An item, the error that ended them, or None at their end.
+    items: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
-    end = object()
 
-    def put(item: Any) -> bool:
+    def put(item: tuple[T] | BaseException | None) -> bool:
         while not stop.is_set():
             try:
                 items.put(item, timeout=0.2)
@@ -64,25 +64,25 @@ def run_ahead(make: Callable[[], Iterator[T]], ahead: int, name: str) -> Generat
             made = make()
             try:
                 for item in made:
-                    if not put((item, None)):
+                    if not put((item,)):
                         return
             finally:
                 if isinstance(made, Generator):
                     made.close()
-            put((end, None))
+            put(None)
         except BaseException as error:  # handed to the consumer, whatever it is
-            put((end, error))
+            put(error)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     try:
         while True:
-            item, error = items.get()
-            if error is not None:
-                raise error
-            if item is end:
+            item = items.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
                 return
-            yield item
+            yield item[0]
     finally:
         stop.set()
         thread.join()
@@ -115,21 +115,25 @@ def prefetch(batches: Iterator[B], to_device: Callable[[B], I], device: torch.de
         yield batch, inputs
 
 
-def replace_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
+def replace_tensors(value: T, tensors: Iterator[Tensor]) -> T:
     """The same structure around other tensors, which are taken in the order of `tensors_of`."""
+    return cast(T, _replaced(value, tensors))
+
+
+def _replaced(value: object, tensors: Iterator[Tensor]) -> object:
     if isinstance(value, Tensor):
         return next(tensors)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **{name: replace_tensors(part, tensors) for name, part in parts.items()})
+        return dataclasses.replace(value, **{name: _replaced(part, tensors) for name, part in parts.items()})
     if isinstance(value, dict):
-        return {name: replace_tensors(part, tensors) for name, part in value.items()}
+        return {name: _replaced(part, tensors) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(replace_tensors(part, tensors) for part in value)
+        return type(value)(_replaced(part, tensors) for part in value)
     return value
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
+def tensors_of(value: object) -> Iterator[Tensor]:
     """All tensors inside dataclasses, dicts and lists."""
     if isinstance(value, Tensor):
         yield value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import yaml
 
 from tnr_dist.util.errors import InputError
@@ -14,7 +12,7 @@ _MOST_DIGITS = 100  # of a whole number
 _MOST_EXPANDED = 4 << 20  # characters and values after every alias has been replaced by what it stands for
 
 
-def load_yaml(text: str, where: str, loader: Any) -> Any:
+def load_yaml(text: str, where: str, loader: type[yaml.SafeLoader]) -> object:
     """The value of a YAML text, by a safe `loader` of PyYAML.
 
     Raises InputError, which says `where`, for a text that is too long or nested too deeply, or would be too long with its

@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -155,7 +155,7 @@ def _disk(output: Path, need_gib: float) -> Iterator[Finding]:
         return
     probe.unlink()
     free = shutil.disk_usage(folder).free / 2**30
-    level: Any = "error" if free < need_gib else "ok"
+    level: Literal["ok", "error"] = "error" if free < need_gib else "ok"
     advice = (
         ""
         if level == "ok"

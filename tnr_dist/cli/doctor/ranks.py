@@ -9,7 +9,7 @@ import socket
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,16 @@ from tnr_dist.util.errors import EarlierStart, InputError, PortTaken, RankLost
 
 _MIB = 16  # what the timed all-reduce sends: about the gradients of one trained layer
 _REPEATS = 5
+
+
+class Facts(TypedDict):
+    """What a rank says of itself; `probe`: rank 0's file in the output folder."""
+
+    host: str
+    device: str
+    versions: str
+    faults: list[str]
+    probe: str
 
 
 def check_ranks(
@@ -65,14 +75,14 @@ def check_ranks(
 def _exchange_facts(
     store: dist.Store, place: Environment, cuda: bool, limit: float, probe: Path | None, faults: list[str]
 ) -> list[Finding]:
-    facts = {
+    facts: Facts = {
         "host": socket.gethostname(),
         "device": torch.cuda.get_device_name(place.local_rank) if cuda and not faults else "cpu",
         "versions": f"torch {torch.__version__}, tnr_dist {__version__}",
         "faults": faults,
         "probe": str(probe or ""),
     }
-    people = [json.loads(text) for text in _exchange(store, place, "facts", json.dumps(facts))]
+    people: list[Facts] = [json.loads(text) for text in _exchange(store, place, "facts", json.dumps(facts))]
     findings = _compare(people)
     if made := people[0]["probe"]:
         sees = _exchange(store, place, "sees", "yes" if Path(made).exists() else "no")
@@ -99,7 +109,7 @@ def _wait_for_readers(store: dist.Store, place: Environment, wait: Wait) -> None
             wait.sleep()
 
 
-def _compare(people: list[dict[str, Any]]) -> list[Finding]:
+def _compare(people: list[Facts]) -> list[Finding]:
     """What is wrong with a rank, or differs from rank 0."""
     findings = []
     for rank, one in enumerate(people):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.batches.sample_windows import Batch
@@ -85,6 +86,7 @@ class MaskedLoader(MatchingLoader):
     def _counts(self, texts: RaggedTable, most: int) -> np.ndarray:
         return self.masking.counts(np.minimum(texts.lengths, most))
 
+    @override
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch from step `start` on."""
         order = self.order(epoch)

@@ -122,4 +122,5 @@ class MatchingLoader:
         """Each pair's own title, then N others: every set of N other titles is equally likely."""
         others = draw_negatives(np.full(len(chosen), len(pool) - 1), self.negatives, "repeat", rng)
         others += others >= chosen[:, None]  # numbers of the titles beside its own
-        return pool[np.concatenate([chosen[:, None], others], 1)]
+        titles: np.ndarray = pool[np.concatenate([chosen[:, None], others], 1)]
+        return titles

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
 
 import numpy as np
+
+from tnr_dist.data.manifest import Manifest
 
 
 @dataclass
@@ -113,7 +114,7 @@ def _time(seconds: int) -> str:
     return str(np.datetime64(seconds, "s")).replace("T", " ")
 
 
-def print_counts(manifest: dict[str, Any]) -> None:
+def print_counts(manifest: Manifest) -> None:
     """The account of a data set as a table on stdout."""
     from rich.console import Console
     from rich.table import Table
@@ -141,8 +142,9 @@ def print_counts(manifest: dict[str, Any]) -> None:
     table.add_column("")
     table.add_column("", justify="right")
     if "news" in counts:
-        for key, label, whole in (row for row in _TEXTS if row[0] in counts):
-            table.add_row(label, _cell(counts, key, whole))
+        texts = {key: count for key, count in counts.items() if isinstance(count, int)}
+        for key, label, whole in (row for row in _TEXTS if row[0] in texts):
+            table.add_row(label, _cell(texts, key, whole))
     corpus = counts.get("corpus")
     if corpus:
         own = manifest.get("request", {}).get("corpus")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-from tnr_dist.data.manifest import made_from, read_manifest
+from tnr_dist.data.manifest import Manifest, read_manifest
 from tnr_dist.data.prepare.options import (
     WORK,
     PrepareOptions,
+    Request,
     manifest_request,
 )
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.progress import say
 
 
-def existing(output: Path, request: dict[str, Any]) -> dict[str, Any]:
+def existing(output: Path, request: Request) -> Manifest:
     """The manifest of a complete data set; InputError when it was not made from this request."""
     manifest = _made_from(output, request)
     say(f"{output}: already prepared")
@@ -28,9 +28,9 @@ def check_options(options: PrepareOptions, output: Path) -> None:
     _made_from(output, manifest_request(options))
 
 
-def _made_from(output: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _made_from(output: Path, request: Request) -> Manifest:
     manifest = read_manifest(output)
-    before = made_from(manifest).get("request", {})
+    before = {key: value for key, value in manifest.get("request", {}).items() if key != "plm"}
     changed = [key for key in {**before, **request} if before.get(key) != request.get(key)]
     if changed:
         raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")

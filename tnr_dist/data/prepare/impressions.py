@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,8 @@ from tnr_dist.data.prepare.unknown import count_separators
 from tnr_dist.data.shards import Block, ShardInfo, count_samples, segment_sums, write_shard
 from tnr_dist.data.tokens import gather_rows
 from tnr_dist.util.errors import InputError
-from tnr_dist.util.files import atomic_path, read_json, write_json
+from tnr_dist.util.files import atomic_path, read_json_object, write_json
+from tnr_dist.util.json_types import built, checked
 from tnr_dist.util.restarts import mark_progress
 
 DAY = 86_400
@@ -124,8 +126,20 @@ class Build:
         """Whether the shard is made, and whole."""
         if not (self.account.exists() and self.out.exists()):
             return False
-        size: int = read_json(self.account)["shard"]["bytes"]
-        return self.out.stat().st_size == size
+        return self.out.stat().st_size == finished_shard(self.account)[0].bytes
+
+
+class _Finished(TypedDict):
+    """The file `Build.account`."""
+
+    shard: dict[str, object]
+    account: dict[str, object]
+
+
+def finished_shard(file: Path) -> tuple[ShardInfo, SplitCounts]:
+    """A shard's line of the index and its account, as `build_shard` left them in its file `account`."""
+    found = checked(read_json_object(file), _Finished, f"{file}: ")
+    return built(ShardInfo, found["shard"]), built(SplitCounts, found["account"])
 
 
 @lru_cache(maxsize=1)  # one per worker process: reading the ids and building the table costs more than a shard
@@ -136,8 +150,7 @@ def _lookup(news: Path, written: int, inode: int) -> NewsLookup:
 def build_shard(build: Build) -> tuple[ShardInfo, SplitCounts]:
     """Gather, parse and write one shard. Finished shards are not made again."""
     if build.done:
-        done = read_json(build.account)
-        return ShardInfo(**done["shard"]), SplitCounts(**done["account"])
+        return finished_shard(build.account)
     pa.set_cpu_count(1)
     # Another run of this process may have put other news under the same name.
     state = build.news.stat()
@@ -331,7 +344,7 @@ def _block_starts(users: np.ndarray, block_size: int) -> list[int]:
 def _labels(words: Words, rows: np.ndarray, where: str) -> np.ndarray:
     """1 for candidates that end in -1, 0 for those in -0, uint8 [W]; InputError for any other."""
     data, ends = words.data, words.ends
-    clicked = data[ends - 1] - np.uint8(ord("0"))
+    clicked: np.ndarray = data[ends - 1] - np.uint8(ord("0"))
     fine = (clicked <= 1) & (ends - words.starts > 2)
     fine &= data[np.maximum(ends - 2, 0)] == ord("-")
     if not fine.all():

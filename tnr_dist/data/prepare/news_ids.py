@@ -74,7 +74,7 @@ def keys_of(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.nda
     """A 64-bit key of each byte range, uint64 [n]; up to 8 bytes it is the bytes themselves (no NUL among them)."""
     longest = int(lengths.max(initial=0))
     windows = _windows(data)
-    keys = windows[starts] & _MASKS[np.minimum(lengths, 8)]
+    keys: np.ndarray = windows[starts] & _MASKS[np.minimum(lengths, 8)]
     for done in range(8, longest, 8):
         more = np.flatnonzero(lengths > done)
         piece = windows[starts[more] + done] & _MASKS[np.minimum(lengths[more] - done, 8)]
@@ -105,7 +105,8 @@ def mix(x: np.ndarray) -> np.ndarray:
     """splitmix64's finaliser: every bit of the result depends on every bit of `x`."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    mixed: np.ndarray = x ^ (x >> np.uint64(31))
+    return mixed
 
 
 def hash_strings(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -158,7 +159,7 @@ class NewsLookup:
         if not len(known):
             return np.full(len(words), -1, np.int32)
         slots = _slots(keys, len(table).bit_length() - 1)
-        found = table[slots]
+        found: np.ndarray = table[slots]
         again = np.flatnonzero((found >= 0) & (known[found] != keys))
         again = np.union1d(again, self._others(words, lengths, found, np.arange(len(words))))
         slots = slots[again]
@@ -186,7 +187,8 @@ class NewsLookup:
         same[same] = equal_ranges(
             words.data, words.starts[suspects[same]], data, starts[of[same]], lengths[suspects[same]]
         )
-        return suspects[~same]
+        others: np.ndarray = suspects[~same]
+        return others
 
 
 def _slots(keys: np.ndarray, bits: int) -> np.ndarray:

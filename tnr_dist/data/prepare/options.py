@@ -8,15 +8,16 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tnr_dist.config.schema import NEWS_INPUTS
-from tnr_dist.data.manifest import FORMAT_VERSION, SYNTH
+from tnr_dist.data.manifest import FORMAT_VERSION, SYNTH, SourceFacts
 from tnr_dist.data.prepare.raw import find_splits
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.util.digests import digest
 from tnr_dist.util.errors import InputError
-from tnr_dist.util.files import read_json, write_json
+from tnr_dist.util.files import read_json_object, write_json
+from tnr_dist.util.json_types import checked
 from tnr_dist.util.lock import LOCK
 
 WORK = ".work"  # where a preparation keeps what is unfinished
@@ -80,7 +81,17 @@ def parse_rule(rule: str) -> tuple[int, float]:
     raise InputError(f"split rule {rule!r}: expected last-days:N (N of 1 or more) or random:F (F between 0 and 1)")
 
 
-def manifest_request(options: PrepareOptions) -> dict[str, Any]:
+class Request(TypedDict, total=False):
+    """What identifies a data set: every option beside these, and the files that it is made from."""
+
+    input: bool
+    corpus: bool
+    tokenizer: str
+    sources: list[SourceFacts]
+    format_version: int
+
+
+def manifest_request(options: PrepareOptions) -> Request:
     """What identifies the result: the options, and size and digest of every input file."""
     value = asdict(options)
     sources = describe_sources(options)
@@ -96,7 +107,7 @@ def manifest_request(options: PrepareOptions) -> dict[str, Any]:
     value["tokenizer"] = load_tokenizer(options.plm).hash
     value["sources"] = sources
     value["format_version"] = FORMAT_VERSION
-    return value
+    return checked(value, Request, "request: ")
 
 
 def is_generated_input(options: PrepareOptions) -> bool:
@@ -105,7 +116,7 @@ def is_generated_input(options: PrepareOptions) -> bool:
     return any((folder / SYNTH).is_file() for folder in (place, place.absolute().parent))
 
 
-def describe_sources(options: PrepareOptions) -> list[dict[str, Any]]:
+def describe_sources(options: PrepareOptions) -> list[SourceFacts]:
     """Name, size and sha256 of every input file as it is now."""
     files: dict[str, Path] = {}
     if options.input:
@@ -122,11 +133,11 @@ def describe_sources(options: PrepareOptions) -> list[dict[str, Any]]:
         return list(threads.map(_describe, files.values(), files))
 
 
-def _describe(path: Path, name: str) -> dict[str, Any]:
+def _describe(path: Path, name: str) -> SourceFacts:
     return {"path": name, "bytes": path.stat().st_size, "sha256": digest(path)}
 
 
-def check_unchanged(options: PrepareOptions, request: dict[str, Any]) -> None:
+def check_unchanged(options: PrepareOptions, request: Request) -> None:
     """Raise InputError when an input file or the tokenizer is no longer what it was when `request` was made."""
     now = {one["path"]: one for one in describe_sources(options)}
     changed = [one["path"] for one in request["sources"] if now.get(one["path"]) != one]
@@ -136,7 +147,7 @@ def check_unchanged(options: PrepareOptions, request: dict[str, Any]) -> None:
         raise InputError(f"{changed[0]}: changed while it was read; prepare the data again once nothing writes to it")
 
 
-def begin(output: Path, request: dict[str, Any]) -> bool:
+def begin(output: Path, request: Request) -> bool:
     """Make the folder, or check that it holds an unfinished preparation of this request; True for the latter.
 
     Parts may do so at one time: the work folder appears whole, with the request in it, or not at all.
@@ -156,7 +167,7 @@ def begin(output: Path, request: dict[str, Any]) -> bool:
             shutil.rmtree(begun)
     if not (work / "request.json").is_file():
         raise InputError(f"{output}: an input changed while it was prepared; delete it and prepare the data again")
-    asked_before = {key: value for key, value in read_json(work / "request.json").items() if key != "plm"}
+    asked_before = {key: value for key, value in read_json_object(work / "request.json").items() if key != "plm"}
     if asked_before != request:
         raise InputError(
             f"{output}: an unfinished preparation with other options or input; delete it or choose another folder"

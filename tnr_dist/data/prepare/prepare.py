@@ -11,20 +11,20 @@ import contextlib
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from tnr_dist.data.manifest import FORMAT_VERSION, MANIFEST, is_generated, manifest_hash, read_manifest
+from tnr_dist.data.manifest import FORMAT_VERSION, MANIFEST, Manifest, is_generated, manifest_hash, read_manifest
 from tnr_dist.data.prepare.counts import SplitCounts, print_counts
 from tnr_dist.data.prepare.existing import existing, files_of, remove, tidy
 from tnr_dist.data.prepare.impressions import (
     Build,
     Route,
-    SplitRule,
     build_shard,
     days_of_chunk,
+    finished_shard,
     is_labelled,
     route_chunk,
 )
@@ -40,6 +40,7 @@ from tnr_dist.data.prepare.news_ids import NewsLookup
 from tnr_dist.data.prepare.options import (
     WORK,
     PrepareOptions,
+    Request,
     begin,
     check_unchanged,
     is_generated_input,
@@ -56,15 +57,17 @@ from tnr_dist.data.prepare.raw import (
     copy_member,
     find_splits,
 )
+from tnr_dist.data.prepare.split_rule import SplitRule
 from tnr_dist.data.prepare.text_tables import make_texts
 from tnr_dist.data.prepare.texts import check_fits
-from tnr_dist.data.shards import ShardInfo, SplitIndex, index_to_dict
+from tnr_dist.data.shards import SplitIndex, index_to_dict
 from tnr_dist.models.digest import plm_digest
 from tnr_dist.models.tokenizer import load_tokenizer
 from tnr_dist.util.digests import describe, write_sealed
 from tnr_dist.util.errors import InputError
-from tnr_dist.util.files import read_json, write_json
+from tnr_dist.util.files import read_json_object, write_json
 from tnr_dist.util.hardware import cores
+from tnr_dist.util.json_types import checked
 from tnr_dist.util.lock import held
 from tnr_dist.util.progress import say
 
@@ -90,7 +93,7 @@ def prepare(
     part: tuple[int, int] | None = None,
     merge: bool = False,
     processes: int | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Prepare a data set and return its manifest; a complete one made from the same request is left as it is.
 
     `part=(i, n)` (i from 0) makes share i of n; `merge=True` completes a folder whose n parts are all there.
@@ -134,16 +137,23 @@ def prepare(
             raise
 
 
+class _SplitFacts(TypedDict):
+    """split.json of the work folder: what every part says of a split."""
+
+    labelled: bool
+    shards: int
+
+
 class _Preparation:
     """One call's state; the steps in order are in `run`."""
 
-    def __init__(self, options: PrepareOptions, output: Path, request: dict[str, Any], pool: Processes) -> None:
+    def __init__(self, options: PrepareOptions, output: Path, request: Request, pool: Processes) -> None:
         self.options, self.output, self.request, self.pool = options, output, request, pool
         self.work = output / WORK
         self.tokenizer = load_tokenizer(options.plm)
         check_fits(self.tokenizer.files)
 
-    def run(self, part: tuple[int, int] | None, merge: bool) -> dict[str, Any]:
+    def run(self, part: tuple[int, int] | None, merge: bool) -> Manifest:
         raw = find_splits(self.options.input) if self.options.input else {}
         plan = self._plan(raw)
         counts = make_texts(self.options, self.output, self.tokenizer, raw, part, merge)
@@ -157,9 +167,9 @@ class _Preparation:
         if part is not None:
             say(f"{self.output}: part {part[0] + 1} of {part[1]} is done; run --merge when all are")
             return {}
-        manifest = {
+        manifest: Manifest = {
             "format_version": FORMAT_VERSION,
-            "request": self.request,
+            "request": {**self.request},
             "counts": counts,
             "tokenizer": {
                 "name": self.options.plm,
@@ -183,10 +193,10 @@ class _Preparation:
         self.tokenizer.save(self.output / "tokenizer")
         with contextlib.suppress(InputError):  # of a folder with a tokenizer alone
             manifest["plm_digest"] = plm_digest(self.options.plm)
-        manifest["files"] = describe(self.output, files_of(self.output, list(plan)))
-        manifest = write_sealed(self.output / MANIFEST, manifest)
+        manifest["files"] = {**describe(self.output, files_of(self.output, list(plan)))}
+        written = write_sealed(self.output / MANIFEST, manifest)
         tidy(self.output)
-        return manifest
+        return checked(written, Manifest, f"{self.output / MANIFEST}: ")
 
     def _check_unchanged(self) -> None:
         """What was made from an input that changed meanwhile is of no use, and is not gone on with."""
@@ -196,9 +206,7 @@ class _Preparation:
             (self.work / "request.json").unlink(missing_ok=True)
             raise
 
-    def _check_unknown(
-        self, manifest: dict[str, Any], counts_of: dict[str, SplitCounts], sources: dict[str, Source]
-    ) -> None:
+    def _check_unknown(self, manifest: Manifest, counts_of: dict[str, SplitCounts], sources: dict[str, Source]) -> None:
         for name, counts in counts_of.items():
             news = pq.read_table(self.output / "news.parquet", columns=["id"])["id"]
             texts = texts_of(self._text(sources[name]))
@@ -305,7 +313,7 @@ class _Preparation:
         work = self.work / split
         if not (work / "split.json").exists():
             raise InputError(f"{self.output}: no part of the {split} split is made yet; run `--part i/n` for each i")
-        facts = read_json(work / "split.json")
+        facts = checked(read_json_object(work / "split.json"), _SplitFacts, f"{work / 'split.json'}: ")
         names = [_name(number) for number in range(facts["shards"])]
         missing = [name for name in names if not (work / f"{name}.json").exists()]
         if missing:
@@ -315,10 +323,9 @@ class _Preparation:
             )
         counts, infos = SplitCounts(), []
         for name in names:
-            done = read_json(work / f"{name}.json")
-            info = ShardInfo(**done["shard"])
+            info, its_counts = finished_shard(work / f"{name}.json")
             path = self.output / split / info.name
-            counts.add(SplitCounts(**done["account"]))
+            counts.add(its_counts)
             if not info.impressions:
                 path.unlink(missing_ok=True)
             elif not path.is_file() or path.stat().st_size != info.bytes:

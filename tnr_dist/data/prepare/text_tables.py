@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tnr_dist.data.manifest import Counts
 from tnr_dist.data.prepare.options import WORK, PrepareOptions
 from tnr_dist.data.prepare.raw import RawSplit, read_news, union_news
 from tnr_dist.data.prepare.texts import count_empty, tokenise_corpus, tokenise_news, tokenise_pairs, tokenise_titles
 from tnr_dist.models.tokenizer import Tokenizer
 from tnr_dist.util.errors import InputError
-from tnr_dist.util.files import atomic_path, read_json, write_json
+from tnr_dist.util.files import atomic_path, read_json_object, write_json
+from tnr_dist.util.json_types import checked
 from tnr_dist.util.restarts import mark_progress
 
 
@@ -26,7 +27,7 @@ def make_texts(
     raw: dict[str, RawSplit],
     part: tuple[int, int] | None,
     merge: bool,
-) -> dict[str, Any]:
+) -> Counts:
     """news.parquet and the token tables; returns their counts. Done once, then read back.
 
     Every part needs the news and writes the same bytes under a temporary name first, so parts that run at one time
@@ -34,10 +35,10 @@ def make_texts(
     """
     done = output / WORK / "texts.json"
     if done.exists():
-        return read_json(done)
+        return checked(read_json_object(done), Counts, f"{done}: ")
     if merge:
         raise InputError(f"{output}: part 1 has not made the token tables yet; run `--part 1/n` (again)")
-    counts: dict[str, Any] = {}
+    counts: Counts = {}
     news: pa.Table | None = None
     if raw:
         news, differing = union_news([read_news(split.news) for split in raw.values()])

@@ -185,7 +185,8 @@ def tokenise_pairs(news: pa.Table, folder: Path, tokenizer: TextEncoder, body_to
 
 
 def _filled(column: pa.ChunkedArray) -> np.ndarray:
-    return pc.not_equal(pc.utf8_trim_whitespace(column), "").to_numpy()
+    filled: np.ndarray = pc.not_equal(pc.utf8_trim_whitespace(column), "").to_numpy()
+    return filled
 
 
 def _pairs_into(

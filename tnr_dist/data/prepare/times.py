@@ -65,7 +65,10 @@ def _iso(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
     def number(text: pa.Array) -> np.ndarray:
         text = pc.fill_null(text, "")
-        return pc.cast(pc.if_else(pc.equal(text, ""), "0", text), pa.int64()).to_numpy(zero_copy_only=False)
+        numbers: np.ndarray = pc.cast(pc.if_else(pc.equal(text, ""), "0", text), pa.int64()).to_numpy(
+            zero_copy_only=False
+        )
+        return numbers
 
     fields = {name: found.field(name) for name in ("year", "month", "day", "hour", "minute", "second", "zone")}
     year, month, day, hour, minute, second = (number(text) for text in list(fields.values())[:6])

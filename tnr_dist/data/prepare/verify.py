@@ -5,20 +5,21 @@ It looks at everything and returns a list of findings: it does not stop at the f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tnr_dist.data.manifest import MANIFEST, stated_files
+from tnr_dist.data.manifest import MANIFEST, Manifest, stated_files
 from tnr_dist.data.parquet import open_parquet, read_batches
 from tnr_dist.data.prepare.download import Finding, verify_download
 from tnr_dist.data.shards import Block, ShardInfo, SplitIndex, describe, read_index, read_shard
 from tnr_dist.data.tokens import read_table
 from tnr_dist.util.digests import check_seal, fault
 from tnr_dist.util.errors import InputError
-from tnr_dist.util.files import read_json
+from tnr_dist.util.files import read_json_object
+from tnr_dist.util.json_types import checked
 from tnr_dist.util.progress import Bar
 
 __all__ = ["Finding", "verify_download", "verify_prepared"]
@@ -34,7 +35,8 @@ def verify_prepared(folder: Path | str) -> list[Finding]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; `tnr data prepare` makes it")
     try:
-        manifest = read_json(folder / "manifest.json")
+        path = folder / "manifest.json"
+        manifest = checked(read_json_object(path), Manifest, f"{path}: ")
         counts = manifest["counts"]
         version = manifest["format_version"]
         splits = dict(counts.get("splits", {}))
@@ -73,7 +75,7 @@ _AGAIN = "delete the folder and run `tnr data prepare` again"
 _AGAIN_OR_COPY = f"copy it again from a sound copy, or {_AGAIN}"
 
 
-def _check_manifest(path: Path, manifest: dict[str, Any]) -> Finding:
+def _check_manifest(path: Path, manifest: Manifest) -> Finding:
     try:
         check_seal(path, manifest)
     except InputError as error:
@@ -102,7 +104,7 @@ def _check_news(path: Path, news: int) -> Finding:
     return Finding("ok", str(path), f"{news:,} news")
 
 
-def _check_tokens(folder: Path, manifest: dict[str, Any], news: int | None, damaged: dict[str, str]) -> list[Finding]:
+def _check_tokens(folder: Path, manifest: Manifest, news: int | None, damaged: dict[str, str]) -> list[Finding]:
     vocabulary = manifest.get("tokenizer", {}).get("vocab_size")
     stems = {path.name.split(".")[0] for path in (folder / "tokens").glob("*.npy")}
     stems |= {"title"} if news is not None else set()
@@ -132,7 +134,7 @@ def _check_tokens(folder: Path, manifest: dict[str, Any], news: int | None, dama
     return findings
 
 
-def _check_split(folder: Path, split: str, expected: dict[str, Any], news: int) -> list[Finding]:
+def _check_split(folder: Path, split: str, expected: Mapping[str, int], news: int) -> list[Finding]:
     try:
         index = read_index(folder, split)
     except InputError as error:
@@ -156,7 +158,7 @@ def _check_split(folder: Path, split: str, expected: dict[str, Any], news: int) 
     return findings
 
 
-def _count_fault(index: SplitIndex, expected: dict[str, Any]) -> str | None:
+def _count_fault(index: SplitIndex, expected: Mapping[str, int]) -> str | None:
     """Compare the sums over the index with the manifest's counts of this split."""
     found = {"impressions": index.impressions, "samples": index.samples}
     stated = {"impressions": expected.get("impressions_kept", expected.get("impressions"))}
@@ -186,10 +188,11 @@ def _shard_fault(path: Path, shard: ShardInfo, labelled: bool, news: int) -> str
         for what, count in describe(block, key).items():
             if stated[key].get(what) != count:
                 return f"block {key}: {what} {count}, the index says {stated[key].get(what)}"
-    for what in ("impressions", "samples"):
-        total = sum(line[what] for line in shard.blocks)
-        if total != getattr(shard, what):
-            return f"its blocks have {total:,} {what}, its own line in the index says {getattr(shard, what):,}"
+    impressions = sum(line["impressions"] for line in shard.blocks)
+    samples = sum(line["samples"] for line in shard.blocks)
+    for what, total, own in (("impressions", impressions, shard.impressions), ("samples", samples, shard.samples)):
+        if total != own:
+            return f"its blocks have {total:,} {what}, its own line in the index says {own:,}"
     return None
 
 

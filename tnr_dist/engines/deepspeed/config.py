@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tnr_dist.config.schema import DeepSpeedConfig
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.json_types import JsonObject
 
 _AUTO = "auto"  # Hugging Face's word for: as the trainer says
 _BUCKET = 50_000_000  # gradients sent at a time, at most; DeepSpeed's own default reserves 2 GB
@@ -36,7 +36,7 @@ class OwnSettings:
     trained: int  # elements of the parameters that train
 
 
-def read_ds_config(path: str) -> dict[str, Any]:
+def read_ds_config(path: str) -> JsonObject:
     """The file's contents; empty without one. Raises InputError when it cannot be read or is no JSON object."""
     if not path:
         return {}
@@ -51,12 +51,12 @@ def read_ds_config(path: str) -> dict[str, Any]:
     return found
 
 
-def zero_stage(settings: DeepSpeedConfig, found: dict[str, Any]) -> int:
+def zero_stage(settings: DeepSpeedConfig, found: JsonObject) -> int:
     """The ZeRO stage that both agree on."""
     stage = _section(settings.config, found, "zero_optimization").get("stage")
     if stage in (None, _AUTO):
         return settings.zero_stage if settings.zero_stage >= 0 else 1
-    if stage not in (0, 1, 2, 3) or isinstance(stage, bool):
+    if not isinstance(stage, int) or stage not in (0, 1, 2, 3) or isinstance(stage, bool):
         raise InputError(f"{settings.config}: zero_optimization.stage={stage!r}: 0 to 3")
     if settings.zero_stage not in (-1, stage):
         raise _contradiction(
@@ -65,7 +65,7 @@ def zero_stage(settings: DeepSpeedConfig, found: dict[str, Any]) -> int:
     return stage
 
 
-def resolve(path: str, found: dict[str, Any], stage: int, ours: OwnSettings) -> dict[str, Any]:
+def resolve(path: str, found: JsonObject, stage: int, ours: OwnSettings) -> JsonObject:
     """The configuration that DeepSpeed is given: the file's, without what is ours to do, and our own defaults.
 
     Raises InputError for whatever contradicts us, naming both keys and values.
@@ -99,7 +99,7 @@ def resolve(path: str, found: dict[str, Any], stage: int, ours: OwnSettings) -> 
     }
 
 
-def _check_batch(path: str, found: dict[str, Any], ours: OwnSettings) -> None:
+def _check_batch(path: str, found: JsonObject, ours: OwnSettings) -> None:
     _check(path, "gradient_accumulation_steps", found.get("gradient_accumulation_steps"), "accumulate", ours.accumulate)
     if not ours.batch_size:
         return
@@ -115,7 +115,7 @@ def _check_batch(path: str, found: dict[str, Any], ours: OwnSettings) -> None:
         )
 
 
-def _check_precision(path: str, found: dict[str, Any], precision: str) -> None:
+def _check_precision(path: str, found: JsonObject, precision: str) -> None:
     bf16 = precision == "bf16"
     for section, expected in (("fp16", False), ("bf16", bf16), ("torch_autocast", bf16)):
         enabled = _section(path, found, section).get("enabled")
@@ -129,7 +129,7 @@ def _check_precision(path: str, found: dict[str, Any], precision: str) -> None:
         raise _contradiction(path, "torch_autocast.dtype", dtype, "precision", precision)
 
 
-def _check_optimizer(path: str, section: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+def _check_optimizer(path: str, section: JsonObject, optimizer: torch.optim.Optimizer) -> None:
     group = optimizer.param_groups[0]
     name = type(optimizer).__name__
     kind = section.get("type")
@@ -147,7 +147,7 @@ def _check_optimizer(path: str, section: dict[str, Any], optimizer: torch.optim.
         _check(path, f"optimizer.params.{key}", value, key, group[key])
 
 
-def _section(path: str, found: dict[str, Any], key: str) -> dict[str, Any]:
+def _section(path: str, found: JsonObject, key: str) -> JsonObject:
     section = found.get(key, {})
     if section is None or section == _AUTO:
         return {}
@@ -156,7 +156,7 @@ def _section(path: str, found: dict[str, Any], key: str) -> dict[str, Any]:
     return section
 
 
-def _check(path: str, key: str, theirs: Any, our_key: str, ours: Any) -> None:
+def _check(path: str, key: str, theirs: object, our_key: str, ours: object) -> None:
     if theirs is None or theirs == _AUTO:
         return
     same = list(theirs) == list(ours) if isinstance(theirs, list) and isinstance(ours, list | tuple) else theirs == ours
@@ -164,5 +164,5 @@ def _check(path: str, key: str, theirs: Any, our_key: str, ours: Any) -> None:
         raise _contradiction(path, key, theirs, our_key, ours)
 
 
-def _contradiction(path: str, key: str, theirs: Any, our_key: str, ours: Any) -> InputError:
+def _contradiction(path: str, key: str, theirs: object, our_key: str, ours: object) -> InputError:
     return InputError(f"{path}: {key}={theirs!r} contradicts {our_key}={ours!r}; make them agree, or leave {key} out")

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from tnr_dist.config.schema import DeepSpeedConfig
-from tnr_dist.engines.base import OptimizerFactory, Terms
+from tnr_dist.engines.base import OptimizerFactory, OptimizerState, Terms
 from tnr_dist.engines.core import autocast
 from tnr_dist.engines.deepspeed.config import OwnSettings, read_ds_config, resolve, zero_stage
 from tnr_dist.engines.meeting import groups_with_our_timeout
@@ -48,6 +49,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
         self._engine: Any = None
         self._last = True  # whether the micro-batch under way is its step's last
 
+    @override
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         """Raises InputError for a ds_config.json that contradicts what is asked for."""
         self._factory = optimizer
@@ -79,13 +81,13 @@ class DeepSpeedEngine(ProcessGroupEngine):
             self.optimizer.state.clear()
 
     @override
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *args: object) -> Any:
         if self._engine is None:
             self._start()
         return self._engine(*args)
 
     @override
-    def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
+    def micro_batch(self, last: bool) -> AbstractContextManager[object]:
         return self._micro_batch(last)
 
     @contextlib.contextmanager
@@ -118,12 +120,12 @@ class DeepSpeedEngine(ProcessGroupEngine):
         return torch.as_tensor(self._engine.get_global_grad_norm(), device=self.device)
 
     @override
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> OptimizerState:
         if not self.stage or self._engine is None:
             return self.optimizer.state_dict()
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        state: dict[int, dict[str, Any]] = {}
+        state: dict[int, dict[str, object]] = {}
         position = 0
         self._link()
         for number, group in enumerate(self.optimizer.param_groups):
@@ -142,7 +144,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
         return {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
 
     @override
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: OptimizerState) -> None:
         self.optimizer.load_state_dict(state)
         if self.stage and self._engine is not None:
             self._give_state()
@@ -154,7 +156,7 @@ class DeepSpeedEngine(ProcessGroupEngine):
             yield
 
     @override
-    def whole(self) -> AbstractContextManager[Any]:
+    def whole(self) -> AbstractContextManager[object]:
         return self._gathered() if self.stage == 3 and self._engine is not None else contextlib.nullcontext()
 
     @override
@@ -175,11 +177,13 @@ class DeepSpeedEngine(ProcessGroupEngine):
                     name: None if p is None else fresh[id(p)] for name, p in dict.items(part._parameters)
                 }
 
+    @override
     def _release(self) -> None:
         if getattr(self, "_engine", None) is not None:
             self._engine.destroy()
             self._engine = None
 
+    @override
     def _forget(self) -> None:
         for name in ("_factory", "_inner"):
             vars(self).pop(name, None)
@@ -233,29 +237,29 @@ class DeepSpeedEngine(ProcessGroupEngine):
 class _Computed(nn.Module):
     """The module under our autocast: DeepSpeed turns off one that begins outside its own forward pass."""
 
-    def __init__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[object]]) -> None:
         super().__init__()
         self.module, self._autocast = module, autocast
 
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *args: object) -> Any:
         with self._autocast():
             return self.module(*args)
 
 
-def _is_partition(value: Any, flat: Tensor) -> bool:
+def _is_partition(value: object, flat: Tensor) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and value.shape == flat.shape
 
 
-def _is_like(value: Any, parameter: nn.Parameter) -> bool:
+def _is_like(value: object, parameter: nn.Parameter) -> bool:
     shape = getattr(parameter, "ds_shape", parameter.shape)  # a partitioned parameter's own shape is empty
     return isinstance(value, Tensor) and value.dim() > 0 and value.shape == shape
 
 
-def _clone_tensor(value: Any) -> Any:
+def _clone_tensor(value: object) -> object:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def load_deepspeed(device: str) -> Any:
+def load_deepspeed(device: str) -> ModuleType:
     """The package, made for this device, without its habit of compiling C++ at the first message.
 
     Raises InputError when it is not installed.
@@ -270,4 +274,5 @@ def load_deepspeed(device: str) -> Any:
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if device == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed
+    package: ModuleType = deepspeed
+    return package

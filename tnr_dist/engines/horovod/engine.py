@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +43,7 @@ class HorovodEngine(EngineCore):
         self._meeting = Meeting(self.environment, hvd, self._terms)
         self._gradients: GradientSum | None = None
 
+    @override
     def _take(self, optimizer: OptimizerFactory, batch_size: int, accumulate: int) -> None:
         self._runs = self.module
         if self.environment.world_size > 1:
@@ -53,7 +53,7 @@ class HorovodEngine(EngineCore):
             self._gradients = GradientSum(self._hvd, trained, self.settings.compression)
 
     @override
-    def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
+    def micro_batch(self, last: bool) -> AbstractContextManager[object]:
         return self._micro_batch(last)
 
     @contextlib.contextmanager
@@ -87,6 +87,7 @@ class HorovodEngine(EngineCore):
             # Its own barrier takes no name.
             self._hvd.allreduce(torch.zeros(1), op=self._hvd.Sum, name="barrier")
 
+    @override
     def _release(self) -> None:
         self._runs = None
         if self._gradients is not None:
@@ -99,9 +100,12 @@ class HorovodEngine(EngineCore):
         self._release()
         self._meeting.leave()
 
+    @override
     def _all_gather(self, rows: Tensor, sizes: list[int]) -> Tensor:
-        return self._hvd.allgather(rows, name="rows")
+        gathered: Tensor = self._hvd.allgather(rows, name="rows")
+        return gathered
 
+    @override
     def _ask(self, flag: bool) -> Callable[[], bool]:
         handle = self._hvd.allreduce_async(torch.tensor([int(flag)]), op=self._hvd.Sum, name="any_rank")
         return lambda: bool(self._hvd.synchronize(handle).item())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 _BUCKET_BYTES = 16 << 20
 
@@ -20,22 +23,22 @@ class GradientSum:
     A parameter without a gradient on this rank counts as 0.
     """
 
-    def __init__(self, hvd: Any, parameters: list[nn.Parameter], compression: str) -> None:
+    def __init__(self, hvd: ModuleType, parameters: list[nn.Parameter], compression: str) -> None:
         self.sending = True  # off in all but a step's last micro-batch
         self._codec = _CODECS[compression](hvd)
         self._buckets = _buckets(parameters)
         self._bucket_of = {p: number for number, bucket in enumerate(self._buckets) for p in bucket}
         self._hooks = [p.register_post_accumulate_grad_hook(self._ready) for p in parameters]
-        self._handles: list[Any] = []
+        self._handles: list[_Sent | None] = []
         self._reset()
 
     def wait(self) -> None:
         """Send what is left, wait for all, and put the sums in the parameters' gradients."""
         for number in range(len(self._buckets)):
             self._send(number)
-        handles = [self._codec.between(handle, f"gradients.{n}") for n, handle in enumerate(self._handles)]
-        for bucket, handle in zip(self._buckets, handles, strict=True):
-            parts = self._codec.receive(handle).split([p.numel() for p in bucket])
+        sent = [self._codec.between(one, f"gradients.{n}") for n, one in enumerate(self._handles) if one is not None]
+        for bucket, one in zip(self._buckets, sent, strict=True):
+            parts = self._codec.receive(one).split([p.numel() for p in bucket])
             for parameter, part in zip(bucket, parts, strict=True):
                 parameter.grad = part.view_as(parameter)
         self._reset()
@@ -77,74 +80,92 @@ def _buckets(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
     return buckets
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A message on its way: Horovod's handle, the bucket's gradients, and what Horovod's compression restores them by."""
+
+    handle: int
+    flat: Tensor
+    restore: object = None
+
+
 class _Codec(Protocol):
     """How a bucket travels; the three steps of all buckets go side by side."""
 
-    def __init__(self, hvd: Any) -> None: ...
+    def __init__(self, hvd: ModuleType) -> None: ...
 
-    def send(self, flat: Tensor, name: str) -> Any:
+    def send(self, flat: Tensor, name: str) -> _Sent:
         """Start."""
 
-    def between(self, handle: Any, name: str) -> Any:
+    def between(self, sent: _Sent, name: str) -> _Sent:
         """Wait for the first message and start a second, where there is one."""
 
-    def receive(self, handle: Any) -> Tensor:
+    def receive(self, sent: _Sent) -> Tensor:
         """The sum, float32."""
 
 
-class _Plain:
+class _Plain(_Codec):
     """As they are."""
 
-    def __init__(self, hvd: Any) -> None:
+    def __init__(self, hvd: ModuleType) -> None:
         self.hvd = hvd
 
-    def send(self, flat: Tensor, name: str) -> Any:
-        return self.hvd.allreduce_async_(flat, op=self.hvd.Sum, name=name)
+    @override
+    def send(self, flat: Tensor, name: str) -> _Sent:
+        return _Sent(self.hvd.allreduce_async_(flat, op=self.hvd.Sum, name=name), flat)
 
-    def between(self, handle: Any, name: str) -> Any:
-        return handle
+    @override
+    def between(self, sent: _Sent, name: str) -> _Sent:
+        return sent
 
-    def receive(self, handle: Any) -> Tensor:
-        return self.hvd.synchronize(handle)
+    @override
+    def receive(self, sent: _Sent) -> Tensor:
+        summed: Tensor = self.hvd.synchronize(sent.handle)
+        return summed
 
 
 class _Half(_Plain):
     """As float16, in which Horovod also adds: half the bytes."""
 
-    def send(self, flat: Tensor, name: str) -> Any:
-        sent, restore = self.hvd.Compression.fp16.compress(flat)
-        return super().send(sent, name), restore
+    @override
+    def send(self, flat: Tensor, name: str) -> _Sent:
+        half, restore = self.hvd.Compression.fp16.compress(flat)
+        return replace(super().send(half, name), restore=restore)
 
-    def receive(self, handle: Any) -> Tensor:
-        handle, restore = handle
-        return self.hvd.Compression.fp16.decompress(super().receive(handle), restore)
+    @override
+    def receive(self, sent: _Sent) -> Tensor:
+        restored: Tensor = self.hvd.Compression.fp16.decompress(super().receive(sent), sent.restore)
+        return restored
 
 
-class _BFloat:
+class _BFloat(_Codec):
     """As bf16, which Horovod does not know: it carries the bytes, and the adding is done here, in float32.
 
     Each rank gets everybody's numbers for its own part (all-to-all), adds them, and sends the sums round (all-gather):
     the bytes of an all-reduce in bf16.
     """
 
-    def __init__(self, hvd: Any) -> None:
+    def __init__(self, hvd: ModuleType) -> None:
         self.hvd = hvd
 
-    def send(self, flat: Tensor, name: str) -> Any:
+    @override
+    def send(self, flat: Tensor, name: str) -> _Sent:
         world = self.hvd.size()
         padded = F.pad(flat, (0, -len(flat) % world)).to(torch.bfloat16)
-        return self.hvd.alltoall_async(padded.view(torch.uint8), name=f"{name}.parts"), flat
+        return _Sent(self.hvd.alltoall_async(padded.view(torch.uint8), name=f"{name}.parts"), flat)
 
-    def between(self, handle: Any, name: str) -> Any:
-        sent, flat = handle
-        got = self.hvd.synchronize(sent)
+    @override
+    def between(self, sent: _Sent, name: str) -> _Sent:
+        got = self.hvd.synchronize(sent.handle)
         parts = (got[0] if isinstance(got, tuple) else got).view(torch.bfloat16).view(self.hvd.size(), -1)
         mine = parts.float().sum(0).to(torch.bfloat16)
-        return self.hvd.allgather_async(mine.view(torch.uint8), name=f"{name}.sums"), flat
+        return replace(sent, handle=self.hvd.allgather_async(mine.view(torch.uint8), name=f"{name}.sums"))
 
-    def receive(self, handle: Any) -> Tensor:
-        sent, flat = handle
-        return self.hvd.synchronize(sent).view(torch.bfloat16)[: len(flat)].to(flat.dtype)
+    @override
+    def receive(self, sent: _Sent) -> Tensor:
+        flat = sent.flat
+        summed: Tensor = self.hvd.synchronize(sent.handle).view(torch.bfloat16)[: len(flat)].to(flat.dtype)
+        return summed
 
 
 _CODECS: dict[str, type[_Codec]] = {"none": _Plain, "fp16": _Half, "bf16": _BFloat}

@@ -10,8 +10,9 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from http.server import HTTPServer
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
 import torch.distributed as dist
@@ -27,7 +28,7 @@ from tnr_dist.util.errors import InputError
 _INSTALL = "run launch/install_horovod.sh with this environment's python"
 
 
-def load_horovod() -> Any:
+def load_horovod() -> ModuleType:
     """`horovod.torch`. Raises InputError when it is not there or was not built for this PyTorch."""
     try:
         import horovod
@@ -43,16 +44,17 @@ def load_horovod() -> Any:
         raise InputError(
             f"engine=horovod: it was built for PyTorch {built_for}, this is {torch.__version__}; {_INSTALL}"
         )
-    return hvd
+    found: ModuleType = hvd
+    return found
 
 
 class Meeting:
     """The ranks' meeting through Horovod, until `leave`. Raises as `make_engine`."""
 
-    def __init__(self, env: Environment, hvd: Any, terms: Terms) -> None:
+    def __init__(self, env: Environment, hvd: ModuleType, terms: Terms) -> None:
         self._hvd, self._terms = hvd, terms
         self._store: dist.Store | None = None
-        self._server: Any = None
+        self._server: HTTPServer | None = None
         settings = {
             "HOROVOD_FUSION_THRESHOLD": "0",  # see GradientSum
             "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(int(core.TIMEOUT_SECONDS), 1)),
@@ -160,13 +162,14 @@ def _places(nodes: list[str]) -> list[_Place]:
     return places
 
 
-def _serve(address: str, places: list[_Place]) -> Any:
+def _serve(address: str, places: list[_Place]) -> HTTPServer:
     from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
     server = RendezvousHTTPServer((address, 0), RendezvousHandler, 0)
     server.init(places)
     threading.Thread(target=server.serve_forever, name="rendezvous", daemon=True).start()
-    return server
+    serving: HTTPServer = server
+    return serving
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@ nothing before the first step."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -27,9 +28,11 @@ class WithTeacher(nn.Module):
         super().__init__()
         self._teacher = [teacher.requires_grad_(False).eval()]
 
-    def _apply(self, fn: Any, recurse: bool = True) -> WithTeacher:
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._teacher[0]._apply(fn)
-        return super()._apply(fn, recurse)  # type: ignore[return-value]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 class BesideTeacher(Protocol):
@@ -51,7 +54,7 @@ class TeacherClickTask(ClickTask):
 
     @override
     def texts(self, inputs: ClickInputs) -> list[Texts]:
-        module: CountsItself = self.module  # type: ignore[assignment]
+        module: CountsItself[ClickInputs] = self.module  # type: ignore[assignment]
         return [encoded_texts(module, inputs)] if hasattr(module, "encoded") else super().texts(inputs)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.config.schema import Config
 from tnr_dist.config.training import ValidatedTrainConfig
@@ -24,10 +25,15 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import Recommender
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import finetune
-from tnr_dist.stages.baselines.common import TeacherClickTask, WithTeacher, states_and_scores
+from tnr_dist.stages.baselines.common import (
+    BesideTeacher,
+    TeacherClickTask,
+    WithTeacher,
+    states_and_scores,
+)
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
-from tnr_dist.stages.parts.corpus_task import in_parts
+from tnr_dist.stages.parts.corpus_task import CountsItself, in_parts
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import freeze, trained_model
 from tnr_dist.stages.stage1 import first_layers
@@ -40,7 +46,7 @@ TextLosses = Callable[[States, States, Packed, list[int]], Sequence[Tensor]]
 BatchLosses = Callable[[Tensor, Tensor, Sequence[Tensor], ClickInputs], dict[str, Tensor]]
 
 
-class LayerwiseModule(WithTeacher):
+class LayerwiseModule(WithTeacher, BesideTeacher, CountsItself[ClickInputs]):
     """The loss on a batch.
 
     Args:
@@ -69,8 +75,8 @@ class LayerwiseModule(WithTeacher):
         self.layers = [layer - encoder.frozen_layers for layer in mapping]
         self._table: Tensor | None = None
 
+    @override
     def prepare(self, titles: ClickTitles, title: str) -> None:
-        """See `BesideTeacher`."""
         encoder = self._recommender.news_encoder
         self._table = encode_table(encoder, titles.titles, titles.longest, titles.engine, title)
         if self.layers:
@@ -90,8 +96,8 @@ class LayerwiseModule(WithTeacher):
         means = [mean_over_slots(loss, slots, mask, inputs.weights, inputs.count) for loss in per_text.unbind(1)]
         return self.batch_losses(scores, teacher_scores, means, inputs)
 
+    @override
     def encoded(self, inputs: ClickInputs) -> tuple[np.ndarray, float]:
-        """See `CountsItself`."""
         lengths, top, teacher = inputs.titles.lengths, self.student.news_encoder, self._recommender.news_encoder.encoder
         first = 0 if inputs.frozen is None else top.encoder.frozen_layers
         teacher_first = 0 if inputs.teacher_frozen is None else teacher.frozen_layers

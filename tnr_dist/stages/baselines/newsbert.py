@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from typing_extensions import override
 
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
@@ -38,11 +39,11 @@ from tnr_dist.models.recommender import Recommender
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import post_train
-from tnr_dist.stages.baselines.common import TeacherClickTask
+from tnr_dist.stages.baselines.common import BesideTeacher, TeacherClickTask
 from tnr_dist.stages.baselines.newsbert_settings import NewsBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
-from tnr_dist.stages.parts.corpus_task import in_parts
+from tnr_dist.stages.parts.corpus_task import CountsItself, in_parts
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze
 from tnr_dist.stages.stage import RowRun, Training
@@ -51,7 +52,7 @@ from tnr_dist.util.errors import InputError
 from tnr_dist.util.transfer import to_device
 
 
-class NewsBERTModule(nn.Module):
+class NewsBERTModule(nn.Module, BesideTeacher, CountsItself[ClickInputs]):
     """L^s + L^t on a batch, with the teacher's gradients in the student's.
 
     Args:
@@ -70,8 +71,8 @@ class NewsBERTModule(nn.Module):
             for block in blocks(len(encoder.layers) - first, len(teacher.layers) - above)
         ]
 
+    @override
     def prepare(self, titles: ClickTitles, title: str) -> None:
-        """See `BesideTeacher`."""
         titles.prepare_teacher(self.teacher, title)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
@@ -100,8 +101,8 @@ class NewsBERTModule(nn.Module):
             "loss_teacher": teacher,
         }
 
+    @override
     def encoded(self, inputs: ClickInputs) -> tuple[np.ndarray, float]:
-        """See `CountsItself`."""
         lengths, encoder = inputs.titles.lengths, self.student.news_encoder
         first = 0 if inputs.frozen is None else encoder.encoder.frozen_layers
         teacher_first = 0 if inputs.teacher_frozen is None else self.teacher.frozen_layers

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tnr_dist.config.schema import Config
 from tnr_dist.config.training import ClickTrainConfig
@@ -40,6 +41,7 @@ from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import finetune, post_train
 from tnr_dist.stages.baselines import tinybert_joint
 from tnr_dist.stages.baselines.common import (
+    BesideTeacher,
     TeacherClickTask,
     WithTeacher,
     layer_losses,
@@ -48,7 +50,7 @@ from tnr_dist.stages.baselines.common import (
 from tnr_dist.stages.baselines.tinybert_settings import GeneralConfig, TinyBERTConfig
 from tnr_dist.stages.parts.click_data import click_loader, fit_scale
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTitles
-from tnr_dist.stages.parts.corpus_task import CorpusTask, corpus_texts, in_parts
+from tnr_dist.stages.parts.corpus_task import CorpusTask, CountsItself, corpus_texts, in_parts
 from tnr_dist.stages.parts.recipes import BATCH_SETTINGS, MODEL_SETTINGS, folder, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, trained_model
 from tnr_dist.stages.stage import RowRun, Training
@@ -130,7 +132,7 @@ class CorpusInputs:
     count: float  # news of the global batch
 
 
-class GeneralModule(LayerDistillation):
+class GeneralModule(LayerDistillation, CountsItself[CorpusInputs]):
     """General distillation: the mean of the losses over a news' two texts, then over the news."""
 
     def forward(self, inputs: CorpusInputs) -> dict[str, Tensor]:
@@ -139,16 +141,16 @@ class GeneralModule(LayerDistillation):
         parts = [mean_over_batch(loss, inputs.weights / 2, inputs.count) for loss in per_text]
         return {"loss": sum(parts[1:], parts[0]), **dict(zip(PARTS, parts, strict=True))}
 
+    @override
     def encoded(self, inputs: CorpusInputs) -> tuple[np.ndarray, float]:
-        """See `CountsItself`."""
         return self.encoded_texts(inputs.texts, 0, 0)
 
 
-class IntermediateModule(LayerDistillation):
+class IntermediateModule(LayerDistillation, BesideTeacher, CountsItself[ClickInputs]):
     """Task-specific distillation between layers: the mean of the losses over a click sample's news."""
 
+    @override
     def prepare(self, titles: ClickTitles, title: str) -> None:
-        """See `BesideTeacher`."""
         titles.prepare_teacher(self._encoder, title)
 
     def forward(self, inputs: ClickInputs) -> dict[str, Tensor]:
@@ -159,14 +161,14 @@ class IntermediateModule(LayerDistillation):
         parts = [mean_over_slots(loss, slots, mask, inputs.weights, inputs.count) for loss in per_text]
         return {"loss": sum(parts[1:], parts[0]), **dict(zip(PARTS, parts, strict=True))}
 
+    @override
     def encoded(self, inputs: ClickInputs) -> tuple[np.ndarray, float]:
-        """See `CountsItself`."""
         first = 0 if inputs.frozen is None else self.student.frozen_layers
         teacher_first = 0 if inputs.teacher_frozen is None else self._encoder.frozen_layers
         return self.encoded_texts(inputs.titles, first, teacher_first)
 
 
-class PredictionModule(WithTeacher):
+class PredictionModule(WithTeacher, BesideTeacher):
     """Task-specific distillation of the prediction layer: L_pred on the scores of a sample's candidates.
 
     The teacher's news vectors come from a table; `prepare` fills it.
@@ -177,8 +179,8 @@ class PredictionModule(WithTeacher):
         self.student, self.temperature = student, temperature
         self._table: Tensor | None = None
 
+    @override
     def prepare(self, titles: ClickTitles, title: str) -> None:
-        """See `BesideTeacher`."""
         teacher = self._teacher[0]
         assert isinstance(teacher, Recommender)
         self._table = encode_table(teacher.news_encoder, titles.titles, titles.longest, titles.engine, title)

@@ -261,6 +261,7 @@ class ClickTask(TrainsRecommender):
     held_out: HeldOut | None = None
 
     @property
+    @override
     def prefetch(self) -> bool:
         """With titles shared among ranks, laying out a batch is a conversation of the ranks."""
         return not self.titles.shared

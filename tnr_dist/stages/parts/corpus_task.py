@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,11 +22,13 @@ from tnr_dist.stages.parts.start_models import plm_parameters
 from tnr_dist.stages.parts.task import TrainsRecommender
 from tnr_dist.train.throughput import Texts
 
+I = TypeVar("I", contravariant=True)  # noqa: E741  (inputs)
 
-class CountsItself(Protocol):
+
+class CountsItself(Protocol[I]):
     """A module that does not run its texts through a `NewsEncoder`."""
 
-    def encoded(self, inputs: Any) -> tuple[np.ndarray, float]:
+    def encoded(self, inputs: I) -> tuple[np.ndarray, float]:
         """Lengths [U] of the texts that a forward pass on `inputs` encodes; operations of the step (`models.flops`)."""
 
 
@@ -49,7 +51,7 @@ class CorpusTask(TrainsRecommender):
 
     @override
     def texts(self, inputs: Any) -> list[Texts]:
-        module: CountsItself = self.module  # type: ignore[assignment]
+        module: CountsItself[Any] = self.module  # type: ignore[assignment]
         return [encoded_texts(module, inputs)]
 
     @override
@@ -61,7 +63,7 @@ class CorpusTask(TrainsRecommender):
         return {}
 
 
-def encoded_texts(module: CountsItself, inputs: Any) -> Texts:
+def encoded_texts(module: CountsItself[I], inputs: I) -> Texts:
     """What a module says that it encodes."""
     lengths, flops = module.encoded(inputs)
     return Texts(lengths, lambda: flops)

@@ -64,7 +64,8 @@ def compute_dtype(engine: Engine) -> torch.dtype:
 def _run(encoder: Encoder, titles: RaggedTable, rows: np.ndarray, engine: Engine) -> Tensor:
     packed = Packed.gather(titles.values, titles.offsets, rows).to(engine.device)
     with engine.autocast():
-        return encoder(packed, 0, encoder.frozen_layers).to(compute_dtype(engine))
+        states: Tensor = encoder(packed, 0, encoder.frozen_layers).to(compute_dtype(engine))
+        return states
 
 
 def _in_memory(encoder: Encoder, titles: RaggedTable, engine: Engine, title: str) -> Tensor:

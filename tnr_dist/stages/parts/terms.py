@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from tnr_dist import __version__
 from tnr_dist.config.schema import Config, get, to_dict
@@ -23,7 +22,7 @@ _OF_A_MACHINE = ("data.dir", "data.input", "data.corpus", "data.shards", "data.w
 
 def terms_of(config: Config, command: str, stop_requested: Callable[[], bool] = lambda: False) -> Terms:
     """The terms on which the ranks of `command` meet; a rank without the data set differs from one that has it."""
-    values = {"tnr_dist": __version__, "command": command, "data": _data(config)}
+    values: dict[str, object] = {"tnr_dist": __version__, "command": command, "data": _data(config)}
     values |= {
         key: value
         for key, value in _leaves(to_dict(config))
@@ -32,7 +31,7 @@ def terms_of(config: Config, command: str, stop_requested: Callable[[], bool] = 
     folders = {key: get(config, key) for key in _FOLDERS}
     return Terms(
         {key: _digest(value) for key, value in values.items()},
-        {key: str(Path(value).resolve()) if value else "" for key, value in folders.items()},
+        {key: str(Path(str(value)).resolve()) if value else "" for key, value in folders.items()},
         stop_requested,
     )
 
@@ -44,7 +43,7 @@ def _data(config: Config) -> str:
         return ""
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Every key of the configuration, dotted, with its value."""
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -53,5 +52,5 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + key, value
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
