@@ -14,7 +14,7 @@ import tokenizers
 from tnr_dist.config.schema import DataConfig
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.manifest import manifest_hash, open_table, read_manifest
-from tnr_dist.data.prepare import prepare as module
+from tnr_dist.data.prepare import text_tables as module
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.data.shards import index_from_dict, read_index
 from tnr_dist.data.tokens import RaggedTable, TableWriter, check_ids, read_table, token_dtype
