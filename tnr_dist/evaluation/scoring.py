@@ -94,17 +94,20 @@ class BlockRows:
         clicks, clicked = last[filled].astype(np.int64), np.maximum(last, 0).astype(np.int64)
         candidates, unknown = block["candidate_news"], block["candidate_news"] < 0
         kind = np.int32 if device.type == "cpu" else np.int64
-        arrays = (
-            clicked,
-            filled,
-            clicks,
-            starts[: len(last)],
-            np.maximum(candidates, 0).astype(kind),
-            block["candidate_offsets"].astype(kind),
-            block["impression_history"].astype(np.int64),
+
+        def put(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values).to(device)
+
+        return cls(
+            put(clicked),
+            put(filled),
+            put(clicks),
+            put(starts[: len(last)]),
+            put(np.maximum(candidates, 0).astype(kind)),
+            put(block["candidate_offsets"].astype(kind)),
+            put(block["impression_history"].astype(np.int64)),
+            put(unknown) if unknown.any() else None,
         )
-        found = (torch.from_numpy(one).to(device) for one in arrays)
-        return cls(*found, unknown=torch.from_numpy(unknown).to(device) if unknown.any() else None)
 
 
 class UserVectors:
