@@ -33,7 +33,8 @@ def user_samples(users: int, rng: np.random.Generator) -> np.ndarray:
     """
     activity = rng.lognormal(0.0, 1.0, users)
     impressions = 1 + rng.poisson(2.14 * activity / np.exp(0.5))
-    return impressions + rng.negative_binomial(impressions, 0.655)  # an impression has 1.53 clicks
+    samples: np.ndarray = impressions + rng.negative_binomial(impressions, 0.655)  # an impression has 1.53 clicks
+    return samples
 
 
 def grouped_users(samples: int, streams: int, rng: np.random.Generator) -> np.ndarray:

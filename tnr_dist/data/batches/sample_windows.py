@@ -38,7 +38,8 @@ class Shard:
     @property
     def sample_history(self) -> np.ndarray:
         """[n] the row of `history` of each sample."""
-        return self.impression_history[self.impression]
+        rows: np.ndarray = self.impression_history[self.impression]
+        return rows
 
 
 def decode(
