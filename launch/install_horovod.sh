@@ -82,7 +82,7 @@ build() {
 }
 
 if works; then
-  say "Horovod $version for PyTorch $torch ($flavour) is there already"
+  say "Horovod $version for PyTorch $torch ($flavour) is installed already"
   exit 0
 fi
 "$python" -m pip install --quiet 'setuptools>=77.0.3' wheel packaging numpy cloudpickle psutil pyyaml 'cffi>=1.4.0'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # launch/preflight.sh [N] [CONFIG [KEY=VALUE…]]: check this machine, or N ranks on it, before hours are spent (`tnr doctor`):
-# versions, devices, backend, a timed all-reduce, port, disk, data set and cache. Exit code 0, or 2 with what to mend.
+# versions, devices, backend, a timed all-reduce, port, disk, data set and cache. Exit code 0, or 2 with what to fix.
 # On several machines start it as the run itself is started, e.g.
 #   launch/srun.sh --nodes=2 --ntasks-per-node=4 -- launch/preflight.sh configs/mind_large.yaml
 set -euo pipefail

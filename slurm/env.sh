@@ -23,7 +23,7 @@ TNR_ARRAY_LIMIT=            # tasks of an array that may run at a time; empty: a
 TNR_LOGS=runs/slurm         # folder of the logs, on a file system that all nodes share
 TNR_CHECK=1                 # 0: submit without looking first at the configuration, the inputs and what is complete
 
-# How it ends and goes on.
+# How a job ends and resumes.
 TNR_GRACE=120               # seconds before the time limit at which the ranks write a checkpoint and the job is requeued
 TNR_SIGNAL=USR2             # what Slurm sends then; NCCL may have a use of its own for USR1
 TNR_MAX_CRASHES=3           # times that a job whose rank was killed, or that had no checkpoint at the time limit, is requeued; 0: never

@@ -63,7 +63,7 @@ resubmit() {
   keep_settings again
   new=$(TNR_ROOT=$root "${again[@]}" "$root/slurm/$script.sh" "${script_arguments[@]}") || return
   new=${new%%;*}
-  echo "job $SLURM_JOB_ID is not finished; job $new goes on from its checkpoint"
+  echo "job $SLURM_JOB_ID is not finished; job $new continues from its checkpoint"
   # Its crashes count there, too: a job that only crashes must not follow itself for ever.
   crashes=${logs:-}/crashes
   if [ -e "$crashes" ]; then

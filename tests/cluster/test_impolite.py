@@ -47,7 +47,7 @@ def test_a_node_that_dies_and_is_back_before_slurm_misses_it(cluster, config, un
     time.sleep(3)
     cluster.boot_node(node)
     assert int(cluster.succeed(job, 400)["Restarts"]) >= 1
-    assert "going on at step" in cluster.logs(job)
+    assert "resuming at step" in cluster.logs(job)
     assert_same_as(uninterrupted, output)
 
 
@@ -58,7 +58,7 @@ def test_a_rank_that_is_stopped_for_longer_than_the_others_wait(cluster, config,
     signal_rank(job, 1, signal.SIGSTOP)
     assert cluster.succeed(job, 400)["Restarts"] == "1"
     logs = cluster.logs(job)
-    assert "lost rank 1 (host node2)" in logs and "exit code 69" in logs and "going on at step" in logs
+    assert "lost rank 1 (host node2)" in logs and "exit code 69" in logs and "resuming at step" in logs
     assert_same_as(uninterrupted, output)
 
 
@@ -102,7 +102,7 @@ def test_ranks_that_slurm_has_lost_let_go_of_the_run(cluster, config, uninterrup
         cluster.kill_node(node)  # with all that is left of the job there
         cluster.boot_node(node, noticed=True)
     logs = cluster.logs(job)
-    assert "stopped at step" in logs and "going on at step" in logs
+    assert "stopped at step" in logs and "resuming at step" in logs
     assert_same_as(uninterrupted, output)
 
 

@@ -68,7 +68,7 @@ def test_requeue_in_mid_epoch(cluster, config, uninterrupted, inputs):
     in_mid_epoch(cluster, job, output)
     cluster.run("scontrol", "requeue", job)
     assert cluster.succeed(job)["Restarts"] == "1"
-    assert "going on at step" in cluster.logs(job)
+    assert "resuming at step" in cluster.logs(job)
     assert_same_as(uninterrupted, output)
 
 
@@ -79,7 +79,7 @@ def test_preemption_by_a_higher_partition(cluster, config, uninterrupted, inputs
     urgent = ("sbatch", "--parsable", "--partition=urgent", "--time=1", "--output=/dev/null", "--wrap", "true")
     assert cluster.succeed(int(cluster.run(*urgent).stdout))["Restarts"] == "0"
     assert cluster.succeed(job)["Restarts"] == "1"
-    assert "going on at step" in cluster.logs(job)
+    assert "resuming at step" in cluster.logs(job)
     assert_same_as(uninterrupted, output)
 
 
@@ -92,7 +92,7 @@ def test_a_warning_ends_with_75_and_a_requeue(cluster, config, uninterrupted, in
     cluster.run("scancel", "--signal=USR1", *(["--batch"] if target == "batch script" else []), job)
     assert cluster.succeed(job)["Restarts"] == "1"
     logs = cluster.logs(job)
-    assert "exit code 75" in logs and "goes back into the queue" in logs and "going on at step" in logs
+    assert "exit code 75" in logs and "goes back into the queue" in logs and "resuming at step" in logs
     assert_same_as(uninterrupted, output)
 
 
@@ -113,7 +113,7 @@ def test_a_node_that_dies(cluster, config, uninterrupted, inputs):
     cluster.kill_node("node2", noticed=True)
     cluster.boot_node("node2", noticed=True)
     assert cluster.succeed(job, 300)["Restarts"] == "1"
-    assert "going on at step" in cluster.logs(job)
+    assert "resuming at step" in cluster.logs(job)
     assert_same_as(uninterrupted, output)
 
 

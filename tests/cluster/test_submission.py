@@ -207,10 +207,10 @@ def test_a_cluster_without_requeue_gets_the_job_again(cluster, config, uninterru
     record = cluster.succeed(job)
     assert record["Restarts"] == "0"
     log = cluster.logs(job)
-    new = int(re.search(r"job (\d+) goes on from its checkpoint", log)[1])
+    new = int(re.search(r"job (\d+) continues from its checkpoint", log)[1])
     assert f"{new}" in cluster.jobs(waiting)[0]["Dependency"] or cluster.jobs(waiting)[0]["JobState"] == "COMPLETED"
     again = cluster.succeed(new)
     assert (again["TimeLimit"], again["NumTasks"]) == ("00:10:00", "2")
-    assert "going on at step" in cluster.logs(new)
+    assert "resuming at step" in cluster.logs(new)
     cluster.succeed(waiting)
     assert_same_as(uninterrupted, output)

@@ -45,9 +45,9 @@ def data_prepare(
     merge: Annotated[
         bool, typer.Option("--merge", help="Check that all parts are there and complete the folder.")
     ] = False,
-    processes: Annotated[int, typer.Option(help="Worker processes; 0: one a core.")] = 0,
+    processes: Annotated[int, typer.Option(help="Worker processes; 0: one per core.")] = 0,
 ) -> None:
-    """Raw files to a prepared data set: news table, token tables, shards. Run again to go on where it was stopped."""
+    """Turn raw files into a prepared data set: news table, token tables, shards. Run it again to resume."""
     from tnr_dist.data.prepare.prepare import PrepareOptions, prepare, print_counts
 
     share = None
@@ -118,7 +118,7 @@ def data_synth(
     signal: Annotated[float, typer.Option(help="Factor of the users' interests; below 1 is harder to predict.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same files.")] = 0,
 ) -> None:
-    """Generate MIND-format data of any size, with the true click probabilities apart from it."""
+    """Generate MIND-format data of any size, and the true click probabilities beside it."""
     from tnr_dist.synth.generate import synthesize
 
     facts = synthesize(

@@ -15,7 +15,7 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, for example stage2.lr=1e-4.")
 ]
 PrintConfig = Annotated[
-    bool, typer.Option("--print-config", help="Print every setting, its value and meaning, and end.")
+    bool, typer.Option("--print-config", help="Print every setting with its value and meaning, and exit.")
 ]
 
 # What stands below the options of every command that trains or scores.
@@ -24,10 +24,10 @@ _KEYS = (
     "command also runs under launch/local.sh, torchrun, srun or mpirun (docs/clusters.md)."
 )
 _CODES = (
-    "Exit codes: 0 done or complete before; 1 failed; 2 bad input or configuration, one line says what to do; 69 a rank was "
-    "lost or did not come, the same command goes on"
+    "Exit codes: 0 done, or complete before; 1 failed; 2 bad input or configuration, one line says what to do; 69 a rank was "
+    "lost or did not start, the same command resumes"
 )
-STOPS = f"{_KEYS}\n\n{_CODES}; 75 told to stop, a checkpoint is written and the same command goes on."
+STOPS = f"{_KEYS}\n\n{_CODES}; 75 stopped after a checkpoint, the same command resumes."
 SCORES = f"{_KEYS}\n\n{_CODES}."
 
 

@@ -21,7 +21,7 @@ def evaluate(config: ConfigArgument, overrides: OverridesArgument = None, print_
 
     The model is the stage-2 student of student.layers layers, in CONFIG's output or its seed-N/; another one:
     evaluate.run=RUN_FOLDER.
-    Reads the sections evaluate, data, and what the student's run is known by: plm, model, student and the stages' own.
+    Reads the sections evaluate, data, and those that identify the student's run: plm, model, student and the stages' own.
     """
     from tnr_dist.stages.evaluate import LABELS, scored
     from tnr_dist.stages.evaluate import evaluate as work
@@ -40,7 +40,7 @@ def predict(
     overrides: OverridesArgument = None,
     print_config: PrintConfig = False,
     check: Annotated[
-        Path | None, typer.Option(help="Only check this prediction.zip (against evaluate.split with CONFIG).")
+        Path | None, typer.Option(help="Check this prediction.zip only; with CONFIG also against evaluate.split.")
     ] = None,
 ) -> None:
     """Rank a split's candidates and write MIND's prediction.zip; or check one with --check FILE.
@@ -79,17 +79,21 @@ def export(
     to: Annotated[
         list[str], typer.Option(help="hf, onnx, torch.export or vectors; several with commas, or --to again.")
     ],
-    output: Annotated[Path | None, typer.Option(help="Gets one folder a format. Default: RUN/export.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder that gets one folder per format. Default: RUN/export.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Prepared data set whose news `vectors` encodes. Default: the run's own.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
-    speed: Annotated[bool, typer.Option(help="Measure latency and throughput for the card, some seconds.")] = True,
+    speed: Annotated[
+        bool, typer.Option(help="Measure latency and throughput for the card; takes some seconds.")
+    ] = True,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the configuration file.")
     ] = None,
 ) -> None:
-    """Write a trained model in forms that other tools load: Hugging Face, ONNX and INT8, torch.export, news vectors."""
+    """Write a trained model in formats that other tools load: Hugging Face, ONNX and INT8, torch.export, news vectors."""
     from tnr_dist.export.command import export as work
 
     if run.is_file():

@@ -47,7 +47,7 @@ def report(
     ] = None,
     print_config: PrintConfig = False,
 ) -> None:
-    """Results, curves, teachers, speed, data and settings of runs as one HTML page, Markdown and PNG; no server needed."""
+    """Write results, curves, teachers, speed, data and settings of runs as one HTML page, Markdown and PNG."""
     from tnr_dist.report import command
 
     if print_config:
@@ -59,7 +59,7 @@ def report(
 def dashboard(
     project: Annotated[str, typer.Option(help="The wandb project.")] = "tnr_dist",
     entity: Annotated[str, typer.Option(help="User or team; empty: the login's own.")] = "",
-    show: Annotated[bool, typer.Option("--print", help="Only print the sections and panels.")] = False,
+    show: Annotated[bool, typer.Option("--print", help="Print the sections and panels; create nothing.")] = False,
 ) -> None:
     """Create the wandb dashboard in a project."""
     from tnr_dist.runs import dashboard as board
@@ -69,13 +69,13 @@ def dashboard(
 
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(help="Configuration of the run to come; without: this machine.")
+        Path | None, typer.Argument(help="Configuration of the planned run; without it only this machine is checked.")
     ] = None,
     overrides: OverridesArgument = None,
     limit: Annotated[float, typer.Option(help="Seconds that the ranks wait for each other.")] = 60.0,
     need_gib: Annotated[float, typer.Option(help="Disk space that must be free, in GiB.")] = 5.0,
 ) -> None:
-    """Check versions, devices, ranks (a timed all-reduce), disk, data and cache; exit code 2 with what to mend."""
+    """Check versions, devices, ranks (a timed all-reduce), disk, data and cache; exit code 2 with what to fix."""
     from tnr_dist.launch.environment import detect
 
     resolved = configure(config, overrides, False) if config is not None else None
@@ -117,7 +117,7 @@ def bench(
     ] = False,
     save: Annotated[Path | None, typer.Option(help="Also write the object to this file.")] = None,
 ) -> None:
-    """Measure one part of the system beside its best alternative, in one run."""
+    """Measure one part of the system and its best alternative in one run."""
     import json
 
     from tnr_dist.bench.common import read_settings, run_benchmark

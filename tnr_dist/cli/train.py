@@ -68,12 +68,12 @@ else:
 
 
 def baseline(
-    method: Annotated[Baseline, typer.Argument(help="Which one; students have student.layers layers.")],
+    method: Annotated[Baseline, typer.Argument(help="The method; students have student.layers layers.")],
     config: ConfigArgument,
     overrides: OverridesArgument = None,
     print_config: PrintConfig = False,
 ) -> None:
-    """Train a method that Tiny-NewsRec is compared with; the same as tnr METHOD.
+    """Train a baseline; the same as tnr METHOD.
 
     Reads the sections plm, model, data, student and the method's own. After further-pretrain: tnr finetune CONFIG
     finetune.init=further-pretrain.
@@ -86,19 +86,23 @@ def run(
     overrides: OverridesArgument = None,
     print_config: PrintConfig = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be made, replaced and skipped, with times.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show which runs would be made, resumed, replaced and skipped, with times; change nothing.",
+        ),
     ] = False,
     replace: Annotated[
         bool,
         typer.Option(
             "--replace",
-            help="Put new runs into the place of those of other settings; an old one goes once the new one is complete.",
+            help="Replace runs that have other settings; an old run is deleted when the new one is complete.",
         ),
     ] = False,
 ) -> None:
     """Run all stages in order, skip those that are complete, and end with a table of results.
 
-    Runs of other settings stay: a new run then gets a folder beside them, its name with a mark of its settings.
+    A run with other settings is kept: the new run gets a folder of its own, whose name ends in a digest of its settings.
     """
     from tnr_dist.launch.environment import detect
     from tnr_dist.stages import pipeline
@@ -139,20 +143,20 @@ def reproduce(
     overrides: OverridesArgument = None,
     print_config: PrintConfig = False,
     jobs: Annotated[
-        int, typer.Option(help="Runs side by side on this machine; 0: one a GPU, or one a core without GPUs.")
+        int, typer.Option(help="Runs at the same time on this machine; 0: one per GPU, or one per core without GPUs.")
     ] = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show the runs and what of them is complete.")
+        bool, typer.Option("--dry-run", help="Show the runs and which are complete; train nothing.")
     ] = False,
     slurm: Annotated[
         bool, typer.Option("--slurm", help="Submit the runs as Slurm arrays (slurm/reproduce.sh).")
     ] = False,
-    task: Annotated[str, typer.Option(help="LEVEL.NUMBER: make only this run (what the Slurm jobs do).")] = "",
+    task: Annotated[str, typer.Option(help="LEVEL.NUMBER: make only this run, as the Slurm jobs do.")] = "",
     report_only: Annotated[
-        bool, typer.Option("--report", help="Only write tables and figures of what is complete.")
+        bool, typer.Option("--report", help="Write tables and figures of the complete runs; train nothing.")
     ] = False,
 ) -> None:
-    """Reproduce a table or figure of the paper over `seeds` seeds: train what is missing, then tables, figures and tests."""
+    """Reproduce a table or figure of the paper over `seeds` seeds: train what is missing, then write tables, figures and tests."""
     from tnr_dist.launch.environment import detect
     from tnr_dist.reproduce import command
     from tnr_dist.stages import pipeline
@@ -164,7 +168,7 @@ def reproduce(
         if name not in STUDY_NAMES:
             raise InputError(f"{name!r}: no such table or figure; one of {', '.join(STUDY_NAMES)}")
     if jobs < 0:
-        raise InputError(f"--jobs {jobs}: give 1 or more, or 0 for one a GPU or core")
+        raise InputError(f"--jobs {jobs}: give 1 or more, or 0 for one per GPU or core")
     place = _level_and_number(task) if task else None
     if slurm:
         raise typer.Exit(command.submit(names, config, overrides or []))

@@ -312,9 +312,7 @@ def index_from_dict(value: object, where: str) -> SplitIndex:
             if not isinstance(shard.name, str) or "/" in shard.name or shard.name.startswith("."):
                 raise InputError(f"{where}: shard name {shard.name!r} leaves its folder")
             if shard.name in seen:
-                raise InputError(
-                    f"{where}: {shard.name} stands twice in it, it would count twice; prepare the data again"
-                )
+                raise InputError(f"{where}: {shard.name} is listed twice; prepare the data again")
             seen.add(shard.name)
             _check_line(vars(shard), ("bytes", "impressions", "samples"), f"{where}: {shard.name}")
             for block in shard.blocks:

@@ -33,7 +33,7 @@ def choose_device(device: str, env: Environment) -> torch.device:
     if env.local_rank >= torch.cuda.device_count():
         raise InputError(
             f"rank {env.rank}: local rank {env.local_rank} has no GPU ({torch.cuda.device_count()} visible); "
-            "start one rank a GPU, or set device=cpu"
+            "start one rank per GPU, or set device=cpu"
         )
     return torch.device("cuda", env.local_rank)
 

@@ -46,7 +46,7 @@ class Wait:
 
 def stopped(who: str = "") -> Preempted:
     """What ends a wait for ranks before there is anything to save; `who`: the rank that was told to stop."""
-    return Preempted(f"{who and f'{who}: '}told to stop before training began, nothing is lost; run it again")
+    return Preempted(f"{who and f'{who}: '}stopped before training began, nothing is lost; run it again")
 
 
 def interruptible(work: Callable[[], Result], wait: Wait) -> Result:

@@ -114,7 +114,7 @@ class Recommender:
         """
         names = _names(ids)
         if len(set(names)) != len(names):
-            raise InputError("add_news: an id stands twice")
+            raise InputError("add_news: a duplicate id")
         vectors = news if _are_vectors(news) else self.encode_news(news)
         self._catalogue.put(names, self._vectors(vectors, len(names), f"add_news: {len(names)} ids, and vectors"))
 

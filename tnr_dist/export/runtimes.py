@@ -219,9 +219,7 @@ def _program(path: Path) -> Any:
             names = archive.namelist()
         strange = [name for name in names if not _MEMBER.fullmatch(name)]
         if strange or len(set(names)) != len(names):
-            raise InputError(
-                f"{path}: refused: {(strange or ['a member that stands twice'])[0]} is no part of an export"
-            )
+            raise InputError(f"{path}: refused: {(strange or ['a duplicate member'])[0]} is no part of an export")
         os.environ[_SAFE_LOAD] = "1"
         program: torch.export.ExportedProgram = torch.export.load(path)
     except InputError:

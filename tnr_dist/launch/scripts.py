@@ -51,7 +51,7 @@ def write_scripts(folder: Path, *, force: bool = False) -> list[Path]:
     if changed and not force:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise InputError(
-            f"{folder / changed[0]}{more}: is there with other content; nothing was written. Move it away, give another "
+            f"{folder / changed[0]}{more}: exists with other content; nothing was written. Move it away, give another "
             "folder, or replace it with --force"
         )
     written = []

@@ -38,7 +38,7 @@ def convert_plm(source: str, out: Path | str) -> bool:
     tokenizer = load_tokenizer(files)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         if not _holds(out, encoder, tokenizer):
-            raise InputError(f"{out}: is there already and is not this conversion of {source}; move it away")
+            raise InputError(f"{out}: exists and is not this conversion of {source}; move it away")
         return False
     with atomic_path(out) as temporary:
         temporary.mkdir()

@@ -31,7 +31,7 @@ def unfinished_section(groups: Sequence[Group], now: float) -> Section | None:
                 rows.append([group.label, "-" if run.seed is None else str(run.seed), run.stage, *_state(run, now)])
     if not rows:
         return None
-    columns = ["Run", "Seed", "Stage", "Progress", "Last logged step", "Loss", "Last sign of life", "Since"]
+    columns = ["Run", "Seed", "Stage", "Progress", "Last logged step", "Loss", "Last written", "Since"]
     caption = "Begun and not complete: they are being made, or were stopped; the same command goes on with them."
     return Section("unfinished", "Unfinished runs", [Table(caption, columns, rows, words=3)])
 

@@ -64,7 +64,7 @@ def default_jobs(config: Config) -> int:
 def run_here(prepared: Prepared, jobs: int) -> Outcome:
     """Make all runs in worker processes; what is complete is left as it is."""
     if not 1 <= jobs <= 1024:
-        raise InputError(f"--jobs {jobs}: 1 to 1024, or 0 for one a GPU or core")
+        raise InputError(f"--jobs {jobs}: 1 to 1024, or 0 for one per GPU or core")
     logs = Path(prepared.config.output) / "reproduce" / "logs"
     write_plan(prepared)
     return run_works(prepared.works, prepared.config, jobs, logs, prepared.study.name)

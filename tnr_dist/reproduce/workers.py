@@ -88,7 +88,7 @@ def run_works(works: Sequence[Work], config: Config, jobs: int, logs: Path, titl
                     waiting[work.key] = work
                 if preemption.stop_requested():
                     _stop(workers)
-                    raise Preempted(f"{title}: stopped after checkpoints; run it again to go on")
+                    raise Preempted(f"{title}: stopped after checkpoints; run it again to resume")
     finally:
         for worker in workers:
             worker.connection.close()

@@ -204,7 +204,7 @@ class RunFolder:
                     "--replace` makes this run again, too"
                 )
             raise InputError(
-                f"{self.path}: holds a finished run made otherwise ({why}); choose another output, or let `tnr run` make "
+                f"{self.path}: holds a finished run with other settings ({why}); choose another output, or let `tnr run` make "
                 "the new one beside it (--replace: in its place)"
             )
         if state == "open" and begun.is_file():

@@ -263,7 +263,7 @@ class WandbRun:
                 return work()
         except Exception as error:
             self._run = None
-            say(f"wandb: {_one_line(error)}; going on with metrics.jsonl alone")
+            say(f"wandb: {_one_line(error)}; continuing with metrics.jsonl only")
             if isinstance(error, ConnectionError):
                 _leave()
             return None

@@ -147,7 +147,7 @@ def make(place: RunFolder, engine: Engine, *, redo: bool = False) -> None:
         left = done < len(mine)
         # Together: a rank that has made all of its shards would else find the others gone, which is no 75.
         if engine.all_reduce(torch.tensor([float(left)], device=engine.device)).item():
-            raise Preempted("cache: told to stop; run it again to go on with the next shard")
+            raise Preempted("cache: stopped; run it again to continue with the next shard")
     if rank == 0:
         _complete(config, data, place, facts, time.monotonic() - began)
     engine.barrier()

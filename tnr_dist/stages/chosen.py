@@ -48,7 +48,7 @@ def chosen_run(config: Config, data: DataSet, argument: str = "evaluate.run=") -
         if (run.plain / "complete.json").is_file():
             completed_id(run.plain, run.stage)  # a damaged mark is said as such
             raise InputError(
-                f"{run.plain}: its run was made otherwise ({_differences(run)}); restore that, or add {argument}{run.plain}"
+                f"{run.plain}: its run has other settings ({_differences(run)}); restore that, or add {argument}{run.plain}"
             )
     return own.path
 

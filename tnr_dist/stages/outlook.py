@@ -21,7 +21,7 @@ from tnr_dist.stages.targets import each_seed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json
 
-MAKE, GO_ON, REPLACE, SKIP, REFUSE = "made", "gone on with", "replaced", "skipped", "refused"
+MAKE, GO_ON, REPLACE, SKIP, REFUSE = "made", "resumed", "replaced", "skipped", "refused"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def step_of(run: RunFolder, seconds: float | None, replace: bool) -> Step:
         try:
             state, why = run.state()
         except InputError:  # an input has to be made again first; as a rule it comes out the same
-            return Step(run, SKIP, "complete, if what it was made from comes out the same", seconds)
+            return Step(run, SKIP, "complete, unless its inputs change", seconds)
         if state == "complete":
             try:
                 run.check_files()
@@ -76,7 +76,7 @@ def step_of(run: RunFolder, seconds: float | None, replace: bool) -> Step:
         done = sorted_steps(run.path / "checkpoints")
         return Step(run, GO_ON, f"from step {done[-1]:,}" if done else "from its beginning", seconds)
     if is_run(run.path) and not is_abandoned(run.path):
-        return Step(run, REPLACE if replace else REFUSE, "holds a run made otherwise", seconds)
+        return Step(run, REPLACE if replace else REFUSE, "holds a run with other settings", seconds)
     why = explain_new_folder(run)
     return Step(run, MAKE, f"{run.plain.name} is kept, it {why}" if why else "", seconds)
 

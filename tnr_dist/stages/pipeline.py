@@ -144,7 +144,7 @@ def explain_new_folder(run: RunFolder) -> str:
     if not is_run(run.plain):
         return f"is not a run of {run.stage}"
     made_from = read_sealed(run.plain / next(one for one in MARKS if (run.plain / one).is_file()))
-    return f"was made otherwise ({', '.join(run.differences(made_from))})"
+    return f"has other settings ({', '.join(run.differences(made_from))})"
 
 
 def _scored(config: Config, data: DataSet) -> dict[str, str]:

@@ -120,12 +120,12 @@ class Checkpoints:
         except (OSError, SafetensorError) as error:
             if must:
                 kept = sorted_steps(self.folder)
-                on = f"goes on from step {kept[-1]:,}" if kept else "begins again"
+                on = f"continues from step {kept[-1]:,}" if kept else "starts again"
                 raise InputError(
                     f"{self.folder / str(self._step)}: the checkpoint cannot be written ({error}); make room and run it "
                     f"again: it {on}"
                 ) from None
-            say(f"checkpoint at step {self._step:,} was not written ({error}); going on without it")
+            say(f"checkpoint at step {self._step:,} was not written ({error}); continuing without it")
 
     def close(self) -> None:
         """Finish what is being written."""

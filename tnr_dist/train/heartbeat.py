@@ -105,5 +105,5 @@ def rank_lost_error(environment: Environment, error: BaseException, who: str = "
     """What a failed message becomes; `who` is gone, if that is known."""
     return RankLost(
         f"rank {environment.rank}: lost {who or 'another rank, or the way to it'} ({reason(error)}); run the same command "
-        "again: it goes on from the newest checkpoint"
+        "again: it continues from the newest checkpoint"
     )

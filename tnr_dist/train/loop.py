@@ -197,7 +197,7 @@ def _train(
     skipped = float(state.get("skipped_samples", 0)) if state and rank == 0 else 0.0  # this rank's
     earlier = float(state["seconds"]) if state else 0.0
     if step and rank == 0:
-        say(f"{task.title}: going on at step {step:,} of {total:,}")
+        say(f"{task.title}: resuming at step {step:,} of {total:,}")
     peak = device_peak(engine) if rank == 0 else None
     if peak is not None:
         facts |= {"peak_tflops": peak.flops / 1e12, "peak_source": peak.source}
@@ -266,7 +266,7 @@ def _train(
                 engine.barrier()  # a launcher that sees one rank end may end the others: first it is written
                 preemption.clear_request()
                 raise Preempted(
-                    f"{task.title}: stopped at step {step:,} of {total:,} after a checkpoint; run it again to go on"
+                    f"{task.title}: stopped at step {step:,} of {total:,} after a checkpoint; run it again to resume"
                 )
             due |= config.log.checkpoint_every > 0 and step % config.log.checkpoint_every == 0
             if due and step < total:

@@ -172,9 +172,7 @@ def _take(path: Path, shared: bool) -> Lease:
             raise _refusal(path, found, waited, again)
         if again:
             if preemption.stop_requested():
-                raise Preempted(
-                    f"{path.parent}: told to stop while it waited for {found.holder}; run it again to go on"
-                )
+                raise Preempted(f"{path.parent}: stopped while it waited for {found.holder}; run it again to resume")
             ask_for(path)
         time.sleep(_POLL if waited < _PATIENCE else 10 * _POLL)
 
@@ -212,7 +210,7 @@ def _replace(path: Path, found: _Found, shared: bool) -> Lease | None:
             temporary.replace(path)
             time.sleep(_SETTLE)
             if _is_named(handle, path):
-                say(f"{path.parent}: taken over from {found.holder}, which has given no sign of life for a minute")
+                say(f"{path.parent}: taken over from {found.holder}, which was silent for a minute")
                 return Lease(path, handle, None if shared else text.encode(), locked=True)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -233,10 +231,12 @@ def _undecided(found: _Found, state: str, watch: _Watch) -> bool:
 def _refusal(path: Path, found: _Found, waited: float, again: bool) -> Exception:
     if again:
         return EarlierStart(
-            f"{path.parent}: {found.holder} still works in it, after {waited:.0f} s; run the same command again once it has "
+            f"{path.parent}: {found.holder} is still using it, after {waited:.0f} s; run the same command again once it has "
             "ended"
         )
-    return InputError(f"{path.parent}: {found.holder} works in it; wait for its end, end it, or choose another output")
+    return InputError(
+        f"{path.parent}: {found.holder} is using it; wait until it ends, stop it, or choose another output"
+    )
 
 
 def _lock_wait() -> float:

@@ -97,7 +97,7 @@ _BAD_NEWS = {
     "with_a_truncated_row": (NEWS + "N3\tnews\n", "line 3: 2 tab-separated columns"),
     "with_nul_bytes": (NEWS + "N3\tnews\tx\t\0\t\tu\t[]\t[]\n", "line 3: a NUL byte"),
     "with_an_empty_line": (NEWS + "\n" + NEWS.replace("N", "M"), "line 3: an empty line"),
-    "with_a_repeated_id": (NEWS + NEWS, "line 3: news id 'N1' stands also in line 1"),
+    "with_a_repeated_id": (NEWS + NEWS, "line 3: news id 'N1' is also in line 1"),
     "without_an_id": (NEWS + "\tnews\tx\tT\tA\tu\t[]\t[]\n", "line 3: empty news id"),
     "with_an_id_before_a_space": (NEWS + "N3 \tnews\tx\tT\tA\tu\t[]\t[]\n", "line 3: news id 'N3 ' holds a space"),
     "with_an_id_before_a_fixed_space": (NEWS + "N3\xa0\tnews\tx\tT\tA\tu\t[]\t[]\n", "line 3: news id 'N3\\xa0' holds"),
@@ -313,7 +313,7 @@ def prepare_into_a_folder_of_others(place: Place) -> list[Any]:
     return place.prepare(input=place.raw())
 
 
-@case("prepared otherwise (", "body_tokens")
+@case("prepared with other settings (", "body_tokens")
 def prepare_again_otherwise(place: Place) -> list[Any]:
     place.data().rename(place.path / "out")
     more = ["--corpus", place.raw_mind / "corpus.tsv", "--title-tokens", "24", "--body-tokens", "41"]

@@ -154,7 +154,7 @@ def plm_tokenizer_not_json(place: Place) -> list[Any]:
     return place.prepare("--plm", plm, input=place.raw())
 
 
-@case("converted", "is there already")
+@case("converted", "exists and is not")
 def convert_into_a_folder_of_others(place: Place) -> list[Any]:
     (place.path / "converted").mkdir()
     (place.path / "converted" / "thesis.tex").write_text("mine")

@@ -18,7 +18,7 @@ _BAD_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "tab_indented": ("stage2:\n\tlr: 1\n", ["c.yaml, line 2", "not valid YAML"]),
     "python_tag": ("output: !!python/object/apply:os.system ['touch executed']\n", ["c.yaml, line 1", "python"]),
     "python_object": ("output: !!python/object:os.environ {}\n", ["c.yaml, line 1", "python"]),
-    "duplicate_key": ("seed: 1\nseed: 2\n", ["c.yaml, line 2", "'seed' stands twice"]),
+    "duplicate_key": ("seed: 1\nseed: 2\n", ["c.yaml, line 2", "duplicate key 'seed'"]),
     "key_that_is_a_number": ("1: 2\n", ["c.yaml, line 1", "key 1"]),
     "key_that_is_a_list": ("? [a, b]\n: 2\n", ["c.yaml", "key"]),
     "in_utf16": ("seed: 1\n".encode("utf-16"), ["c.yaml", "not a UTF-8"]),
@@ -222,7 +222,7 @@ for _name, (_arguments, _says) in _BAD_ARGUMENTS.items():
     )
 
 
-@case("slurm/env.sh: is there with other content", "--force")
+@case("slurm/env.sh: exists with other content", "--force")
 def init_over_other_settings(place: Place) -> list[Any]:
     (place.path / "slurm").mkdir()
     (place.path / "slurm" / "env.sh").write_text("TNR_NODES=4\n")

@@ -87,7 +87,7 @@ def test_the_help_of_a_stage_says_where_to_read_on(tnr, stage):
     for says in (
         "--print-config",
         "launch/local.sh, torchrun, srun or mpirun",
-        "75 told to stop",
+        "75 stopped after a checkpoint",
     ):
         assert says in words(out)
     assert stage in ("run", "reproduce") or "Reads the sections plm, model, data" in words(out)

@@ -49,7 +49,7 @@ def test_a_second_time_nothing_changes(tmp_path):
     init(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     done = init(tmp_path)
-    assert done.exit_code == 0 and "all files are there already" in done.output
+    assert done.exit_code == 0 and "all files exist already" in done.output
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -67,7 +67,7 @@ def test_other_content_is_an_error_and_then_nothing_is_written(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "demo.yaml").write_text("output: mine\n")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match=r"configs/demo.yaml: is there with other content; nothing was written"):
+    with pytest.raises(InputError, match=r"configs/demo.yaml: exists with other content; nothing was written"):
         scripts.write_scripts(tmp_path)
     assert snapshot(tmp_path) == before
     (tmp_path / "launch").mkdir()

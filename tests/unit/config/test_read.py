@@ -117,7 +117,7 @@ def test_an_override_mends_a_value_out_of_range(tmp_path):
         ("stage_2: {lr: 1}", "did you mean 'stage2'"),
         ("stage2: 3", "expected a group of keys"),
         ("rows: [{nam: x}]", "did you mean"),
-        ("seed: 1\nseed: 2", "stands twice"),
+        ("seed: 1\nseed: 2", "duplicate key"),
         ("[1, 2]", "expected a mapping"),
         ("a: [", "not valid YAML"),
         ("1: 2", "is not text"),

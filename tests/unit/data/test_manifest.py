@@ -195,5 +195,5 @@ def test_a_shard_that_stands_twice_in_an_index_is_refused(raw, plm, tmp_path):
     )
     value = read_json(tmp_path / "out" / "train" / "index.json")
     value["shards"].append(value["shards"][0])
-    with pytest.raises(InputError, match=value["shards"][0]["name"] + " stands twice in it"):
+    with pytest.raises(InputError, match=value["shards"][0]["name"] + " is listed twice"):
         index_from_dict(value, "index.json")

@@ -156,7 +156,7 @@ def test_when_one_is_told_to_stop_all_stop(who):
     assert len(ranks.end()) == 2 and ranks.ends[0] == ranks.ends[1]
     assert ranks.ends[0] == (
         "Preempted",
-        f"rank {who}: told to stop before training began, nothing is lost; run it again",
+        f"rank {who}: stopped before training began, nothing is lost; run it again",
     )
 
 

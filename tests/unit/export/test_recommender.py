@@ -216,7 +216,7 @@ def test_damaged_vectors_are_named(damage, exports, tmp_path):
     else:
         np.savez(folder / "vectors.npz", vectors)
         (folder / "vectors.npz").rename(folder / "vectors.npy")
-    said = {"nan": "NaN", "shape": "of shape", "ids": "stands twice", "zip": "no vectors"}[damage]
+    said = {"nan": "NaN", "shape": "of shape", "ids": "duplicate id", "zip": "no vectors"}[damage]
     Description.read(folder).write(folder)  # states the files as they are now
     with pytest.raises(InputError, match=rf"{folder}.*{said}.*; export the vectors again"):
         Recommender.from_pretrained(folder)

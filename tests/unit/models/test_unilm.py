@@ -222,14 +222,14 @@ def test_a_conversion_is_made_once_and_never_over_another(folder, tmp_path):
         state["bert.encoder.layer.1.output.dense.bias"][0] += 1e-3
 
     change(folder, edit)
-    with pytest.raises(InputError, match="converted: is there already and is not this conversion"):
+    with pytest.raises(InputError, match="converted: exists and is not this conversion"):
         convert_plm(str(folder), out)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
     (tmp_path / "file").write_text("mine")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     for name in ("file", "other"):
-        with pytest.raises(InputError, match=f"{name}: is there already"):
+        with pytest.raises(InputError, match=f"{name}: exists and is not"):
             convert_plm(str(folder), tmp_path / name)
     with pytest.raises(InputError, match="the output is the source itself"):
         convert_plm(str(folder), folder)

@@ -107,7 +107,7 @@ def save(folder, step, *, keep=3, keep_every=0, must=False):
 def test_the_checkpoint_at_a_stop_says_what_the_run_goes_on_from(tmp_path, monkeypatch):
     save(tmp_path, 3)
     monkeypatch.setattr(checkpoint, "save_file", refuse)
-    with pytest.raises(InputError, match=r"5: .*No space left.*make room and run it again: it goes on from step 3"):
+    with pytest.raises(InputError, match=r"5: .*No space left.*make room and run it again: it continues from step 3"):
         save(tmp_path, 5, must=True)
     assert sorted_steps(tmp_path) == [3]
 

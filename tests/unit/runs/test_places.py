@@ -137,7 +137,7 @@ def test_a_run_of_other_settings_is_not_taken_for_the_one_asked_for(copy, chain_
     for output in (copy, copy / "seed-0"):
         config = load_config(chain_yaml, [f"output={output}", "rows=[]", "student.layers=1", setting])
         student = copy / "seed-0" / "stage2-1"
-        with pytest.raises(InputError, match=r"stage2-1: its run was made otherwise \((\S+, )*\S+\); ") as error:
+        with pytest.raises(InputError, match=r"stage2-1: its run has other settings \((\S+, )*\S+\); ") as error:
             chosen_run(config, DataSet.open(config))
         assert setting.partition("=")[0] in str(error.value) and f"add evaluate.run={student}" in str(error.value)
         config.evaluate.run = str(student)

@@ -172,7 +172,7 @@ def test_the_clients_process_may_die(offline, settings, capfd):
     # What may not have been written yet is logged again.
     assert [one["_step"] for one in last.history][-4:] == [2, 3, 4, 5] and last.exit_code == 0
     assert last.run.run_id == (run / "wandb_id").read_text().strip()
-    assert "going on with metrics.jsonl alone" not in capfd.readouterr().err
+    assert "continuing with metrics.jsonl only" not in capfd.readouterr().err
 
 
 def test_a_record_is_written_before_the_next_comes(offline, settings):

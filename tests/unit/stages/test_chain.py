@@ -113,7 +113,7 @@ def test_told_to_stop_the_chain_evaluates_no_further_model(copy, chain_yaml, mon
         return write_impressions(*arguments)
 
     monkeypatch.setattr(evaluate_module, "write_impressions", told_meanwhile)
-    with pytest.raises(Preempted, match="evaluate dev: told to stop"):
+    with pytest.raises(Preempted, match="evaluate dev: stopped"):
         pipeline.run_chain(config, DDPEngine("cpu", 1))
     assert len(scored) == 1 and len(left) == 3
     monkeypatch.undo()
@@ -190,7 +190,7 @@ def test_the_same_seed_gives_the_same_model(copy, chain_yaml):
 
 def test_a_changed_setting_is_refused_by_the_stage_and_named(copy, chain_yaml):
     config = load_config(chain_yaml, [f"output={copy / 'seed-0'}", "student.layers=1", "stage2.beta2=0.5"])
-    with pytest.raises(InputError, match=r"made otherwise \(.*stage2"):
+    with pytest.raises(InputError, match=r"with other settings \(.*stage2"):
         run_command("stage2", config, DDPEngine("cpu", 1))
 
 

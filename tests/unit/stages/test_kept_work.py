@@ -59,7 +59,7 @@ def test_a_changed_setting_is_another_run_beside_the_finished_one(copy, chain_ya
     assert {name: after[name] for name in before} == before
     new = {name.split("/")[0] for name in after.keys() - before.keys()}
     assert len(new) == 1 and next(iter(new)).startswith("stage2-1-")
-    assert "stage2-1: kept, it was made otherwise (stage2.beta2)" in capsys.readouterr().err
+    assert "stage2-1: kept, it has other settings (stage2.beta2)" in capsys.readouterr().err
     assert is_complete(chain_yaml, copy) and is_complete(chain_yaml, copy, OTHER)
     # Whichever settings are asked for again, their run is there.
     chain(chain_yaml, copy, OTHER)
@@ -91,15 +91,15 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(copy, chain_yaml, ca
         return capsys.readouterr().out
 
     said = dry_run()
-    assert "teacher-1   gone on with: from step 2, about " in said and "finetune-1  made: about " in said
-    assert "cache       skipped: complete, if what it was made from comes out the same" in said
+    assert "teacher-1   resumed: from step 2, about " in said and "finetune-1  made: about " in said
+    assert "cache       skipped: complete, unless its inputs change" in said
     assert "data: " in said and ": prepared" in said
-    assert "7 runs: 1 made, 1 gone on with, 5 skipped, about " in said
+    assert "7 runs: 1 made, 1 resumed, 5 skipped, about " in said
     own = steps(load_config(chain_yaml, [f"output={copy}"]), replace=False)
     assert [step.what for step in own] == [SKIP, SKIP, SKIP, GO_ON, SKIP, SKIP, MAKE]
     other = steps(load_config(chain_yaml, [f"output={copy}", OTHER]), replace=False)[-2]
     assert (other.what, other.run.path.name[:9], other.run.path.exists()) == (MAKE, "stage2-1-", False)
-    assert "made: stage2-1 is kept, it was made otherwise (stage2.beta2), about " in dry_run(OTHER)
+    assert "made: stage2-1 is kept, it has other settings (stage2.beta2), about " in dry_run(OTHER)
     instead = steps(load_config(chain_yaml, [f"output={copy}", OTHER]), replace=True)[-2]
     assert (instead.what, instead.run.path.name) == (REPLACE, "stage2-1")
     assert "stage2-1    replaced: " in dry_run(OTHER, "--replace")
@@ -213,7 +213,7 @@ def test_the_plm_counts_by_its_content(copy, chain_yaml, prepared, tiny_plm, tmp
     save_file(weights, plm / "model.safetensors", {"format": "pt"})
     found = steps(load_config(chain_yaml, [f"output={copy}", "plm.name=plms/tiny"]), replace=False)
     assert {step.what for step in found} == {MAKE}
-    assert all("was made otherwise" in step.why for step in found if step.run.stage != "cache")
+    assert all("has other settings" in step.why for step in found if step.run.stage != "cache")
 
 
 def test_a_dry_run_refuses_what_is_damaged(copy, chain_yaml):

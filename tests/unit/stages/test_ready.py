@@ -29,7 +29,7 @@ def test_a_missing_input_is_named_unless_it_is_still_to_come(copy, chain_yaml):
 
 def test_a_run_of_other_settings_is_in_the_way_of_a_stage(copy, chain_yaml):
     config = load_config(chain_yaml, [f"output={copy / 'seed-0'}", "student.layers=1", "stage2.lr=0.5"])
-    with pytest.raises(InputError, match="holds a finished run made otherwise"):
+    with pytest.raises(InputError, match="holds a finished run with other settings"):
         ready.check("stage2", config)
 
 

@@ -102,7 +102,7 @@ def test_signs_of_life_are_respected_where_no_lock_is(tmp_path, monkeypatch, hol
     process = holder(flock=flock, machine="aaaa")
     without_locks(monkeypatch, flock)
     assert is_held(tmp_path)
-    with pytest.raises(InputError, match=f"process {process.pid} on .* works in it"), held(tmp_path):
+    with pytest.raises(InputError, match=f"process {process.pid} on .* is using it"), held(tmp_path):
         pass
     assert process.poll() is None
 
@@ -122,7 +122,7 @@ def test_without_signs_of_life_the_folder_is_free(tmp_path, monkeypatch, holder,
 
 def test_two_in_one_process_where_no_lock_is(tmp_path, monkeypatch, quick):
     without_locks(monkeypatch, "none")
-    with held(tmp_path), pytest.raises(InputError, match="works in it"), held(tmp_path):
+    with held(tmp_path), pytest.raises(InputError, match="is using it"), held(tmp_path):
         pass
     with held(tmp_path, shared=True), held(tmp_path, shared=True):
         write_json(tmp_path / "ours.json", "both")
@@ -141,7 +141,7 @@ def test_where_locks_are_the_one_of_a_dead_process_is_free_at_once(tmp_path, hol
 def test_a_holder_that_is_stopped_is_respected_for_a_while_and_then_loses_its_folder(tmp_path, monkeypatch, holder):
     process = holder()
     os.kill(process.pid, signal.SIGSTOP)
-    with pytest.raises(InputError, match="works in it"), held(tmp_path):
+    with pytest.raises(InputError, match="is using it"), held(tmp_path):
         pass
     restarted(monkeypatch)
     with held(tmp_path):
@@ -199,7 +199,7 @@ def test_a_lock_of_an_older_version_gives_no_signs_of_life(tmp_path, quick):
     os.utime(path, (1, 1))
     with path.open() as older:
         fcntl.flock(older, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="process 12 on node9 works in it"), held(tmp_path):
+        with pytest.raises(InputError, match="process 12 on node9 is using it"), held(tmp_path):
             pass
 
 
@@ -246,7 +246,7 @@ def test_nobody_else_is_asked_to_stop(tmp_path, monkeypatch, holder, job, count)
         with held(tmp_path):
             assert process.stdout.readline() == "asked\n"
         return
-    said = rf"process {process.pid} on .* \(job 7, restart 2\) still works in it"
+    said = rf"process {process.pid} on .* \(job 7, restart 2\) is still using it"
     with pytest.raises(EarlierStart, match=said), held(tmp_path):
         pass
     assert process.poll() is None
@@ -265,7 +265,7 @@ def test_a_wait_for_the_lock_ends_when_told_to_stop(tmp_path, monkeypatch, holde
     restarted(monkeypatch, wait="60")
     preemption.request_stop()
     began = time.monotonic()
-    with pytest.raises(Preempted, match="told to stop while it waited for process"), held(tmp_path):
+    with pytest.raises(Preempted, match="stopped while it waited for process"), held(tmp_path):
         pass
     assert time.monotonic() - began < 30
 

@@ -33,7 +33,9 @@ def _made_from(output: Path, request: Request) -> Manifest:
     before = {key: value for key, value in manifest.get("request", {}).items() if key != "plm"}
     changed = [key for key in {**before, **request} if before.get(key) != request.get(key)]
     if changed:
-        raise InputError(f"{output}: holds a data set prepared otherwise ({', '.join(changed)}); choose another folder")
+        raise InputError(
+            f"{output}: holds a data set prepared with other settings ({', '.join(changed)}); choose another folder"
+        )
     return manifest
 
 

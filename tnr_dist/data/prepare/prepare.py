@@ -101,7 +101,7 @@ def prepare(
     """
     options.check()
     if processes is not None and not 1 <= processes <= _MOST_PROCESSES:
-        raise InputError(f"--processes {processes}: 1 to {_MOST_PROCESSES}, or 0 for one a core")
+        raise InputError(f"--processes {processes}: 1 to {_MOST_PROCESSES}, or 0 for one per core")
     processes = processes or cores()
     request = manifest_request(options)
     manifest_path = output / MANIFEST
@@ -123,7 +123,7 @@ def prepare(
         if manifest_path.exists():  # made by whoever held it just now
             return existing(output, request)
         if begin(output, request) and part is None and not merge:
-            say(f"{output}: going on with an unfinished preparation")
+            say(f"{output}: resuming an unfinished preparation")
         try:
             with Processes(processes) as pool:
                 return _Preparation(options, output, request, pool).run(part, merge)

@@ -52,7 +52,7 @@ class Processes:
                     yield result
             except BrokenProcessPool:
                 raise RuntimeError(
-                    f"{title}: a worker process was killed (out of memory?); run the command again to go on"
+                    f"{title}: a worker process was killed (out of memory?); run the command again to resume"
                 ) from None
             finally:
                 for future in futures:

@@ -173,7 +173,7 @@ def check_unique_ids(ids: pa.ChunkedArray, where: str, first_line: int = 1) -> N
                 f"{where}, line {line}: news id {value!r} holds a space or an invisible character; remove it"
             )
         if value in seen:
-            raise InputError(f"{where}, line {line}: news id {value!r} stands also in line {seen[value]}")
+            raise InputError(f"{where}, line {line}: news id {value!r} is also in line {seen[value]}")
         seen[value] = line
 
 

@@ -63,7 +63,7 @@ def read_corpus(path: Path, size: int = 1 << 24) -> Iterator[pa.Table]:
     if head == [""]:
         raise InputError(f"{path}: the file is empty")
     if len(set(head)) < len(head) and "title" in head:
-        raise InputError(f"{path}, line 1: a column stands twice among {', '.join(head)}")
+        raise InputError(f"{path}, line 1: a duplicate column among {', '.join(head)}")
     named = "title" in head and ("body" in head or "abstract" in head)
     if not named and len(head) != len(_COLUMNS):
         raise InputError(
@@ -84,7 +84,7 @@ def _read_parquet(path: Path) -> Iterator[pa.Table]:
     file = open_parquet(path)
     names = set(file.schema_arrow.names)
     if len(names) < len(file.schema_arrow.names):
-        raise InputError(f"{path}: a column stands twice among {', '.join(file.schema_arrow.names)}")
+        raise InputError(f"{path}: a duplicate column among {', '.join(file.schema_arrow.names)}")
     body = "body" if "body" in names else "abstract"
     if not {"title", body} <= names:
         raise InputError(f"{path}: columns {', '.join(sorted(names))}; expected at least title and body")

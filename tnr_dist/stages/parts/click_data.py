@@ -64,4 +64,4 @@ def fit_scale(
         engine.use_precision(config.precision)
         scale = fit_start_scale(model, data.news_tokens(config.data), config.data.news_tokens, loader, engine)
         if engine.environment.rank == 0 and scale != 1:
-            say(f"news vectors start {scale:.2f} times as long: the scale under which the click loss is least")
+            say(f"news vectors are scaled by {scale:.2f}, which minimises the click loss")

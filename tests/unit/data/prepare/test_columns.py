@@ -145,7 +145,7 @@ def test_lines_are_numbered_with_the_header(train, plm, tmp_path):
     change(train / "news.tsv", lambda text: NEWS_HEADER + text)
     assert "behaviors.tsv, line 42: candidate 'N1-2'" in refusal(train.parent, plm, tmp_path / "out")
     change(train / "news.tsv", lambda text: text + text.splitlines(True)[3])
-    assert "news.tsv, line 32: news id 'N2' stands also in line 4" in refusal(train.parent, plm, tmp_path / "out")
+    assert "news.tsv, line 32: news id 'N2' is also in line 4" in refusal(train.parent, plm, tmp_path / "out")
 
 
 def test_a_header_alone_is_no_file(train, plm, tmp_path):

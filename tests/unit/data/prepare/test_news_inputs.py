@@ -79,7 +79,7 @@ def test_titles_alone_need_no_further_table(tmp_path, plm, raw):
     assert "news_inputs" not in manifest and "news_inputs" not in manifest["request"]
     assert not list((out / "tokens").glob("news.*"))
     assert prepare(options(plm, raw, "title", abstract_tokens=9), out, processes=1) == manifest  # it is not read
-    with pytest.raises(InputError, match=r"prepared otherwise \(news_inputs\)"):
+    with pytest.raises(InputError, match=r"prepared with other settings \(news_inputs\)"):
         prepare(options(plm, raw, "title", "abstract"), out, processes=1)
 
 
@@ -88,7 +88,7 @@ def test_a_preparation_with_inputs_is_found_again(tmp_path, plm, raw):
     manifest = prepare(options(plm, raw, "title", "abstract"), out, processes=1)
     assert prepare(options(plm, raw, "title", "abstract"), out, processes=1) == manifest
     for other in (options(plm, raw, "title"), options(plm, raw, "title", "abstract", abstract_tokens=4)):
-        with pytest.raises(InputError, match=r"prepared otherwise \(news_inputs\)"):
+        with pytest.raises(InputError, match=r"prepared with other settings \(news_inputs\)"):
             prepare(other, out, processes=1)
 
 

@@ -384,7 +384,7 @@ def test_run_again(plm, raw, tmp_path, capsys):
     before = tree(out)
     assert run(plm, raw, out) == manifest == read_manifest(out)
     assert "already prepared" in capsys.readouterr().err and tree(out) == before
-    with pytest.raises(InputError, match=r"prepared otherwise \(title_tokens\)"):
+    with pytest.raises(InputError, match=r"prepared with other settings \(title_tokens\)"):
         run(plm, raw, out, title_tokens=20)
     assert tree(out) == before
     other = tmp_path / "other"
@@ -441,7 +441,7 @@ ROW = "1\tU1\t11/15/2019 8:55:22 AM\tN0\tN1-1 N2-0\n"
         ("behaviors.tsv", lambda t: t + ROW.replace("U1", "U\r1"), r"line 61: a carriage return inside"),
         ("behaviors.tsv", lambda t: t + "x" * (17 << 20), r"line 61: longer than 16,777,216 bytes"),
         ("news.tsv", lambda t: "", r"news\.tsv: the file is empty"),
-        ("news.tsv", lambda t: t + t.splitlines()[4], r"line 31: news id 'N4' stands also in line 5"),
+        ("news.tsv", lambda t: t + t.splitlines()[4], r"line 31: news id 'N4' is also in line 5"),
         ("news.tsv", lambda t: t + "N99\tsports\n", r"line 31: 2 tab-separated columns, expected 8"),
         ("news.tsv", lambda t: "N1\tsports\n", r"line 1: 2 tab-separated columns, expected at least"),
         ("news.tsv", lambda t: t.replace("N5", ""), r"line 6: empty news id"),

@@ -145,7 +145,7 @@ ROW = "\tU1\t11/15/2019 8:55:22 AM\tN0\tN2-1 N3-0\n"
         ("news.tsv", "N1\tsports\n", "line 1: 2 tab-separated columns"),
         ("news.tsv", "\ta\tb\tc\td\n", "line 1: empty news id"),
         ("news.tsv", NEWS.replace("N2\t", "N2 \t"), "line 3: news id 'N2 ' holds a space"),
-        ("news.tsv", NEWS + NEWS.splitlines(True)[2], "line 7: news id 'N2' stands also in line 3"),
+        ("news.tsv", NEWS + NEWS.splitlines(True)[2], "line 7: news id 'N2' is also in line 3"),
         ("news.tsv", NEWS.replace("\nN4\tsports", "\nN4"), "line 5: 7 tab-separated columns, expected 8"),
         ("news.tsv", NEWS + "".join(f"M{i}\ta\tb\tc\t\tx\t[]\t[]\n" for i in range(700)) + "M\n", "line 707: 1 tab"),
         ("news.tsv", NEWS.replace("\nN4", "\n\nN4"), "line 5: an empty line"),

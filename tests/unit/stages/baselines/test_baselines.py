@@ -392,7 +392,7 @@ def test_a_broken_off_run_is_taken_up_and_ends_the_same(made, stage, tmp_path, c
             (place.path / name).unlink()
         assert (place.path / "checkpoints" / "2").is_dir()
         make(place, DDPEngine("cpu", 1))
-        assert "going on at step 2 of 4" in capsys.readouterr().err
+        assert "resuming at step 2 of 4" in capsys.readouterr().err
         models = [load_recommender(folder / "model.safetensors")[0].state_dict() for folder in (kept, place.path)]
         assert [name for name in models[0] if not torch.equal(models[0][name], models[1][name])] == []
     finally:
