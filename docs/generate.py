@@ -118,7 +118,7 @@ def _as_in_base(kind: type, key: Key) -> bool:
 
 def _sections(kind: type, prefix: str) -> Iterator[tuple[str, type, list[Key]]]:
     if rows := _keys(kind, prefix):
-        yield (prefix.rstrip(".") or "The whole run"), kind, rows
+        yield (prefix.rstrip(".") or "General"), kind, rows
     for name, hint in typing.get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
             yield from _sections(typing.cast(type, hint), f"{prefix}{name}.")

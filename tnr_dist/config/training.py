@@ -17,15 +17,15 @@ from tnr_dist.config.fields import (
 
 @dataclass
 class TrainConfig:
-    """What every training stage has."""
+    """Settings of every training stage."""
 
     batch_size: int = setting(128, "samples of a global batch, over all ranks", POSITIVE)
     epochs: int = setting(1, "passes over the training samples", POSITIVE)
-    max_steps: int = setting(0, "stop after that many steps; 0: whole epochs", NOT_NEGATIVE)
+    max_steps: int = setting(0, "stop after this number of steps; 0: whole epochs", NOT_NEGATIVE)
     lr: float = setting(5e-5, "learning rate", POSITIVE)
     head_lr: float = setting(
         0.0,
-        "for what is not the PLM (pooling, dense, user encoder, projections, omega); 0: the same as lr",
+        "learning rate of everything but the PLM (pooling, dense, user encoder, projections, omega); 0: lr",
         NOT_NEGATIVE,
     )
     betas: list[float] = setting(
@@ -36,23 +36,21 @@ class TrainConfig:
     eps: float = setting(1e-8, "Adam's epsilon, in the denominator of a step", POSITIVE)
     weight_decay: float = setting(0.0, "above 0: AdamW, decoupled from the gradient", NOT_NEGATIVE)
     amsgrad: bool = setting(False, "Adam with the largest second moment so far")
-    schedule: Literal["constant", "linear"] = setting(
-        "constant", "of the learning rate after `warmup`; linear: down to 0"
-    )
+    schedule: Literal["constant", "linear"] = setting("constant", "learning rate after `warmup`; linear: decays to 0")
     warmup: float = setting(
         0.0,
         "share of all steps in which the learning rate rises from 0",
         Limits(at_least=0, below=1, says="a share of all steps, at least 0 and below 1"),
     )
-    clip_norm: float = setting(0.0, "0: no clipping", NOT_NEGATIVE)
+    clip_norm: float = setting(0.0, "gradient norm above which gradients are clipped; 0: no clipping", NOT_NEGATIVE)
     trainable_layers: int = setting(
         2,
-        "the last n transformer layers; -1: everything, embeddings included",
+        "train the last n transformer layers; -1: everything, embeddings included",
         Limits(at_least=-1, says="-1 (everything), 0 (none) or more"),
     )
     dropout: float = setting(
         -1.0,
-        "of this stage; -1: model.dropout",
+        "dropout of this stage; -1: model.dropout",
         Limits(at_least=0, below=1, also=-1, says="at least 0 and below 1, or -1 (model.dropout)"),
     )
     accumulate: int = setting(1, "micro-batches that a rank's share of a global batch is cut into", Limits(at_least=1))
@@ -65,7 +63,7 @@ class TrainConfig:
 
 @dataclass
 class ClickTrainConfig(TrainConfig):
-    """What the stages that train on clicks add."""
+    """Further settings of the stages that train on clicks."""
 
     epochs: int = setting(4, "passes over the training samples; 4 in both of the authors' releases")
     dedupe: Literal["local", "global"] = setting(
@@ -90,8 +88,8 @@ class ValidatedTrainConfig(ClickTrainConfig):
 
     validate: float = setting(
         0.0,
-        "Share of the train impressions, the last ones by time, that is kept apart: the model is scored on it as "
-        "it trains, and the best one is the result. 0: train on all of them and take the last model.",
+        "Share of the train impressions, the last ones by time, that is held out: the model is scored on it during "
+        "training, and the best one is the result. 0: train on all of them and keep the last model.",
         Limits(at_least=0, below=1, says="a share, at least 0 and below 1"),
     )
     validate_every: int = setting(
@@ -99,8 +97,8 @@ class ValidatedTrainConfig(ClickTrainConfig):
     )
     fit_scale: bool = setting(
         True,
-        "Scale the news vectors before the first step so that the click loss is least: after the matching task "
-        "they are far too long for clicks. false: start with them as they are.",
+        "Scale the news vectors before the first step so that the click loss is minimal: the matching task leaves "
+        "them too long for clicks. false: do not scale them.",
     )
 
 
@@ -110,8 +108,8 @@ class CorpusTrainConfig(TrainConfig):
 
     dropout_in: Literal["trainable", "all"] = setting(
         "trainable",
-        "Where dropout acts while training. trainable: in the layers that train; all: also behind the embeddings "
-        "and in the frozen layers (both releases of the authors' code).",
+        "Where dropout acts in training. trainable: in the trainable layers; all: also after the embeddings and in "
+        "the frozen layers (both releases of the authors' code).",
     )
 
 
@@ -122,10 +120,10 @@ class MatchingConfig(CorpusTrainConfig):
     batch_size: int = 32
     lr: float = 1e-6
     head_lr: float = 1e-5
-    negatives: int = setting(9, "N", POSITIVE)
+    negatives: int = setting(9, "N: negative titles of each body", POSITIVE)
     negatives_from: Literal["corpus", "batch"] = setting(
-        "corpus", "batch: other titles of the global batch, each encoded once"
+        "corpus", "corpus: random titles; batch: other titles of the global batch, each encoded once"
     )
     title_tokens: int = setting(24, "tokens read of a title, [CLS] and [SEP] included; at least 3", TOKENS)
     body_tokens: int = setting(512, "tokens read of a body; at least 3", TOKENS)
-    held_out: float = setting(0.02, "share of the pairs kept apart to measure matching accuracy", BELOW_ONE)
+    held_out: float = setting(0.02, "share of the pairs held out to measure matching accuracy", BELOW_ONE)

@@ -17,12 +17,11 @@ class CacheConfig(Section):
 
     key: ClassVar[str] = "cache"
 
-    dtype: Literal["bf16", "fp32"] = setting("bf16", "of news and user vectors; logits are float32")
+    dtype: Literal["bf16", "fp32"] = setting("bf16", "type of news and user vectors; logits are float32")
     history_padding: Literal["mask", "learned"] = setting(
         "mask",
-        "What stands in the empty ones of the `data.history` slots of a teacher's user encoder. mask: nothing, as "
-        "in evaluation; learned: the vector of model.history_padding=learned, as while the teacher was trained "
-        "(both releases of the authors' code).",
+        "Empty history slots of a teacher's user encoder. mask: masked, as in evaluation; learned: the vector of "
+        "model.history_padding=learned, as in the teacher's training (both releases of the authors' code).",
     )
     splits: list[str] = setting(["train"], "splits whose impressions are computed: train, dev, test")
     shard_range: str = setting("", "A:B: only the shards A to B - 1, for a job array")

@@ -18,7 +18,7 @@ class FinetuneConfig(ValidatedTrainConfig, Section):
 
     key: ClassVar[str] = "finetune"
 
-    teachers: int = setting(4, "M: as many teachers, each with its own seed", POSITIVE)
+    teachers: int = setting(4, "M: number of teachers, each with its own seed", POSITIVE)
     teachers_by: Literal["seeds", "checkpoints"] = setting(
         "seeds",
         "seeds: all start from the post-trained model (the paper); checkpoints: teacher i from the model of "

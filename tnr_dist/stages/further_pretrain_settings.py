@@ -22,7 +22,9 @@ class MLMConfig(CorpusTrainConfig, Section):
     head_lr: float = 1e-5
     trainable_layers: int = 3
     mask: float = setting(
-        0.15, "share of the tokens that is predicted", Limits(above=0, below=1, says="a share above 0 and below 1")
+        0.15,
+        "share of the tokens that is masked and predicted",
+        Limits(above=0, below=1, says="a share above 0 and below 1"),
     )
     title_tokens: int = setting(24, "tokens read of a title; at least 3", TOKENS)
     body_tokens: int = setting(512, "tokens read of a body; at least 3", TOKENS)

@@ -63,7 +63,7 @@ def _tree() -> type[schema.Config]:
     between = make_dataclass("Sections", sections, bases=(schema.HeadConfig,))
     no_rows: list[schema.RowConfig] = setting([], meaning(schema.Config, "rows"))
     # The order of the bases is the order of the keys, from behind.
-    named = {"__module__": __name__, "__doc__": "The whole tree."}
+    named = {"__module__": __name__, "__doc__": "Settings of the whole run."}
     return make_dataclass("Tree", [("rows", list[Row], no_rows)], bases=(schema.Config, between), namespace=named)
 
 

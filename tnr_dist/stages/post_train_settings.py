@@ -42,6 +42,6 @@ METHOD = Method(
     (Made("post-train", trains="news encoder", first=True),),
     """Domain-specific post-training: match bodies with titles.
 
-    Reads the sections plm, model, data and post_train, beside log and wandb as every stage.
+    Reads the sections plm, model, data and post_train. Every stage also reads log and wandb.
     """,
 )

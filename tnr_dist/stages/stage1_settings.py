@@ -19,7 +19,7 @@ class Stage1Config(MatchingConfig, Section):
     key: ClassVar[str] = "stage1"
 
     trainable_layers: int = 2
-    temperature: float = setting(1.0, "T1", POSITIVE)
+    temperature: float = setting(1.0, "temperature T1", POSITIVE)
     beta1: float = setting(1.0, "weight of the target loss", NOT_NEGATIVE)
     teachers: int = setting(
         1,
@@ -29,12 +29,10 @@ class Stage1Config(MatchingConfig, Section):
     )
     project: Literal["several", "always"] = setting(
         "several",
-        "Whether the teachers' vectors are projected onto the student's. several: those of several teachers, one "
-        "teacher's are imitated as they are (the paper); always: one teacher's too (the authors' first release).",
+        "When the teachers' vectors are projected into the student's space. several: only with several teachers "
+        "(the paper); always: with one teacher too (the authors' first release).",
     )
-    projection_init: ProjectionInit = setting(
-        "identity", f"of the projections, where there are any. {PROJECTION_STARTS}"
-    )
+    projection_init: ProjectionInit = setting("identity", f"With projections only. {PROJECTION_STARTS}")
 
     def check(self, config: Config) -> None:
         """The teachers are kept."""

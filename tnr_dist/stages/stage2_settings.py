@@ -20,29 +20,29 @@ class Stage2Config(ValidatedTrainConfig, Section):
 
     init: Literal["stage1", "plm", "post-train"] = setting(
         "stage1",
-        "What the student starts from. plm, post-train: without stage 1, from the first layers of the PLM or of "
+        "What the student starts from. plm, post-train: no stage 1, but the first layers of the PLM or of "
         "the post-trained teacher.",
     )
-    lr: float = setting(5e-5, "the authors' first release; 1e-4 in their later one")
-    temperature: float = setting(1.0, "T2", POSITIVE)
+    lr: float = setting(5e-5, "learning rate, as in the authors' first release; 1e-4 in their later one")
+    temperature: float = setting(1.0, "temperature T2", POSITIVE)
     beta2: float = setting(0.1, "weight of the target loss", NOT_NEGATIVE)
-    omega: float = setting(1.0, "initial value", POSITIVE)
+    omega: float = setting(1.0, "initial value of omega", POSITIVE)
     learn_omega: bool = setting(True, "false: omega keeps its initial value (the authors' later release)")
     omega_form: Literal["softplus", "free"] = setting(
         "softplus", "softplus: omega stays positive (the paper); free: a plain parameter (the authors' first release)"
     )
     projection_init: ProjectionInit = setting("identity", PROJECTION_STARTS)
     teacher_tables_gib: float = setting(
-        8.0, "keep user vectors and logits on the device up to this size; else read them along"
+        8.0, "GiB up to which user vectors and logits are kept on the device; above it they are read with the batches"
     )
     share_projection: bool = setting(
         False,
         "true: one projection for news and user of a teacher (both releases of the authors' code); false: one for "
         "each (the paper)",
     )
-    use_distill: bool = setting(True, "the distillation loss (soft labels), a part of the loss; for ablations")
-    use_embedding: bool = setting(True, "the embedding loss, projections onto the teachers' vectors")
-    use_target: bool = setting(True, "the target loss (clicks), of weight beta2")
+    use_distill: bool = setting(True, "use the distillation loss (soft labels); false for ablations")
+    use_embedding: bool = setting(True, "use the embedding loss on news and user vectors; false for ablations")
+    use_target: bool = setting(True, "use the target loss (clicks), of weight beta2; false for ablations")
 
     def check(self, config: Config) -> None:
         """Something is learned."""

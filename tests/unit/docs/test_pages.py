@@ -154,7 +154,7 @@ def test_the_configuration_page_has_every_key_with_its_default() -> None:
     page = GENERATE.configuration()
     for key in GENERATE.all_keys():
         group, _, leaf = key.name.rpartition(".")
-        section = page.partition(f"## {group or 'The whole run'}\n")[2].partition("\n## ")[0]
+        section = page.partition(f"## {group or 'General'}\n")[2].partition("\n## ")[0]
         assert f"| `{key.name}` |" in section or f"`{leaf}`" in section, key.name
     assert "| `stage2.lr` | number | `5e-05` |" in page
     assert "| `log.keep` | whole number | `2` | rolling checkpoints kept" in page

@@ -40,10 +40,10 @@ class BertPKDConfig(ValidatedTrainConfig, Section):
     trainable_layers: int = setting(2, "", LAYERS_LEARN)
     strategy: Literal["skip", "last"] = setting(
         "skip",
-        "The teacher's layers that the student's layers in between learn from. skip: every (N / n)-th of N, for a "
+        "The teacher's layers that the student's intermediate layers learn from. skip: every (N / n)-th of N, for a "
         "student of n layers; last: those right below its last.",
     )
-    temperature: float = setting(5.0, "T", POSITIVE)
+    temperature: float = setting(5.0, "temperature T", POSITIVE)
     alpha: float = setting(0.5, "share of the teacher's soft labels; the clicks have the rest", SHARE)
     beta: float = setting(
         0.5,
@@ -56,7 +56,7 @@ METHOD = Method(
     "bert-pkd",
     BertPKDConfig,
     (Made("bert-pkd", ("finetune",)),),
-    """BERT-PKD: a student of student.layers layers learns patiently from layers of the finetuned teacher.
+    """BERT-PKD: a student of student.layers layers imitates intermediate layers of the finetuned teacher.
 
     Reads the sections plm, model, data, student and bert_pkd; needs the first run of finetune.
     """,

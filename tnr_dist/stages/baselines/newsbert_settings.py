@@ -18,9 +18,9 @@ class NewsBERTConfig(ValidatedTrainConfig, Section):
     key: ClassVar[str] = "newsbert"
 
     trainable_layers: int = setting(2, "", LAYERS_LEARN)
-    temperature: float = setting(1.0, "t", POSITIVE)
+    temperature: float = setting(1.0, "temperature t", POSITIVE)
     beta: float = setting(0.1, "share of the teacher's gradient in the student's", SHARE)
-    target_weight: float = setting(1.0, "of the student's CE; 0.1 in the authors' first release", NOT_NEGATIVE)
+    target_weight: float = setting(1.0, "weight of the student's CE; 0.1 in the authors' first release", NOT_NEGATIVE)
     match: Literal["pooled", "vectors"] = setting(
         "pooled",
         "What is matched beside the layers' states. pooled: each text's pooled states (NewsBERT's paper); "
@@ -32,7 +32,7 @@ METHOD = Method(
     "newsbert",
     NewsBERTConfig,
     (Made("newsbert", ("post-train",)),),
-    """NewsBERT: teacher and a student of student.layers layers learn together.
+    """NewsBERT: train a teacher and a student of student.layers layers together.
 
     Reads the sections plm, model, data, student and newsbert; needs the run of post-train.
     """,

@@ -41,7 +41,7 @@ class PredictionConfig(ValidatedTrainConfig):
     epochs: int = setting(
         2, "passes over the training samples; with those of `intermediate` as many as the other methods make"
     )
-    temperature: float = setting(1.0, "t", POSITIVE)
+    temperature: float = setting(1.0, "temperature t", POSITIVE)
 
 
 @dataclass
@@ -49,8 +49,8 @@ class JointConfig(ValidatedTrainConfig):
     """TinyBERT as one training on click samples (`tinybert.form=joint`)."""
 
     trainable_layers: int = setting(2, "", LAYERS_LEARN)
-    temperature: float = setting(1.0, "t", POSITIVE)
-    target_weight: float = setting(0.1, "of the student's CE", NOT_NEGATIVE)
+    temperature: float = setting(1.0, "temperature t", POSITIVE)
+    target_weight: float = setting(0.1, "weight of the student's CE", NOT_NEGATIVE)
 
 
 @dataclass
@@ -80,7 +80,7 @@ METHOD = Method(
         Made("tinybert", ("tinybert-intermediate", "finetune")),
         Made("tinybert-joint", ("finetune",)),
     ),
-    """TinyBERT: a student of student.layers layers, in three trainings or one.
+    """TinyBERT: train a student of student.layers layers, in three trainings or in one.
 
     Reads the sections plm, model, data, student and tinybert; needs the runs of post-train and finetune.
     """,
