@@ -41,7 +41,7 @@ def test_it_says_the_next_two_steps(tmp_path):
     done = init(tmp_path / "my work")
     assert done.stdout.splitlines() == [
         f"On this machine: cd '{tmp_path}/my work'; tnr run configs/demo.yaml",
-        "On Slurm: account, partition and GPUs into slurm/env.local.sh; then slurm/pipeline.sh CONFIG --dry-run",
+        "On Slurm: put account, partition and GPUs into slurm/env.local.sh; then slurm/pipeline.sh CONFIG --dry-run",
     ]
 
 
@@ -126,5 +126,5 @@ def test_reproduce_submits_with_the_scripts_of_the_current_folder(tmp_path, monk
 
 
 def test_help_says_what_it_does():
-    said = CliRunner().invoke(app, ["init", "--help"], env={"COLUMNS": "200"}).output
+    said = " ".join(CliRunner().invoke(app, ["init", "--help"]).output.split())
     assert all(text in said for text in ("configs/, launch/ and slurm/", "--force", "exit code 2", "env.local.sh"))

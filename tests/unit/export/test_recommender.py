@@ -147,7 +147,7 @@ def test_a_writer_that_was_interrupted_is_made_good(model, monkeypatch):
         (lambda m: m.recommend(np.zeros(8), exclude="abc"), "single text 'abc'"),
         (lambda m: m.encode_user(np.zeros((2, 5), np.float32)), r"\[2, 5\]"),
         (lambda m: m.add_news(["x"], np.zeros((2, 8), np.float32)), "1 ids"),
-        (lambda m: m.add_news(["x", "x"], np.zeros((2, 8), np.float32)), "twice"),
+        (lambda m: m.add_news(["x", "x"], np.zeros((2, 8), np.float32)), "duplicate id"),
         (lambda m: m.add_news(["x"], np.full((1, 8), np.nan)), "add_news: 1 ids, and vectors with NaN"),
         (lambda m: m.add_news(["x"], np.full((1, 8), 1e300)), "with NaN or infinite"),
         (lambda m: m.add_news(["x"], np.full((1, 8), 1j)), "not an array of numbers"),
