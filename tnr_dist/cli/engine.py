@@ -34,7 +34,7 @@ def start_ranks(config: Config) -> int | None:
 
 @contextlib.contextmanager
 def open_engine(config: Config, command: str, *, stops: bool = True) -> Iterator[Engine]:
-    """The engine and the kernels of a configuration; `stops`: the work can end with exit code 75 when told to stop.
+    """The engine and the kernels of a configuration; `stops`: the work can end with exit code 75 when asked to stop.
 
     `command`: what all ranks must be running.
     """

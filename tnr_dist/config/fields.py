@@ -19,7 +19,7 @@ class Limits:
         also: a value outside the bounds that has a meaning of its own.
         length: of a list, exactly so many items.
         filled: of a list, one item or more.
-        says: what is expected, for the error; else it is said of the bound that does not hold.
+        says: what is expected, for the error; by default it names the bound that does not hold.
     """
 
     above: float | None = None
@@ -78,7 +78,7 @@ def setting(default: T, meaning: str = "", limits: Limits | None = None) -> T:
     """A setting of a dataclass of the tree.
 
     Args:
-        default: its value where nothing is said; a list is copied.
+        default: its default; a list is copied.
         meaning: for `--print-config`, the documentation and the guess at a mistyped key. Empty: as in the base class.
         limits: the values that it may have. None: as in the base class.
     """

@@ -76,7 +76,7 @@ class DataSet:
     def changed_plm(self, plm: str) -> str:
         """What is to be said when the PLM in the place of the one that the data was prepared with is another; '' if not.
 
-        Of a folder of one's own nobody can say whether it was replaced or damaged; runs of the two are told apart by it.
+        Whether a local folder was replaced or damaged cannot be known; runs of the two are told apart by it.
         """
         stated, name = self.manifest.get("plm_digest"), str(self.manifest["tokenizer"].get("name"))
         same_place = Path(name).expanduser().resolve() == Path(plm).expanduser().resolve()

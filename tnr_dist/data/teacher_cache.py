@@ -203,7 +203,7 @@ class TeacherTables:
     ) -> TeacherTables:
         """Read a split's side shards. A damaged one leaves its rows zero, and `rows` raises its InputError.
 
-        Raises InputError when not one can be read. `bar` is told of each shard.
+        Raises InputError when not one can be read. `bar` advances with each shard.
         """
         starts: dict[str, tuple[int, int] | InputError] = {}
         histories, candidates = (sum(b[per] for s in index.shards for b in s.blocks) for per in _COLUMNS.values())

@@ -24,7 +24,7 @@ class Terms:
     Attributes:
         settings: a name -> the digest of a value that must be the same on all ranks.
         folders: a name -> a path that must be the same folder on all ranks (`meeting.differences` says how it is compared).
-        stop_requested: whether this process was told to stop.
+        stop_requested: whether this process was asked to stop.
     """
 
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Engine(Protocol):
         """The sum over ranks, on all ranks."""
 
     def any_rank(self, flag: bool) -> bool:
-        """Whether any rank said so, as of the call before this one; never waits for the device.
+        """Whether it is so on any rank, as of the call before this one; never waits for the device.
 
         A collective: all ranks call it equally often (once a step), so all of them learn of it at the same step.
         """

@@ -18,7 +18,7 @@ def make_engine(
     """Start the engine that `engine=` names for this process's place among the ranks, once all of them are there.
 
     Raises InputError when ranks of different runs meet (`terms` says of this one what they compare), RankLost when one does
-    not come in time, Preempted when one is told to stop meanwhile.
+    not come in time, Preempted when one is asked to stop meanwhile.
     """
     if name == "ddp":
         from tnr_dist.engines.ddp import DDPEngine

@@ -88,7 +88,7 @@ def meet(env: Environment, terms: Terms, wait: Wait) -> dist.Store:
     """The key-value store of ranks that are all there and all of one run.
 
     Raises InputError when they are of different runs, RankLost when one does not come in time (it is named), EarlierStart
-    when ranks of this job from before its restart are still there, Preempted when one is told to stop.
+    when ranks of this job from before its restart are still there, Preempted when one is asked to stop.
     """
     if env.world_size == 1:
         return dist.HashStore()

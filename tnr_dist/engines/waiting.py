@@ -1,4 +1,4 @@
-"""Waits for other ranks that end: at a deadline, or when this process is told to stop."""
+"""Waits for other ranks that end: at a deadline, or when this process is asked to stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tnr_dist.util.errors import Preempted
 Result = TypeVar("Result")
 
 _POLL = 0.05  # seconds between two looks
-_GRACE = 1.0  # seconds that work gets to tell the others after this process was told to stop
+_GRACE = 1.0  # seconds that work gets to tell the others after this process was asked to stop
 _MARGIN = 2.0  # seconds that work gets beyond its deadline to say in its own words what it has waited for
 
 
@@ -36,7 +36,7 @@ class Wait:
         return max(self._end - time.monotonic(), 0.01)
 
     def sleep(self) -> None:
-        """Wait a moment. Raises Preempted when this process was told to stop, TooLate after the deadline."""
+        """Wait a moment. Raises Preempted when this process was asked to stop, TooLate after the deadline."""
         if self.stop_requested():
             raise stopped()
         if time.monotonic() >= self._end:
@@ -45,14 +45,14 @@ class Wait:
 
 
 def stopped(who: str = "") -> Preempted:
-    """What ends a wait for ranks before there is anything to save; `who`: the rank that was told to stop."""
+    """What ends a wait for ranks before there is anything to save; `who`: the rank that was asked to stop."""
     return Preempted(f"{who and f'{who}: '}stopped before training began, nothing is lost; run it again")
 
 
 def interruptible(work: Callable[[], Result], wait: Wait) -> Result:
     """`work()`, whose waits may be in C++ where Python handles no signal: in a thread, while this one looks after it.
 
-    Raises what `work` raises; Preempted when this process is told to stop and TooLate after the deadline, and then the
+    Raises what `work` raises; Preempted when this process is asked to stop and TooLate after the deadline, and then the
     thread is left to itself.
     """
     outcome: list[Result] = []

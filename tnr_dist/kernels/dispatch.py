@@ -45,7 +45,7 @@ _ROWS = 2048  # of which `layer_norm` holds float32 copies: at width 384 they st
 
 @contextlib.contextmanager
 def use_kernels(choice: Choice) -> Iterator[None]:
-    """Within this context every operation that is not told otherwise runs as `choice` says.
+    """Within this context every operation runs as `choice` says, unless its call says otherwise.
 
     A stage enters it once, around all that it computes, backward passes included: activations that are computed again
     choose again. It holds for the whole process, not for one thread: autograd runs threads of its own.

@@ -25,7 +25,7 @@ from tnr_dist.util.errors import InputError
 _SAID = "TNR_SAID"  # the folder in which ranks of one launcher mark what one of them has said
 _PR_SET_PDEATHSIG = 1
 _PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_GRACE = 30.0  # seconds the others get to end after one rank has failed or all were told to stop
+_GRACE = 30.0  # seconds the others get to end after one rank has failed or all were asked to stop
 
 
 def launch(ranks: int, command: Sequence[str], node: Environment | None = None) -> int:

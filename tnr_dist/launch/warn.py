@@ -1,4 +1,4 @@
-"""What is said once, and by one of the ranks."""
+"""Messages that are printed once, by one of the ranks."""
 
 from __future__ import annotations
 

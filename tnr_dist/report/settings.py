@@ -1,4 +1,4 @@
-"""What the runs were told: settings that differ between them, settings that are not the default, all settings."""
+"""The settings of the runs: settings that differ between them, settings that are not the default, all settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of a study: every row's figures over its seeds, and paired tests between rows."""
+"""The results of a study: every row's figures over its seeds, and paired tests between rows."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ from tnr_dist.util.errors import Preempted
 from tnr_dist.util.hardware import cores
 from tnr_dist.util.progress import Bar, say
 
-_STOP_SECONDS = 120.0  # a worker that was told to stop writes a checkpoint first
+_STOP_SECONDS = 120.0  # a worker that was asked to stop writes a checkpoint first
 
 
 @dataclass
 class Outcome:
-    """What came of the runs: the failed ones with their error, and those left out because they need one of them."""
+    """The outcome of the runs: the failed ones with their error, and those left out because they need one of them."""
 
     failed: dict[Path, str] = field(default_factory=dict)
     left_out: list[Path] = field(default_factory=list)
@@ -50,7 +50,7 @@ def run_works(works: Sequence[Work], config: Config, jobs: int, logs: Path, titl
     """Make all runs, `jobs` at a time; a failed run does not stop those that do not need it.
 
     Workers write what they would show to `logs`/worker-N.log. Raises Preempted, with checkpoints written, when this
-    process is told to stop.
+    process is asked to stop.
     """
     outcome = Outcome()
     waiting = {work.key: work for work in works if not work.is_complete()}
@@ -81,7 +81,7 @@ def run_works(works: Sequence[Work], config: Config, jobs: int, logs: Path, titl
                             worker.connection.send(work)
                         worker.work, worker.since = work, time.monotonic()
                         del waiting[work.key]
-                # A worker alone may have been told to stop: its run has a checkpoint and is gone on with.
+                # A worker alone may have been asked to stop: its run has a checkpoint and is resumed.
                 for work in _collect(
                     workers, finished, outcome, bar, lambda number: _start(number, jobs, config, logs)
                 ):
@@ -118,10 +118,10 @@ def _leave_out(waiting: dict[Path, Work], outcome: Outcome, bar: Bar) -> None:
 def _collect(
     workers: list[_Worker], finished: set[Path], outcome: Outcome, bar: Bar, start: Callable[[int], _Worker]
 ) -> list[Work]:
-    """Wait a moment for workers to finish; one that failed, died or was told to stop is replaced.
+    """Wait a moment for workers to finish; one that failed, died or was asked to stop is replaced.
 
     Returns:
-        The runs whose workers were told to stop.
+        The runs whose workers were asked to stop.
     """
     stopped = []
     busy = [worker for worker in workers if worker.work]

@@ -53,7 +53,7 @@ def command_line(arguments: list[str]) -> str:
 
 
 def write_environment(run: Path, engine: Engine) -> None:
-    """Write RUN/environment.json; when a run is gone on with, the times of its earlier starts are kept."""
+    """Write RUN/environment.json; when a run is resumed, the times of its earlier starts are kept."""
     path = run / "environment.json"
     try:
         started = read_json_object(path).get("started")

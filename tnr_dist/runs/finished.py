@@ -66,13 +66,13 @@ def read_done(run: Path, what: str) -> Mark:
 def check_file(run: Path, name: str) -> None:
     """Raise InputError when a finished run's file is not what `complete.json` says, or the run is not finished.
 
-    Of a run that an older version made nothing is known; that is said once.
+    Of a run that an older version made nothing is known; that is reported once.
     """
     _check(run, [name], read_done(run, "training"))
 
 
 def check_run(run: Path) -> None:
-    """`check_file` of every file of a finished run; of damage to what nothing is made from it is said only."""
+    """`check_file` of every file of a finished run; damage to files that no other run uses is only reported."""
     done = read_done(run, "training")
     files = done.get("files")
     names = list(files) if isinstance(files, dict) else ["model.safetensors"]

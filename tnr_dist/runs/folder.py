@@ -6,7 +6,7 @@ RUN/checkpoints/STEP/  see train/checkpoint.py
 RUN/model.safetensors  the trained model
 RUN/results.json       after `tnr evaluate`
 RUN/begun.json         written first: the stage's name, the settings and inputs it is made from, and their digest, the key
-RUN/complete.json      written last: the same, an id, what came of it, size and sha256 of the files above (runs/finished.py)
+RUN/complete.json      written last: the same, an id, the facts of the result, size and sha256 of the files above (runs/finished.py)
 
 A run is found by its key, under its plain name (`stage2-4`) or with a mark of the key behind it (`stage2-4-0123456789`):
 what is the same is shared, whatever the configurations look like that ask for it, and other settings are another run
@@ -226,7 +226,7 @@ class RunFolder:
         return all(begun.get(part) == value for part, value in mine.items())
 
     def begin(self, *, redo: bool) -> bool:
-        """Make the folder ready on rank 0: go on with an unfinished run of the same settings, or start anew.
+        """Make the folder ready on rank 0: resume an unfinished run of the same settings, or start a new one.
 
         A run that this one replaces stays beside it until this one is complete. Returns whether there was one, so that
         the folder is a new one. Raises InputError as `check`. A run that another job of an array has completed meanwhile
@@ -254,7 +254,7 @@ class RunFolder:
         return {**self.identity(), "key": self.key, "tokenizer": tokenizer, "places": places(self.config, self.path)}
 
     def finish(self, **facts: object) -> None:
-        """Mark the run complete; `facts` (seconds, steps, ...) are kept with it. What it replaces is then taken away."""
+        """Mark the run complete; `facts` (seconds, steps, ...) are kept with it. The run that it replaces is then deleted."""
         mark = read_sealed(self.path / "begun.json")
         replaces = mark.pop("replaces", None)
         files = describe_run(self.path)

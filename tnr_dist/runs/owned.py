@@ -1,4 +1,4 @@
-"""What of a run folder is the run's own: only that is ever taken away, and never through a symbolic link.
+"""What of a run folder is the run's own: only that is ever deleted, and never through a symbolic link.
 
 A user may keep notes, exports and anything else in a run folder. They stay where they are.
 """
@@ -90,20 +90,20 @@ def is_vacant(path: Path) -> bool:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether an unfinished run has computed nothing and nobody has put anything of his own beside it."""
+    """Whether an unfinished run has computed nothing and the folder holds no other files."""
     if (path / "complete.json").exists() or not is_run(path) or holds_work(path):
         return False
     return not _foreign(path)
 
 
 def clear(path: Path) -> None:
-    """Take away what a run that `is_abandoned` has written, but for begun.json, which the next one replaces."""
+    """Delete what a run that `is_abandoned` has written, but for begun.json, which the next one replaces."""
     check_no_link(path)
     _remove_own(path, keep=(LOCK,))
 
 
 def sweep(path: Path) -> None:
-    """Take away what a killed process was just writing into a run's folder."""
+    """Delete what a killed process was writing into a run's folder."""
     for folder in (path, *(path / name for name in _OWN_FOLDERS)):
         if not folder.is_symlink() or folder == path:
             files.sweep(folder)
@@ -132,7 +132,7 @@ def set_aside(path: Path, name: str) -> Path:
 
 
 def discard(path: Path) -> None:
-    """Take away a run that was set aside, its complete.json first; what is not the run's own stays, and is named."""
+    """Delete a run that was set aside, its complete.json first; what is not the run's own stays, and is named."""
     if not path.is_dir() or path.is_symlink() or not is_run(path):
         return
     (path / "complete.json").unlink(missing_ok=True)

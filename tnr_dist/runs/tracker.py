@@ -118,7 +118,7 @@ class Tracker:
 
     @property
     def wandb_id(self) -> str:
-        """For the checkpoint, so that a run that is taken up again goes on there; '' without one."""
+        """For the checkpoint, so that a resumed run continues there; '' without one."""
         return self._wandb.id
 
     def start(self, step: int, wandb_id: str, facts: Mapping[str, object]) -> None:

@@ -122,7 +122,7 @@ def _arguments_without_secrets() -> Iterator[None]:
 class WandbRun:
     """One process's handle on a run; without wandb, or with mode `disabled`, nothing happens.
 
-    What goes wrong in it is said once and ends the logging, not the training.
+    An error in it is reported once and ends the logging, not the training.
     `mode`: online, shared, offline, disabled, or absent (the client is not installed).
     """
 
@@ -153,7 +153,7 @@ class WandbRun:
             config: resolved; goes to the run's configuration, with `facts` as its `run`.
             path: the run folder.
             stage: the job type.
-            run_id: of the checkpoint that is gone on from; else RUN/wandb_id, else, for the first run folder of the
+            run_id: of the checkpoint that is resumed; else RUN/wandb_id, else, for the first run folder of the
                 process, WANDB_RUN_ID, else a new one.
             shared: other nodes will `join`, when it is online.
         """
@@ -329,7 +329,7 @@ class WandbRun:
         self.safely(work)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End the run: finished, failed, or preempted (exit code 75), so that it is shown as to be gone on with."""
+        """End the run: finished, failed, or preempted (exit code 75), so that wandb shows that it will be resumed."""
         preempted = isinstance(error, Preempted)
         if preempted:
             self.safely(lambda: self._run.mark_preempting())

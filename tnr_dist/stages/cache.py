@@ -262,7 +262,7 @@ def _news_vectors(
 def write_side_shards(
     teachers: list[UserVectors], news_sha256: str, config: Config, jobs: Sequence[tuple[Path, ShardInfo, Path]]
 ) -> Iterator[bool]:
-    """`write_side_shard` of each (source, info, out), in order; no other is begun once this process was told to stop.
+    """`write_side_shard` of each (source, info, out), in order; no other is begun once this process was asked to stop.
 
     As many are made at a time as torch may use threads: much of the work is numpy's and the digests', which use one.
     """

@@ -1,4 +1,4 @@
-"""`tnr run CONFIG --dry-run`: what would be made, gone on with, replaced and skipped, with the times of earlier runs."""
+"""`tnr run CONFIG --dry-run`: what would be made, resumed, replaced and skipped, with the times of earlier runs."""
 
 from __future__ import annotations
 

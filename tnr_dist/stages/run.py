@@ -67,7 +67,7 @@ def begin(run: RunFolder, engine: Engine, redo: bool, alone: contextlib.ExitStac
 
 
 def stop_if_asked(engine: Engine, title: str) -> None:
-    """Between two pieces of work that need no checkpoint: raise Preempted on all ranks when one was told to stop."""
+    """Between two pieces of work that need no checkpoint: raise Preempted on all ranks when one was asked to stop."""
     if engine.all_reduce(torch.tensor([float(preemption.stop_requested())], device=engine.device)).item():
         preemption.clear_request()
         raise Preempted(f"{title}: stopped before it; run it again to resume")

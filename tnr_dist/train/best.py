@@ -34,7 +34,7 @@ class Best:
         self.tensors: dict[str, Tensor] = {}
 
     def restore(self, state: BestState, tensors: dict[str, Tensor]) -> None:
-        """Go on from what a checkpoint holds."""
+        """Restore the state that a checkpoint holds."""
         self.score, self.step, self.tensors = float(state["score"]), int(state["step"]), tensors
 
     def state(self) -> BestState:

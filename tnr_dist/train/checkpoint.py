@@ -95,7 +95,7 @@ class Checkpoints:
         """Copy what a checkpoint needs and write it beside the next steps; a collective.
 
         A save that is still being written is waited for, so that there is never more than one copy. One that fails (a
-        full disk) is said and left behind: training goes on, the one before it stays. `extra`: further files of tensors
+        full disk) is reported and skipped: training goes on, the one before it stays. `extra`: further files of tensors
         on the host, by name.
         """
         self.wait()

@@ -64,7 +64,7 @@ class Heartbeat:
     def wait_for_silent(self) -> list[str]:
         """`silent`, after waiting long enough for a rank that has just died to be missed."""
         deadline = time.monotonic() + _SILENT + 2 * _EVERY
-        # A rank that was told to stop itself need not find out why the others are gone.
+        # A rank that was asked to stop itself need not find out why the others are gone.
         while not (names := self.silent()) and time.monotonic() < deadline and not preemption.stop_requested():
             time.sleep(_EVERY / 4)
         return names

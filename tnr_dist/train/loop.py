@@ -155,7 +155,7 @@ def train(
 
     `after_step(step, total)` is called on every rank after each step, before a checkpoint of it is written.
 
-    Raises Preempted after a checkpoint when the process was told to stop, and RankLost when another rank is gone.
+    Raises Preempted after a checkpoint when the process was asked to stop, and RankLost when another rank is gone.
     """
     with preemption.listening(), watched(run.path / "heartbeat", engine.environment):
         return _train(engine, task, run, config, tracker, after_step)

@@ -25,11 +25,11 @@ class InputError(Exception):
 
 
 class Preempted(Exception):
-    """The run was told to stop and has written a checkpoint. Exit code 75 (EX_TEMPFAIL)."""
+    """The run was asked to stop and has written a checkpoint. Exit code 75 (EX_TEMPFAIL)."""
 
 
 class Unavailable(Exception):
-    """What is missing may be there for the next try: the same command goes on. Exit code 69 (EX_UNAVAILABLE)."""
+    """What is missing may be there for the next try: the same command resumes. Exit code 69 (EX_UNAVAILABLE)."""
 
 
 class RankLost(Unavailable):
@@ -41,7 +41,7 @@ class PortTaken(Unavailable):
 
 
 class EarlierStart(Unavailable):
-    """An earlier start of this job is still at work."""
+    """An earlier start of this job is still running."""
 
 
 class LeaseLost(Unavailable):

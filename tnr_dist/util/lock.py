@@ -49,7 +49,7 @@ def held(folder: Path, *, shared: bool = False) -> Iterator[None]:
     minute, cannot publish anything there any more (`lease.check`). Raises InputError naming host and process of whoever holds
     it, and for a `.lock` that no process of ours has made: a folder that came from elsewhere may hold a link to any file of its
     user. A job that was started again waits for minutes instead (TNR_LOCK_WAIT), and asks its former life to stop; then it raises
-    EarlierStart, or Preempted when it is itself told to stop.
+    EarlierStart, or Preempted when it is itself asked to stop.
     """
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ def listening() -> Iterator[None]:
 
 
 def stop_requested() -> bool:
-    """Whether this process was told to stop."""
+    """Whether this process was asked to stop."""
     return _requested.is_set()
 
 
@@ -70,7 +70,7 @@ def request_stop() -> None:
 
 
 def wait_for_request(seconds: float) -> None:
-    """Wait until this process is told to stop, but at most so long."""
+    """Wait until this process is asked to stop, but at most so long."""
     end = time.monotonic() + seconds
     while not stop_requested() and time.monotonic() < end:
         time.sleep(0.05)

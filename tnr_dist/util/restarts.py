@@ -13,7 +13,7 @@ def job() -> str:
 
 
 def restarts() -> int:
-    """How often the job was started before; 0 where nobody counts.
+    """How often the job was started before; 0 where the scheduler does not count them.
 
     Slurm's count, and TNR_RESTART_COUNT: of another scheduler, or of a job that submits itself again (slurm/requeue.sh), which
     Slurm may requeue as well.
@@ -25,7 +25,7 @@ def restarts() -> int:
 def mark_progress() -> None:
     """Say that something was saved that the next start will use: touch the file that TNR_PROGRESS names, if it names one.
 
-    A batch script that counts failed starts begins to count anew after it (slurm/job.sh).
+    A batch script that counts failed starts resets its count after it (slurm/job.sh).
     """
     if path := os.environ.get("TNR_PROGRESS"):
         with contextlib.suppress(OSError):

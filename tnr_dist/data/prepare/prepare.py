@@ -199,7 +199,7 @@ class _Preparation:
         return checked(written, Manifest, f"{self.output / MANIFEST}: ")
 
     def _check_unchanged(self) -> None:
-        """What was made from an input that changed meanwhile is of no use, and is not gone on with."""
+        """What was made from an input that changed meanwhile is of no use, and is not resumed."""
         try:
             check_unchanged(self.options, self.request)
         except InputError:
