@@ -13,7 +13,7 @@ _WIDTH = 110
 
 
 def explained_yaml(config: Config) -> str:
-    """`config.to_yaml` with the meaning of each key above it, where it was not said of the same key before."""
+    """`schema.to_yaml` with the meaning of each key above it, where it was not said of the same key before."""
     lines: list[str] = []
     path: list[tuple[int, type]] = [(-1, type(config))]  # groups that a line stands in, by their indentation
     said: set[tuple[str, str]] = set()

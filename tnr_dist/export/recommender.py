@@ -123,7 +123,7 @@ class Recommender:
         return self._vectors(news) if _are_vectors(news) else self._known(self.snapshot, news)
 
     def history_vectors(self, history: Sequence[str] | np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """What of a history is known.
+        """Vectors of the known news of a history, and the ids that are not known.
 
         Args:
             history: clicked news, oldest first: ids, or vectors [L, D].
@@ -146,8 +146,8 @@ class Recommender:
         """Vector [D] of a user from the clicked news, oldest first: ids, or vectors [L, D].
 
         Ids that are not known are skipped, with a warning in the log `tnr_dist.export.recommender`; `history_vectors`
-        returns them. Of the others the last `history` clicks count. A user without any gets zeros, with which all news
-        score alike.
+        returns them. The last `history` known clicks are used. A user without any gets zeros, so that all news score
+        alike.
         """
         vectors, skipped = self.history_vectors(history)
         if skipped:

@@ -283,7 +283,7 @@ def stage2_loss(
 
     Args:
         teacher_logits: [B, M, C], the click at index 0.
-        omega: factor of the teachers' weights, a number or a tensor of shape (1,) (`weighting.Omega`).
+        omega: factor of the teachers' weights, a number or a tensor of shape (1,) (`losses.common.Omega`).
         student_scores: [B, C].
         weights: [B] weight of each sample, 0 for a slot without one.
         count: samples in the global batch.

@@ -106,7 +106,7 @@ def is_complete(config: Config) -> bool:
 def placed_rows(
     config: Config, data: DataSet, *, instead: bool = False, engine: Engine | None = None
 ) -> tuple[list[RunFolder], list[RunFolder]]:
-    """All runs of one seed, inputs first, and of them those of the rows, each with its folder (`runfolder.in_order`).
+    """All runs of one seed, inputs first, and of them those of the rows, each with its folder (`runs.folder.in_order`).
 
     With an `engine` all ranks get the folders that rank 0 has found: it may be ahead of them and have begun the first.
     """

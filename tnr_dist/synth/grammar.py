@@ -141,7 +141,7 @@ class Writer:
         self._titles: set[str] = set()
 
     def write(self, vocabulary: Vocabulary, form: str, tone: str, body_words: int = 0) -> NewsText:
-        """A news of this subcategory, form and tone (`grammar_frames.FORMS`, `TONES`).
+        """A news of this subcategory, form and tone (`frames.FORMS`, `TONES`).
 
         Args:
             vocabulary: the subcategory.

@@ -143,7 +143,7 @@ class ClickLoader:
     def fingerprint(self) -> str:
         """Identifies the sequence of global batches; a saved position fits only the same one.
 
-        A run that a damaged shard stopped may go on with on_bad_shard=skip: that setting is left out.
+        The setting on_bad_shard is left out, so that a run that a damaged shard stopped can be resumed with `skip`.
         """
         options = dataclasses.replace(self.options, on_bad_shard="stop")
         text = repr((options, [(s.name, s.sha256) for s in self.index.shards]))
@@ -156,7 +156,7 @@ class ClickLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch from step `start` on.
 
-        Abandoning the iterator ends its threads; what goes wrong in them is raised here.
+        Abandoning the iterator ends its threads; an error in them is raised here.
         """
         if self.workers == 0:
             chunks = _EpochReader(self, epoch, start, None).chunks()
