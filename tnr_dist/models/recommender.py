@@ -109,6 +109,11 @@ class NewsEncoder(nn.Module):
         return vectors
 
 
+def _weighted_sum(weights: Tensor, vectors: Tensor) -> Tensor:
+    """Weights [H, L], vectors [H, L, D]: [H, D]."""
+    return torch.bmm(weights.unsqueeze(1).to(vectors.dtype), vectors).squeeze(1)
+
+
 class AttentionUserEncoder(nn.Module):
     """Additive attention over the clicked news (the paper's user encoder).
 
@@ -131,6 +136,25 @@ class AttentionUserEncoder(nn.Module):
             mask = torch.ones_like(mask)
         vectors: Tensor = self.pooling(history, mask)
         return vectors
+
+    def of_rows(self, news: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+        """`forward` of `news[rows]`: the importance of a news does not depend on the user, so it is computed once a news.
+
+        Args:
+            news: [U, D] float32; rows: [H, L] int64, any row in an empty slot; mask: [H, L] bool, True = a click.
+
+        Returns:
+            [H, D] user vectors; zeros without any click.
+        """
+        logits = F.embedding(rows, self.pooling.logits(news).unsqueeze(-1)).squeeze(-1)
+        history = F.embedding(rows, news)
+        if self.padding is not None and self.training:
+            empty = self.pooling.logits(self.padding)
+            weights = torch.where(mask, logits, empty).softmax(-1)
+            left = weights.masked_fill(mask, 0.0).sum(-1, keepdim=True)
+            return _weighted_sum(weights.masked_fill(~mask, 0.0), history) + left * self.padding
+        weights = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(-1).masked_fill(~mask, 0.0)
+        return _weighted_sum(weights, history)
 
 
 class NRMSUserEncoder(nn.Module):
@@ -171,6 +195,12 @@ class Recommender(nn.Module):
         """News vectors of the histories [B, L, D], mask [B, L] -> [B, D]."""
         users: Tensor = self.user_encoder(vectors, mask)
         return users
+
+    def encode_users_of(self, news: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+        """`encode_users` of `news[rows]`, news [U, D] and rows [H, L], without what would be computed twice: [H, D]."""
+        if isinstance(self.user_encoder, AttentionUserEncoder):
+            return self.user_encoder.of_rows(news, rows, mask)
+        return self.encode_users(F.embedding(rows, news), mask)
 
     def score(self, users: Tensor, candidates: Tensor) -> Tensor:
         """Users [B, D], candidates [B, C, D] -> scores [B, C]: y_c = h_c^T u."""

@@ -169,3 +169,22 @@ def test_count_parameters():
     assert count_parameters(model) - count_parameters(model.news_encoder.encoder) == pooling + user + dense
     model.news_encoder.encoder.freeze_below(0)
     assert count_parameters(model, trainable=True) == pooling + user + dense
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_users_of_a_table_are_those_of_its_rows(kind, training):
+    """Each news' importance once: the same vectors and gradients as from the histories' own vectors, in float64."""
+    torch.manual_seed(0)
+    model = build_recommender(spec(**kind)).double().train(training)
+    news = torch.randn(9, model.news_encoder.dense.out_features, dtype=torch.float64, requires_grad=True)
+    rows = torch.randint(9, (5, 7))
+    mask = torch.rand(5, 7) < 0.6
+    mask[0], mask[1] = False, True
+    parameters = [news, *model.user_encoder.parameters()]
+    found = []
+    for users in (model.encode_users_of(news, rows, mask), model.encode_users(news[rows], mask)):
+        factors = torch.linspace(0.5, 1.5, users.numel(), dtype=torch.float64).view(users.shape)
+        found.append([users, *torch.autograd.grad(users, parameters, factors, allow_unused=True)])
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)

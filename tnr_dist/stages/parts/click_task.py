@@ -86,7 +86,7 @@ class ClickInputs(Recordable):
 
     def users_and_scores(self, model: Recommender, news: Tensor) -> tuple[Tensor, Tensor]:
         """User vectors [B, D] and scores [B, C] from vectors [U, D] of `news`; each distinct history is encoded once."""
-        distinct = model.encode_users(F.embedding(self.history, news), self.history_mask)
+        distinct = model.encode_users_of(news, self.history, self.history_mask)
         users = F.embedding(self.users, distinct.float())  # so that the gradients of a user's samples add up in float32
         return users, model.score(users, F.embedding(self.candidates, news))
 
