@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnr_dist.kernels import dispatch
-from tnr_dist.kernels.dispatch import lay_out, linear, linear_gelu, linear_gelu_reference, use_kernels
+from tnr_dist.kernels.dispatch import Choice, lay_out, linear, linear_gelu, linear_gelu_reference, use_kernels
 from tnr_dist.models import transformer
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.transformer import ACTIVATIONS, EncoderConfig, encoder_from_config
@@ -116,6 +116,33 @@ def test_where_onednn_may_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
         program = torch.export.export(OneLayer(), (x,))
     assert not calls
     assert not any("mkldnn" in str(node.target) for node in program.graph.nodes)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_frozen_weights_are_cast_once_in_training(kernels: Choice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at each use; a change of them is seen, and in float32 nothing is kept."""
+    config = EncoderConfig(50, 32, 3, 4, 64, 40, dropout=0.0, attention_dropout=0.0)
+    encoder = encoder_from_config(config).freeze_below(1).train()
+    made = []
+    monkeypatch.setattr(transformer, "lay_out", lambda *inputs: made.append(inputs) or lay_out(*inputs))
+    batch = Packed.pack(torch.arange(90) % 50, [20, 30, 40])
+
+    def step(autocast: bool = True) -> Tensor:
+        with torch.autocast("cpu", BF16, enabled=autocast), use_kernels(kernels):
+            return encoder(batch)
+
+    first = step()
+    assert len(made) == 8, "4 matrices of 2 frozen layers"
+    torch.testing.assert_close(step(), first, rtol=0, atol=0)
+    encoder.eval()
+    torch.testing.assert_close(step(), first, rtol=2e-2, atol=2e-2)  # cast at each use
+    assert len(made) == 8
+    encoder.train()
+    with torch.no_grad():
+        encoder.layers[0].ffn_in.weight.mul_(1.5)  # type: ignore[union-attr, operator]
+    assert not torch.allclose(step(), first, atol=1e-3) and len(made) == 16
+    step(autocast=False)
+    assert len(made) == 16
 
 
 @pytest.mark.usefixtures("onednn")

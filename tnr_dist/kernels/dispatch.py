@@ -168,14 +168,16 @@ def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def lay_out(weight: Tensor, x: Tensor, kernels: Choice | None = None) -> Tensor:
-    """A weight [F, d] as oneDNN multiplies it by inputs like `x`, for many calls without gradients.
+    """A weight [F, d] as inputs like `x` are multiplied by it, for many calls without gradients.
 
     Returns:
-        A tensor for `linear` and `linear_gelu` only, which later changes of `weight` do not reach; `weight` itself where
-        oneDNN is not used.
+        A tensor for `linear` and `linear_gelu` only, which later changes of `weight` do not reach: in oneDNN's layout, or
+        in autocast's dtype; `weight` itself where neither is used.
     """
     if not _onednn(x, weight, kernels):
-        return weight
+        device = weight.device.type
+        on = torch.is_autocast_enabled(device)
+        return weight.detach().to(torch.get_autocast_dtype(device)) if on else weight
     laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(_dtype(x, weight)), None)
     return laid_out
 

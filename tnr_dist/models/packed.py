@@ -73,6 +73,11 @@ class Packed:
             tokens = torch.from_numpy(flat[source].astype(np.int64))
         return cls(tokens, lengths.astype(np.int64))
 
+    @classmethod
+    def join(cls, parts: Sequence[Packed]) -> Packed:
+        """The sequences of several, one after another."""
+        return cls(torch.cat([p.tokens for p in parts]), np.concatenate([p.lengths for p in parts]))
+
     def to(self, device: torch.device | str) -> Packed:
         """Return the same sequences on `device`."""
         return Packed(to_device(self.tokens, device), self.lengths)

@@ -219,7 +219,7 @@ class Matcher(nn.Module):
         return torch.bmm(titles, bodies.unsqueeze(-1)).squeeze(-1)
 
     def forward(self, bodies: Packed, titles: Packed, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode and score.
+        """Encode all in one pass (in parts where the encoder's token budget asks for them), and score.
 
         Args:
             bodies: B bodies; titles: the U distinct titles of the batch.
@@ -228,7 +228,8 @@ class Matcher(nn.Module):
         Returns:
             Scores [B, N+1], body vectors [B, D], title vectors [U, D].
         """
-        body_vectors, title_vectors = self.news_encoder(bodies), self.news_encoder(titles)
+        vectors = self.news_encoder(Packed.join([bodies, titles]))
+        body_vectors, title_vectors = vectors.split([len(bodies), len(titles)])
         return self.score(body_vectors, F.embedding(candidates, title_vectors)), body_vectors, title_vectors
 
 

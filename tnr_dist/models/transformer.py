@@ -7,7 +7,7 @@ without activation memory together; `plm.py` fills it with published weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.kernels.attention import attention_scores, ragged_attention, relative_buckets
-from tnr_dist.kernels.dispatch import lay_out, layer_norm, linear, linear_gelu, residual_norm
+from tnr_dist.kernels.dispatch import chosen, lay_out, layer_norm, linear, linear_gelu, residual_norm
 from tnr_dist.models.packed import Order, Packed
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.json_types import JsonObject, built
@@ -189,6 +189,7 @@ class Encoder(nn.Module):
         self.frozen_embeddings = False
         self.frozen_dropout = False
         self._serving: list[Weights] | None = None
+        self._frozen: tuple[tuple[Hashable, ...], list[Weights]] | None = None
 
     def truncate(self, n: int) -> Encoder:
         """Keep the first `n` layers only; returns itself."""
@@ -221,6 +222,7 @@ class Encoder(nn.Module):
             raise InputError(f"trainable layers = {trainable}: give 0 or more")
         self.frozen_layers = max(0, len(self.layers) - trainable)
         self.frozen_embeddings, self.frozen_dropout = True, dropout
+        self._frozen = None
         self.requires_grad_(False)
         for layer in self.layers[self.frozen_layers :]:
             layer.requires_grad_(True)
@@ -232,7 +234,7 @@ class Encoder(nn.Module):
         """Lay the weights out once for all calls without gradients; returns itself.
 
         Call it under the autocast that the calls will run under. Later changes of the weights are not seen, and they are
-        held in memory twice. Where `kernels.dispatch.linear` has no such form (on a GPU) nothing changes.
+        held in memory twice. Where `kernels.dispatch.lay_out` has no such form (float32 on a GPU) nothing changes.
         """
         self._serving = self._laid_out(0, len(self.layers))
         return self
@@ -309,7 +311,8 @@ class Encoder(nn.Module):
         middle = min(max(first, self.frozen_layers), last)
         if x is None or first < middle:
             with torch.no_grad():
-                x = self._span(batch, x, first, middle, self.training and self.frozen_dropout)
+                kept = self._frozen_weights(first, middle)
+                x = self._span(batch, x, first, middle, self.training and self.frozen_dropout, kept)
         return self._span(batch, x, middle, last, self.training) if middle < last else x
 
     def _span(
@@ -336,6 +339,21 @@ class Encoder(nn.Module):
         for number, layer in enumerate(self.layers[first:last]):
             x = layer(x, batch, bias, train, weights=None if weights is None else weights[number])
         return x
+
+    def _frozen_weights(self, first: int, last: int) -> list[Weights] | None:
+        """Weights of frozen layers in autocast's dtype, cast once for all steps of a training; else None.
+
+        Autocast itself keeps the copies of what trains only, and of that for one step.
+        """
+        device = self.embedding_norm.weight.device.type
+        own = [w for layer in self.layers[first:last] for w in layer.weights]  # type: ignore[union-attr]
+        # A weight that ZeRO shares out is empty between its layer's calls.
+        if not self.training or not torch.is_autocast_enabled(device) or not all(w.numel() for w in own):
+            return None
+        made_from = (first, torch.get_autocast_dtype(device), chosen(None), *((w.data_ptr(), w._version) for w in own))
+        if self._frozen is None or self._frozen[0] != made_from:
+            self._frozen = made_from, self._laid_out(first, last)
+        return self._frozen[1]
 
     def _laid_out(self, first: int, last: int) -> list[Weights]:
         """The weights of some layers, cast and laid out once for the many parts of a large batch."""

@@ -8,6 +8,7 @@ from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import (
     Matcher,
     ModelSpec,
+    NewsEncoder,
     NRMSUserEncoder,
     build_recommender,
     count_parameters,
@@ -124,6 +125,25 @@ def test_matcher_scores():
     scores, body, title = matcher(bodies, batch, candidates)
     torch.testing.assert_close(scores, torch.einsum("bd,bcd->bc", body, title[candidates]))
     torch.testing.assert_close(body, matcher.news_encoder(bodies))
+
+
+@pytest.mark.parametrize("budget", [0, 40])
+def test_bodies_and_titles_are_one_pass(budget, monkeypatch):
+    """With the same vectors and gradients as two, also where a token budget cuts it."""
+    encoder = build_recommender(spec()).news_encoder.train()
+    encoder.encoder.set_dropout(0.0)
+    bodies, batch, candidates = titles(1, (12, 30, 7)), titles(), torch.tensor([[0, 1, 2], [3, 4, 0], [2, 1, 3]])
+    weights = list(encoder.parameters())
+    apart = [encoder(bodies), encoder(batch)]
+    wanted = torch.autograd.grad(sum(x.square().sum() for x in apart), weights)
+    passes, forward = [], NewsEncoder.forward
+    monkeypatch.setattr(NewsEncoder, "forward", lambda *inputs: passes.append(inputs) or forward(*inputs))
+    encoder.token_budget = budget
+    _, *together = Matcher(encoder)(bodies, batch, candidates)
+    assert len(passes) == 1
+    torch.testing.assert_close(together, apart)
+    found = torch.autograd.grad(sum(x.square().sum() for x in together), weights)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

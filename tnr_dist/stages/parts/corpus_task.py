@@ -72,11 +72,12 @@ def encoded_texts(module: CountsItself[I], inputs: I) -> Texts:
 def corpus_texts(batch: Batch, loader: MatchingLoader, title_tokens: int, body_tokens: int) -> Packed:
     """The b bodies of a batch, then their b titles, on the host."""
     bodies, titles = loader.bodies, loader.titles
-    parts = (
-        Packed.gather(bodies.values, bodies.offsets, batch["body"], body_tokens),
-        Packed.gather(titles.values, titles.offsets, batch["body"], title_tokens),
+    return Packed.join(
+        [
+            Packed.gather(bodies.values, bodies.offsets, batch["body"], body_tokens),
+            Packed.gather(titles.values, titles.offsets, batch["body"], title_tokens),
+        ]
     )
-    return Packed(torch.cat([p.tokens for p in parts]), np.concatenate([p.lengths for p in parts]))
 
 
 def in_parts(texts: Packed, budget: int, compute: Callable[[Packed, slice], Tensor]) -> Tensor:
