@@ -1,6 +1,7 @@
 """In float32 the same configuration gives the same loss curve and model on 1, 2 and 4 ranks, titles shared or not."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from tests.ranks import on_ranks
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.recommender import load_recommender
 from tnr_dist.runs.tracker import read_metrics
-from tnr_dist.stages import stage1
 from tnr_dist.stages.methods import load_config
+from tnr_dist.stages.parts.matching_vectors import _Cache
 from tnr_dist.stages.registry import run_command
 
 
@@ -81,16 +82,29 @@ def test_matching_stages(prepared, tiny_plm, tmp_path):
 
 def _rank_0_looks_first(config):
     if os.environ["RANK"] == "0":
-        # It saw no vectors: another student's job writes them just now.
-        looks, read = iter([({}, {})]), stage1.read_safetensors
-        stage1.read_safetensors = lambda file: next(looks, None) or read(file)
+        # It saw no vectors: another student's job completes them just now.
+        looks, is_complete = iter([False]), _Cache._is_complete
+        _Cache._is_complete = lambda cache: next(looks, True) and is_complete(cache)
     run("stage1", config)
 
 
 def test_teacher_vectors_that_appear_between_two_ranks_looks(prepared, tiny_plm, tmp_path):
     run("post-train", settings(prepared, tiny_plm, tmp_path))
     run("stage1", settings(prepared, tiny_plm, tmp_path))
-    vectors = (tmp_path / "post-train" / "matching_vectors.safetensors").read_bytes()
+
+    def files():
+        return {path: path.read_bytes() for path in (tmp_path / "post-train" / "matching").rglob("*.*")}
+
+    made = files()
     on_ranks(2, _rank_0_looks_first, settings(prepared, tiny_plm, tmp_path, "student.layers=2"))
     assert (tmp_path / "stage1-2" / "complete.json").is_file()
-    assert (tmp_path / "post-train" / "matching_vectors.safetensors").read_bytes() == vectors
+    assert len(made) == 4 and files() == made
+
+
+def test_ranks_make_the_same_teacher_vectors(prepared, tiny_plm, tmp_path):
+    run("post-train", settings(prepared, tiny_plm, tmp_path / "one"))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for ranks, name in ((1, "one"), (2, "two")):
+        on_ranks(ranks, run, "stage1", settings(prepared, tiny_plm, tmp_path / name))
+    one, two = (sorted((tmp_path / name / "post-train" / "matching").rglob("*.npy")) for name in ("one", "two"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two] and len(one) == 2

@@ -21,11 +21,13 @@ Case = tuple[Any, dict[str, str], dict[str, Any], int, int]
 
 
 def _additive_pooling() -> list[Case]:
-    """Titles of MiniLM and BERT, histories of news."""
+    """Titles and bodies of MiniLM and BERT, histories of news."""
     cases = []
     for size, block, masked, dtype, kind in (
         (384, 32, False, torch.bfloat16, "*bf16"),
         (768, 64, False, torch.bfloat16, "*bf16"),
+        (384, 512, False, torch.bfloat16, "*bf16"),
+        (768, 512, False, torch.float32, "*fp32"),
         (256, 64, True, torch.bfloat16, "*fp32"),  # under autocast: the vectors of clicked news are float32
         (256, 64, True, torch.float32, "*fp32"),
     ):

@@ -127,11 +127,25 @@ def test_equals_the_model_s_pooling(device: torch.device) -> None:
     torch.testing.assert_close(got, module(inputs["x"], inputs["mask"]))
 
 
-def test_long_sequences_take_the_plain_form(device: torch.device) -> None:
-    inputs = ragged([70, 3], 16, 16, device)
-    got = additive_pooling(**inputs, max_length=70, kernels="triton")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bodies(device: torch.device, dtype: torch.dtype) -> None:
+    """Up to 512 tokens, beside titles, a length on a chunk's edge and none at all."""
+    inputs = ragged([512, 3, 128, 0, 300, 65, 64], 40, 20, device)
+    inputs = {k: v.to(dtype).float() if v.is_floating_point() else v for k, v in inputs.items()}
+    dtypes = {"all": torch.float32, "x": dtype}
+    got = everything(additive_pooling, inputs, dtypes, max_length=512, kernels="triton")
+    wanted = everything(additive_pooling_reference, inputs, {"all": torch.float64})
+    close(got, wanted, 3e-6 if dtype == torch.float32 else 2**-6)
+    inputs = padded(3, 100, 40, 20, device)
+    got = everything(additive_pooling_padded, inputs, {"all": torch.float32}, kernels="triton")
+    close(got, everything(additive_pooling_padded_reference, inputs, {"all": torch.float64}), 3e-6)
+
+
+def test_longer_sequences_take_the_plain_form(device: torch.device) -> None:
+    inputs = ragged([600, 3], 16, 16, device)
+    got = additive_pooling(**inputs, max_length=600, kernels="triton")
     torch.testing.assert_close(got, additive_pooling_reference(**inputs))  # on CUDA sums of no fixed order
-    inputs = padded(2, 65, 16, 16, device)
+    inputs = padded(2, 513, 16, 16, device)
     assert torch.equal(additive_pooling_padded(**inputs, kernels="triton"), additive_pooling_padded_reference(**inputs))
 
 

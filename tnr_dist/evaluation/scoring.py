@@ -42,6 +42,14 @@ def length_chunks(table: RaggedTable, max_length: int, device: torch.device) -> 
 
 
 @torch.no_grad()
+def encode_rows(encoder: NewsEncoder, table: RaggedTable, rows: np.ndarray, max_length: int, engine: Engine) -> Tensor:
+    """Encode some rows of a table on this rank, [len(rows), D] float32; `encoder` is in evaluation mode."""
+    packed = Packed.gather(table.values, table.offsets, rows, max_length).to(engine.device)
+    with engine.autocast():
+        return encoder(packed).float()  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
 def encode_table(encoder: NewsEncoder, table: RaggedTable, max_length: int, engine: Engine, title: str = "") -> Tensor:
     """Encode all rows of a table, [U, D] float32 on the engine's device, the same on all ranks.
 
@@ -55,10 +63,8 @@ def encode_table(encoder: NewsEncoder, table: RaggedTable, max_length: int, engi
     vectors = torch.zeros(len(table), dim, device=engine.device)
     with Bar(title, len(table), "news", enabled=bool(title) and rank == 0) as bar:
         for rows in mine:
-            packed = Packed.gather(table.values, table.offsets, rows, max_length).to(engine.device)
-            with engine.autocast():
-                encoded = encoder(packed)
-            vectors[torch.from_numpy(rows).to(engine.device)] = encoded.float()
+            encoded = encode_rows(encoder, table, rows, max_length, engine)
+            vectors[torch.from_numpy(rows).to(engine.device)] = encoded
             bar.advance(min(len(rows) * world, len(table) - bar.done))
     # Each row was computed by one rank and is zero elsewhere: adding zeros changes no bit.
     return engine.all_reduce(vectors)

@@ -18,7 +18,8 @@ from tnr_dist.kernels.launch import Kernel, Options, interpreted, power_of_two, 
 if TYPE_CHECKING:
     import triton.language as tl
 
-MAX_LENGTH = 64  # of a sequence that one program pools; longer ones take the plain form
+MAX_LENGTH = 512  # of a sequence that one program pools; longer ones take the plain form
+_CHUNK = 64  # tokens of a sequence whose states a program holds at a time
 
 
 @Kernel
@@ -85,9 +86,10 @@ def pool_kernel(
     D: tl.constexpr,
     MASKED: tl.constexpr,
     BL: tl.constexpr,
+    BC: tl.constexpr,
     BD: tl.constexpr,
 ):
-    """One sequence, BD of its D columns."""
+    """One sequence of up to BL tokens, BD of its D columns."""
     u = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     begin, end = tl.load(offsets + u).to(tl.int64), tl.load(offsets + u + 1).to(tl.int64)
@@ -98,12 +100,20 @@ def pool_kernel(
         valid = within & (tl.load(mask + t, mask=within, other=0) != 0)
     # p_t = exp(a_t) / sum_s exp(a_s); a finite lowest number makes no NaN of an empty sequence
     a = tl.where(valid, tl.load(logits + t, mask=within, other=0.0), -3.0e38)
-    p = tl.where(valid, tl.exp(a - tl.max(a, axis=0)), 0.0)
+    top = tl.max(a, axis=0)
+    p = tl.where(valid, tl.exp(a - top), 0.0)
     total = tl.sum(p, axis=0)
-    p = p / tl.where(total > 0, total, 1.0)
-    tl.store(weights + t, p, mask=within & (tl.program_id(1) == 0))
-    here = tl.load(x + t[:, None] * D + d[None, :], mask=valid[:, None] & (d < D)[None, :], other=0.0).to(tl.float32)
-    pooled = tl.sum(p[:, None] * here, axis=0)  # sum_t p_t x_t
+    total = tl.where(total > 0, total, 1.0)
+    tl.store(weights + t, p / total, mask=within & (tl.program_id(1) == 0))
+    pooled = tl.zeros((BD,), tl.float32)
+    for start in range(0, BL if BL == BC else end - begin, BC):  # one pass where a title is all there is
+        r = begin + start + tl.arange(0, BC)
+        live = r < end
+        if MASKED:
+            live = live & (tl.load(mask + r, mask=live, other=0) != 0)
+        share = tl.where(live, tl.exp(tl.load(logits + r, mask=live, other=-3.0e38) - top), 0.0) / total
+        here = tl.load(x + r[:, None] * D + d[None, :], mask=live[:, None] & (d < D)[None, :], other=0.0)
+        pooled += tl.sum(share[:, None] * here.to(tl.float32), axis=0)  # sum_t p_t x_t
     tl.store(out + u * D + d, pooled.to(out.dtype.element_ty), mask=d < D)
 
 
@@ -117,22 +127,30 @@ def softmax_gradient_kernel(
     sequences,  # [T] int32 out: each token's sequence
     D: tl.constexpr,
     BL: tl.constexpr,
+    BC: tl.constexpr,
     BD: tl.constexpr,
 ):
     """Gradient of one sequence's logits."""
     u = tl.program_id(0).to(tl.int64)
     begin, end = tl.load(offsets + u).to(tl.int64), tl.load(offsets + u + 1).to(tl.int64)
+    mean = 0.0
+    for first in range(0, BL if BL == BC else end - begin, BC):
+        r = begin + first + tl.arange(0, BC)
+        live = r < end
+        part = tl.zeros((BC,), tl.float32)
+        for start in range(0, D, BD):
+            d = start + tl.arange(0, BD)
+            g = tl.load(grad_out + u * D + d, mask=d < D, other=0.0).to(tl.float32)
+            here = tl.load(x + r[:, None] * D + d[None, :], mask=live[:, None] & (d < D)[None, :], other=0.0)
+            part += tl.sum(here.to(tl.float32) * g[None, :], axis=1)  # dp_t = x_t^T dout
+        mean += tl.sum(tl.load(weights + r, mask=live, other=0.0) * part, axis=0)
+        tl.store(grad_logits + r, part, mask=live)
+    tl.debug_barrier()  # other threads read what was just stored
     t = begin + tl.arange(0, BL)
     within = t < end
     p = tl.load(weights + t, mask=within, other=0.0)
-    dp = tl.zeros((BL,), tl.float32)
-    for start in range(0, D, BD):
-        d = start + tl.arange(0, BD)
-        g = tl.load(grad_out + u * D + d, mask=d < D, other=0.0).to(tl.float32)
-        here = tl.load(x + t[:, None] * D + d[None, :], mask=within[:, None] & (d < D)[None, :], other=0.0)
-        dp += tl.sum(here.to(tl.float32) * g[None, :], axis=1)  # dp_t = x_t^T dout
-    da = p * (dp - tl.sum(p * dp, axis=0))  # da_t = p_t (dp_t - sum_s p_s dp_s)
-    tl.store(grad_logits + t, da, mask=within)
+    dp = tl.load(grad_logits + t, mask=within, other=0.0)
+    tl.store(grad_logits + t, p * (dp - mean), mask=within)  # da_t = p_t (dp_t - sum_s p_s dp_s)
     tl.store(sequences + t, tl.zeros((BL,), tl.int32) + u.to(tl.int32), mask=within)
 
 
@@ -198,7 +216,8 @@ def _constants(size: int, queries: int, block: int, dtype: torch.dtype) -> dict[
     else:
         forward = {"BT": 32, "BK": min(bd, 32), "num_warps": 8, "num_stages": 2}
         backward = {"BT": 32, "BK": min(bd, 32), "BD": min(bd, 32), "num_warps": 8, "num_stages": 2}
-    sequence = {"D": size, "BL": block, "BD": min(bd, 128), "num_warps": 4, "num_stages": 2}
+    parts = {"BC": min(block, _CHUNK), "BD": min(bd, 128)}
+    sequence = {"D": size, "BL": block, **parts, "num_warps": 4, "num_stages": 2}
     return {"forward": product | forward, "backward": product | backward, "sequence": sequence}
 
 

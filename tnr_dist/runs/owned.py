@@ -39,6 +39,7 @@ _OWN_FOLDERS = {
     "checkpoints": "[0-9]*",
     "models": "*.safetensors",
     "heartbeat": "rank-*",
+    "matching": "[0-9a-f]*",
     "wandb": "*",
     "train": "shard-*",
     "dev": "shard-*",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,14 +18,12 @@ from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-from tnr_dist.evaluation.scoring import encode_table
 from tnr_dist.losses.stage1 import multi_teacher_stage1_loss, stage1_loss
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import Matcher, ModelSpec, Recommender
-from tnr_dist.models.weights import DIGEST, read_safetensors, save_tensors, tensors_digest
-from tnr_dist.runs.folder import RunFolder, completed_id
+from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import post_train
-from tnr_dist.stages.parts.frozen import compute_dtype
+from tnr_dist.stages.parts.matching_vectors import TeacherVectors
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, fresh_model, plm_parameters, trained_model
 from tnr_dist.stages.parts.task import TrainsRecommender
@@ -39,19 +38,23 @@ from tnr_dist.stages.post_train import (
 from tnr_dist.stages.stage import Training
 from tnr_dist.stages.stage1_settings import Stage1Config
 from tnr_dist.train.throughput import Texts
-from tnr_dist.util.errors import InputError
-from tnr_dist.util.files import atomic_path
-from tnr_dist.util.progress import say
 from tnr_dist.util.transfer import to_device
 
 
 @dataclass
+class Teachers:
+    """What M teachers make of a batch."""
+
+    bodies: Tensor  # [B, M, D]
+    titles: Tensor  # [B, M, 1 + N, D]
+
+
+@dataclass
 class Stage1Inputs:
-    """A matching batch and what the teacher says of it."""
+    """A matching batch and the teachers' vectors of it; None where they are computed in the step."""
 
     batch: MatchingInputs
-    teacher_bodies: Tensor  # [B, M, D]
-    teacher_titles: Tensor  # [B, M, 1 + N, D]
+    teachers: Teachers | None
 
 
 class Stage1Module(nn.Module):
@@ -64,12 +67,23 @@ class Stage1Module(nn.Module):
         # One teacher is imitated as it is (the paper); several do not agree, so each gets a projection.
         projected = train.teachers > 1 or train.project == "always"
         self.projection = Projection(train.teachers, dim, train.projection_init) if projected else None
+        self.teachers: list[
+            Matcher
+        ] = []  # those that run in the step; not part of the module, which is trained and saved
+
+    @torch.no_grad()
+    def teach(self, batch: MatchingInputs) -> Teachers:
+        """The vectors of the teachers that run beside the student."""
+        found = [teacher(batch.bodies, batch.titles, batch.candidates) for teacher in self.teachers]
+        bodies = torch.stack([bodies.float() for _, bodies, _ in found], 1)
+        return Teachers(bodies, torch.stack([F.embedding(batch.candidates, t.float()) for _, _, t in found], 1))
 
     def forward(self, inputs: Stage1Inputs) -> dict[str, Tensor]:
         """This rank's share of the loss, of its parts and of the student's accuracy."""
         batch = inputs.batch
         scores, bodies, titles = self.student(batch.bodies, batch.titles, batch.candidates)
-        teacher_bodies, teacher_titles = inputs.teacher_bodies, inputs.teacher_titles
+        teachers = self.teach(batch) if inputs.teachers is None else inputs.teachers
+        teacher_bodies, teacher_titles = teachers.bodies, teachers.titles
         teacher_scores = (teacher_titles @ teacher_bodies.unsqueeze(-1)).squeeze(-1)  # [B, M, 1 + N]
         student: dict[str, Any] = {
             "student_scores": scores,
@@ -105,74 +119,6 @@ class Stage1Module(nn.Module):
         }
 
 
-class TeacherVectors:
-    """The frozen teachers' vectors of every title and body of the corpus, computed once and kept with post-training.
-
-    A title is met 1 + N times an epoch and a teacher sees no dropout, so nothing is lost and a pass is saved.
-
-    Attributes:
-        titles, bodies: [M][news, D] float32, on the host; teacher i is post-training's model i intervals before its end.
-    """
-
-    def __init__(self, run: Path, loader: MatchingLoader, train: Stage1Config, engine: Engine, data: DataSet) -> None:
-        self.titles: list[Tensor] = []
-        self.bodies: list[Tensor] = []
-        for number in range(train.teachers):
-            tensors = self._of_one(number, run, loader, train, engine, data)
-            self.titles.append(tensors["titles"])
-            self.bodies.append(tensors["bodies"])
-
-    @staticmethod
-    def _of_one(
-        number: int, run: Path, loader: MatchingLoader, train: Stage1Config, engine: Engine, data: DataSet
-    ) -> dict[str, Tensor]:
-        """Titles and bodies [news, D] of one teacher."""
-        file = run / (f"matching_vectors-{number}.safetensors" if number else "matching_vectors.safetensors")
-        made_from = (
-            completed_id(run, "post-train"),
-            data.id,
-            train.title_tokens,
-            train.body_tokens,
-            compute_dtype(engine),
-        )
-        key = "/".join(map(str, made_from))
-        # Another student's job may write it just now: all ranks of this one must come to the same conclusion.
-        found = _read_vectors(file, key)
-        if engine.all_reduce(torch.tensor([float(found is None)], device=engine.device)).item():
-            teacher, _ = trained_model(run, "post-train", number)
-            encoder = teacher.news_encoder.to(engine.device)
-            name = f"teacher {number}" if train.teachers > 1 else "teacher"
-            tensors = {
-                "titles": encode_table(encoder, loader.titles, train.title_tokens, engine, f"{name}: titles").cpu(),
-                "bodies": encode_table(encoder, loader.bodies, train.body_tokens, engine, f"{name}: bodies").cpu(),
-            }
-            if engine.environment.rank == 0:
-                with atomic_path(file) as temporary:
-                    save_tensors(tensors, temporary, {"key": key, DIGEST: tensors_digest(tensors)})
-            engine.barrier()
-            found = _read_vectors(file, key)
-        if found is None:
-            raise InputError(f"{file}: damaged right after it was written; look at the disk, then run stage1 again")
-        return found
-
-
-def _read_vectors(file: Path, key: str) -> dict[str, Tensor] | None:
-    """What is kept with post-training; None where it is missing, of another key, or damaged."""
-    if not file.is_file():
-        return None
-    try:
-        tensors, metadata = read_safetensors(file)
-    except InputError as error:
-        say(f"{error}; made again")
-        return None
-    if metadata.get("key") != key:
-        return None
-    if metadata.get(DIGEST) != tensors_digest(tensors):
-        say(f"{file}: damaged or of an older version; made again")
-        return None
-    return tensors
-
-
 @dataclass
 class Stage1Task(TrainsRecommender):
     """Distillation of a student of the matching task."""
@@ -183,22 +129,27 @@ class Stage1Task(TrainsRecommender):
     train: Stage1Config
     seed: int
     title: str
-    make_teacher: Callable[[], TeacherVectors]
+    make_teacher: Callable[[], TeacherVectors | list[Matcher]]
     device: torch.device
     prefetch: bool = True
+    vectors: TeacherVectors | None = None
 
     @override
     def begin(self, engine: Engine) -> None:
-        self.teacher = self.make_teacher()
+        made = self.make_teacher()
+        if isinstance(made, TeacherVectors):
+            self.vectors = made
+        else:
+            self.module.teachers = made
 
     @override
     def to_device(self, batch: Batch) -> Stage1Inputs:
-        body, titles = torch.from_numpy(batch["body"]), torch.from_numpy(batch["titles"])
-        return Stage1Inputs(
-            matching_inputs(batch, self.loader, self.train, self.device),
-            to_device(torch.stack([vectors[body] for vectors in self.teacher.bodies], 1), self.device),
-            to_device(torch.stack([vectors[titles] for vectors in self.teacher.titles], 1), self.device),
-        )
+        teachers = None
+        if self.vectors is not None:
+            slots = (self.vectors.bodies, batch["body"]), (self.vectors.titles, batch["titles"])
+            found = (np.stack([vectors[rows] for vectors in tables], 1) for tables, rows in slots)
+            teachers = Teachers(*(to_device(one, self.device) for one in found))
+        return Stage1Inputs(matching_inputs(batch, self.loader, self.train, self.device), teachers)
 
     @override
     def texts(self, inputs: Stage1Inputs) -> list[Texts]:
@@ -211,6 +162,18 @@ class Stage1Task(TrainsRecommender):
     @override
     def validate(self, engine: Engine) -> dict[str, float]:
         return matching_accuracy(self.module.student, self.loader, self.train, engine)
+
+
+def running_teachers(run: Path, train: Stage1Config, engine: Engine) -> list[Matcher]:
+    """The last M models of post-training, to run in every step."""
+    teachers = []
+    for number in range(train.teachers):
+        model, _ = trained_model(run, "post-train", number)
+        encoder = model.news_encoder.eval().requires_grad_(False).to(engine.device)
+        with engine.autocast():
+            encoder.encoder.serve()
+        teachers.append(Matcher(encoder))
+    return teachers
 
 
 def first_layers(
@@ -240,6 +203,12 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> Stage1Task:
     student, _ = first_layers(config, data, config.student.init, "stage1")
     freeze(student.news_encoder, train, engine)
     loader = matching_loader(config, data, train, engine)
+
+    def make_teacher() -> TeacherVectors | list[Matcher]:
+        if train.teacher_cache:
+            return TeacherVectors.find(source, train.teachers, loader, train, engine, data)
+        return running_teachers(source, train, engine)
+
     return Stage1Task(
         student,
         Stage1Module(Matcher(student.news_encoder), train),
@@ -247,7 +216,7 @@ def build(run: RunFolder, data: DataSet, engine: Engine) -> Stage1Task:
         train,
         config.seed,
         f"stage1 ({config.student.layers} layers)",
-        lambda: TeacherVectors(source, loader, train, engine, data),
+        make_teacher,
         engine.device,
     )
 

@@ -34,6 +34,12 @@ class Stage1Config(MatchingConfig, Section):
     )
     projection_init: ProjectionInit = setting("identity", f"With projections only. {PROJECTION_STARTS}")
 
+    teacher_cache: bool = setting(
+        True,
+        "Encode every title and body of the corpus once with the post-trained teachers and keep the vectors with "
+        "post-training, for all students. false: the teachers run in every step, on the texts of its batch.",
+    )
+
     def check(self, config: Config) -> None:
         """The teachers are kept."""
         PostTrainConfig.of(config).check_kept("stage1.teachers", self.teachers)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +33,17 @@ from tnr_dist.models.digest import plm_digest
 from tnr_dist.models.packed import TokenRows
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
-from tnr_dist.models.weights import read_safetensors
 from tnr_dist.report.read_runs import read_run
 from tnr_dist.stages import cache
 from tnr_dist.stages.evaluate import evaluate, read_impressions
 from tnr_dist.stages.finetune_settings import FinetuneConfig
 from tnr_dist.stages.methods import load_config
-from tnr_dist.stages.parts import frozen
+from tnr_dist.stages.parts import frozen, matching_vectors
 from tnr_dist.stages.parts.frozen import frozen_states
 from tnr_dist.stages.parts.start_models import fresh_model, trained_model
+from tnr_dist.stages.post_train import matching_loader
 from tnr_dist.stages.registry import run_command
-from tnr_dist.stages.stage1 import _read_vectors
+from tnr_dist.stages.stage1_settings import Stage1Config
 from tnr_dist.train.checkpoint import Checkpoints
 from tnr_dist.util.errors import InputError
 
@@ -293,13 +294,22 @@ def test_unfinished_runs_and_caches_with_a_flipped_bit_are_not_gone_on_with(worl
 
 
 def test_matching_vectors_with_a_flipped_bit_are_made_again(world, capsys):
-    path = world.runs / "post-train" / "matching_vectors.safetensors"
-    key = read_safetensors(path)[1]["key"]
-    assert _read_vectors(path, key) is not None
-    for bit in flips(path, 20):
-        sound = flip(path, bit)
-        assert _read_vectors(path, key) is None
-        path.write_bytes(sound)
+    """Of the vectors' files; a mark that does not fit its own digest is an error."""
+    config, device = world.config, DDPEngine("cpu", 1)
+    device.use_precision(config.precision)
+    data, train = DataSet.open(config), Stage1Config.of(config)
+    loader = matching_loader(config, data, train, device)
+    found = matching_vectors._Cache(world.runs / "post-train", 0, loader, train, device, data)
+    assert found._is_complete()
+    for path in sorted(found.folder.iterdir()):
+        for bit in flips(path, 20):
+            sound = flip(path, bit)
+            if path.suffix == ".npy":
+                assert not found._is_complete()
+            else:
+                with pytest.raises(InputError, match=path.name) if path.name == "complete.json" else nullcontext():
+                    assert not found._is_complete()
+            path.write_bytes(sound)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +326,7 @@ def test_the_advice_is_to_make_the_damaged_model_again(world, chain_yaml, tmp_pa
     runs = Path(shutil.copytree(world.runs, tmp_path / "seed-0"))
     for name in without:
         shutil.rmtree(runs / name)
-    (runs / "post-train" / "matching_vectors.safetensors").unlink()  # else a stage 1 has no need of the model
+    shutil.rmtree(runs / "post-train" / "matching")  # else a stage 1 has no need of the model
     path = runs / damaged / "model.safetensors"
     flip(path, 8 * path.stat().st_size - 77)
     before = {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()}

@@ -25,6 +25,7 @@ from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages import cache, finetune, pipeline, post_train, stage1, stage2
 from tnr_dist.stages.evaluate import evaluate, predict
 from tnr_dist.stages.methods import load_config
+from tnr_dist.stages.parts.matching_vectors import TeacherVectors
 from tnr_dist.stages.parts.start_models import continued_model, fresh_model, kept_model
 from tnr_dist.stages.registry import make, run_command
 from tnr_dist.stages.table_rows import evaluate_run
@@ -209,7 +210,7 @@ def matching(code_runs, chain_yaml):
     config = settings(chain_yaml, code_runs, *CODE, "model.dropout=0")
     data, device = DataSet.open(config), engine()
     loader = post_train.matching_loader(config, data, config.stage1, device)
-    vectors = stage1.TeacherVectors(code_runs / "post-train", loader, config.stage1, device, data)
+    vectors = TeacherVectors.find(code_runs / "post-train", 2, loader, config.stage1, device, data)
     task = stage1.Stage1Task(
         None, None, loader, config.stage1, 0, "", lambda: vectors, torch.device("cpu")  # type: ignore[arg-type]
     )  # fmt: skip
@@ -225,25 +226,25 @@ def test_stage1s_teachers_are_the_checkpoints(code_runs, matching):
         teacher, _ = load_recommender(kept_model(code_runs / "post-train", number))
         with torch.no_grad():
             bodies, titles = (teacher.eval().news_encoder(texts) for texts in (batch.bodies, batch.titles))
-        torch.testing.assert_close(inputs.teacher_bodies[:, number], bodies, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(inputs.teacher_titles[:, number], titles[batch.candidates], rtol=1e-4, atol=1e-5)
-    assert (inputs.teacher_bodies[:, 0] - inputs.teacher_bodies[:, 1]).abs().max() > 1e-3
+        torch.testing.assert_close(inputs.teachers.bodies[:, number], bodies, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(inputs.teachers.titles[:, number], titles[batch.candidates], rtol=1e-4, atol=1e-5)
+    assert (inputs.teachers.bodies[:, 0] - inputs.teachers.bodies[:, 1]).abs().max() > 1e-3
 
 
 def test_teacher_vectors_are_of_the_stages_own_precision(code_runs, chain_yaml, tmp_path):
     """Whatever another student's stage 1 has left beside the post-trained model."""
     found = []
     for order in (["bf16", "fp32"], ["fp32"]):
-        without = shutil.ignore_patterns("matching_vectors*")
+        without = shutil.ignore_patterns("matching")
         run = Path(shutil.copytree(code_runs / "post-train", tmp_path / "-".join(order), ignore=without))
         for precision in order:
             config, device = settings(chain_yaml, code_runs, *CODE), engine()
             device.use_precision(precision)
             data = DataSet.open(config)
             loader = post_train.matching_loader(config, data, config.stage1, device)
-            vectors = stage1.TeacherVectors(run, loader, config.stage1, device, data)
+            vectors = TeacherVectors.find(run, 2, loader, config.stage1, device, data)
         found.append(vectors.bodies[0])
-    assert torch.equal(*found)
+    assert np.array_equal(*found)
 
 
 def test_the_seed_alone_draws_the_projections_of_stage1(code_runs, chain_yaml, tmp_path):
@@ -262,16 +263,16 @@ def test_stage1_weighs_several_teachers_on_each_sample(matching):
     batch = inputs.batch
     # After a few steps the teachers still agree; these do not.
     theirs = torch.tensor([3.0, -5.0])
-    told = stage1.Stage1Inputs(batch, inputs.teacher_bodies * theirs.view(1, 2, 1), inputs.teacher_titles * 2)
+    told = stage1.Teachers(inputs.teachers.bodies * theirs.view(1, 2, 1), inputs.teachers.titles * 2)
     module = stage1.Stage1Module(Matcher(student.news_encoder), settings)
     with torch.no_grad():
-        got = {name: float(value) for name, value in module(told).items()}
+        got = {name: float(value) for name, value in module(stage1.Stage1Inputs(batch, told)).items()}
         bodies, titles = student.news_encoder(batch.bodies), student.news_encoder(batch.titles)
         expected = {"loss_distill": 0.0, "loss_emb": 0.0, "loss_target": 0.0}
         weights = []
         for b, row in enumerate(batch.candidates):
             scores = titles[row] @ bodies[b]
-            says = [told.teacher_titles[b, i] @ told.teacher_bodies[b, i] for i in range(2)]
+            says = [told.titles[b, i] @ told.bodies[b, i] for i in range(2)]
             weight = torch.softmax(torch.stack([s.log_softmax(0)[0] for s in says]), 0)
             weights.append(weight)
             blend = weight[0] * says[0] + weight[1] * says[1]
@@ -279,8 +280,8 @@ def test_stage1_weighs_several_teachers_on_each_sample(matching):
             expected["loss_target"] -= float(scores.log_softmax(0)[0]) / batch.count
             for i in range(2):
                 matrix, bias = module.projection.weight[i], module.projection.bias[i]
-                error = ((told.teacher_titles[b, i] @ matrix + bias - titles[row]) ** 2).mean()
-                error += ((told.teacher_bodies[b, i] @ matrix + bias - bodies[b]) ** 2).mean()
+                error = ((told.titles[b, i] @ matrix + bias - titles[row]) ** 2).mean()
+                error += ((told.bodies[b, i] @ matrix + bias - bodies[b]) ** 2).mean()
                 expected["loss_emb"] += float(weight[i] * error) / batch.count
     assert (torch.stack(weights) - 0.5).abs().max() > 0.05
     assert {name: got[name] for name in expected} == pytest.approx(expected, rel=2e-4)
@@ -291,9 +292,9 @@ def test_stage1_imitates_one_teacher_as_it_is(matching):
     settings, student, inputs = matching
     module = stage1.Stage1Module(Matcher(student.news_encoder), replace(settings, teachers=1))
     assert module.projection is None
-    batch, (bodies, titles) = inputs.batch, (inputs.teacher_bodies[:, 0], inputs.teacher_titles[:, 0])
+    batch, (bodies, titles) = inputs.batch, (inputs.teachers.bodies[:, 0], inputs.teachers.titles[:, 0])
     with torch.no_grad():
-        got = module(stage1.Stage1Inputs(batch, bodies.unsqueeze(1), titles.unsqueeze(1)))
+        got = module(stage1.Stage1Inputs(batch, stage1.Teachers(bodies.unsqueeze(1), titles.unsqueeze(1))))
         ours, theirs = student.news_encoder(batch.bodies), student.news_encoder(batch.titles)[batch.candidates]
         paper = stage1_loss(
             teacher_scores=(titles @ bodies.unsqueeze(-1)).squeeze(-1), teacher_titles=titles, teacher_bodies=bodies,

@@ -35,6 +35,7 @@ _HOW_NOT_WHAT = (
     "token_budget",
     "accumulate",
     "teacher_tables_gib",
+    "teacher_cache",
     "cuda_graphs",
 )
 
