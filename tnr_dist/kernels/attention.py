@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnr_dist.kernels.additive_pooling import MAX_LENGTH, fused_pooling
-from tnr_dist.kernels.dispatch import Choice, product_dtype, use_triton
+from tnr_dist.kernels.dispatch import AUTO, Choice, chosen, product_dtype, use_triton
 from tnr_dist.kernels.launch import power_of_two
 from tnr_dist.kernels.ragged_attention import MAX_HEAD_DIM, attention_of_nothing, planned_attention
+from tnr_dist.kernels.varlen import varlen_attention, varlen_attn
 from tnr_dist.util.transfer import to_device
 
 #: Sequences longer than this share a padded bucket (a body batch has hundreds of distinct lengths) ...
@@ -55,11 +56,24 @@ class AttentionPlan:
         self.lengths = lengths
         self.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         self._index: dict[tuple[int, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
+        self._edges: dict[torch.device, Tensor] = {}
 
     @property
     def longest(self) -> int:
         """Length of the longest sequence (0 for an empty batch)."""
         return int(self.lengths[-1]) if len(self.lengths) else 0
+
+    @cached_property
+    def halves(self) -> tuple[AttentionPlan, AttentionPlan]:
+        """Plans of the sequences up to `LONG` tokens, and of those above it."""
+        cut = int(np.searchsorted(self.lengths, LONG, side="right"))
+        return AttentionPlan(self.lengths[:cut]), AttentionPlan(self.lengths[cut:])
+
+    def edges(self, device: torch.device) -> Tensor:
+        """[U + 1] int32: `offsets` on the device, kept for the other layers."""
+        if device not in self._edges:
+            self._edges[device] = to_device(self.offsets.astype(np.int32), device)
+        return self._edges[device]
 
     @cached_property
     def buckets(self) -> list[Bucket]:
@@ -106,7 +120,8 @@ def ragged_attention(
 ) -> Tensor:
     """softmax(q k^T / sqrt(head_dim) + bias) v within each sequence of a packed batch.
 
-    `kernels.dispatch.use_kernels` says in which form; the kernel is made for head_dim up to `MAX_HEAD_DIM`.
+    `kernels.dispatch.use_kernels` says in which form; the kernel is made for head_dim up to `MAX_HEAD_DIM`. With `auto`
+    sequences above `LONG` are torch's own FlashAttention's where it can serve (`kernels.varlen`).
 
     Args:
         q: [T, heads, head_dim], sequences shortest first; any strides. k, v: the same shape.
@@ -117,9 +132,20 @@ def ragged_attention(
     Returns:
         [T, heads, head_dim] in the dtype of v.
     """
+    if plan.longest > LONG and bias_table is None and dropout_p == 0 and _takes_varlen(q):
+        short, long = plan.halves
+        sizes = [int(short.offsets[-1]), int(long.offsets[-1])]
+        (q, q_), (k, k_), (v, v_) = (x.split(sizes) for x in (q, k, v))
+        out = varlen_attention(q_, k_, v_, long.edges(q.device), long.longest)
+        return torch.cat([ragged_attention(q, k, v, short), out]) if len(q) else out
     if use_triton(None, q, "ragged_attention") and q.shape[-1] <= MAX_HEAD_DIM:
         return planned_attention(q, k, v, plan, bias_table, dropout_p)
     return bucket_attention(q, k, v, plan, bias_table, dropout_p)
+
+
+def _takes_varlen(q: Tensor) -> bool:
+    half = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] % 8 == 0
+    return half and chosen(None) == "auto" and AUTO["varlen_attention"] and varlen_attn() is not None
 
 
 def bucket_attention(

@@ -36,6 +36,7 @@ AUTO: dict[str, bool] = {
     "ragged_attention": True,
     "gather_cast": True,
     "residual_norm": True,
+    "varlen_attention": True,  # not measured yet; it is torch's own, for sequences above 64 tokens without dropout
     "linear_gelu": True,  # not measured yet; it is cuBLASLt's, not Triton's
 }
 
