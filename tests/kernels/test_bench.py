@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tnr_dist.bench import inference, kernels
+from tnr_dist.bench import inference, kernels, matching
 from tnr_dist.kernels.dispatch import Choice, use_kernels, use_triton
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
 
@@ -44,7 +44,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     def encoder_of(width: int, layers: int) -> Encoder:
         return encoder_from_config(
             EncoderConfig(
-                vocab_size=30_522, hidden=width // 24, layers=layers, heads=2, intermediate=32, max_positions=64
+                vocab_size=30_522, hidden=width // 24, layers=layers, heads=2, intermediate=32, max_positions=512
             )
         )
 
@@ -61,6 +61,10 @@ def test_inference_has_a_row_for_every_depth_and_width(tiny: None) -> None:
         for other in ("padded_fp32", "sorted_bf16", "compiled_bf16"):
             assert row[f"ratio_{other}"] == pytest.approx(row["news_per_s"] / row[f"{other}_news_per_s"])
     assert rows[0]["speedup"] == rows[4]["speedup"] == 1.0
+    bodies: list[dict[str, Any]] = found["bodies"]
+    assert [(row["width"], row["layers"]) for row in bodies] == [(w, n) for w in (768, 384) for n in (12, 4)]
+    assert all(row.keys() == rows[0].keys() - {"compiled_bf16_news_per_s", "ratio_compiled_bf16"} for row in bodies)
+    assert 30 <= found["tokens_per_body"] <= 512
     assert found["matmul_tflops"] == 2.0 and found["news"] == 9
 
 
@@ -83,3 +87,12 @@ def test_inference_takes_the_kernels_it_is_told(
     monkeypatch.setattr(inference, "packed_pass", packed_pass)
     inference.run(news=2, repeats=1, compiled=False, kernels="triton")
     assert seen == {True}
+
+
+def test_a_step_of_each_matching_stage(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "encoder_of", inference.encoder_of)
+    monkeypatch.setattr(matching, "matmul_tflops", lambda: 2.0)
+    found = matching.run(samples=3, layers=4, student=1, negatives=2, repeats=1)
+    assert found["batch"] == 3 and found["titles"] == 9 and found["flops_utilisation"] > 0
+    for name in ("post_train", "stage1", "stage1_with_teacher"):
+        assert found[f"{name}_samples_per_s"] > 0 and found[f"{name}_cpu_seconds"] > 0

