@@ -32,6 +32,7 @@ NAMES = (
     "teacher-pass",
     "inference",
     "step",
+    "matching",
     "profile",
     "tiers",
     "kernels",
@@ -51,6 +52,7 @@ _MEASURES = {
     "kernels": ("kernels", "losses"),
     "inference": _ENCODING,
     "teacher-pass": _ENCODING,
+    "matching": (*_ENCODING, "losses", "stages/post_train.py", "stages/stage1.py"),
     **dict.fromkeys(
         ("step", "profile", "tiers"), (*_ENCODING, "losses", "engines", "stages/parts", "stages/stage2.py")
     ),

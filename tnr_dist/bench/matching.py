@@ -82,7 +82,7 @@ def _measured(name: str, module: torch.nn.Module, inputs: Any, engine: DDPEngine
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        float(loss)
+        float(loss.detach())
 
     step()
     best, cpu = float("inf"), float("inf")
