@@ -41,7 +41,8 @@ def run(
     engine.use_precision("bf16")
     bodies, titles = random_bodies(samples), random_titles(samples * (1 + negatives))
     inputs = MatchingInputs(
-        *(Packed.gather(t.values, t.offsets, np.arange(len(t)), BODY).to(engine.device) for t in (bodies, titles)),
+        Packed.gather(bodies.values, bodies.offsets, np.arange(len(bodies)), BODY).to(engine.device),
+        Packed.gather(titles.values, titles.offsets, np.arange(len(titles))).to(engine.device),
         torch.from_numpy(rng.permutation(len(titles)).reshape(samples, -1)).to(engine.device),
         torch.ones(samples, device=engine.device),
         float(samples),

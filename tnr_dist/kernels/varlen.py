@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ def varlen_attn() -> Callable[..., Tensor] | None:
         from torch.nn.attention.varlen import varlen_attn as found
     except ImportError:
         return None
-    return found if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0) else None
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
+        return None
+    return cast(Callable[..., Tensor], found)  # without the log-sum-exp it is one tensor
 
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, edges: Tensor, longest: int) -> Tensor:

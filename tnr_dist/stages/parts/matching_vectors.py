@@ -109,7 +109,8 @@ class _Cache:
         """Whether it is there; said, if damaged. Raises InputError when it is of something else."""
         if not (self.folder / DONE).is_file():
             return False
-        files = read_sealed(self.folder / DONE).get("files", {})
+        files = read_sealed(self.folder / DONE).get("files")
+        files = files if isinstance(files, dict) else {}
         for name in ("cache.json", *(f"{name}.npy" for name in _TABLES)):
             if found := fault(self.folder, name, files):
                 say(f"{self.folder / name}: {found}; made again")
@@ -125,6 +126,9 @@ class _Cache:
 
     def _make(self) -> None:
         rank, world = self.engine.environment.rank, self.engine.environment.world_size
+        if rank == 0 and not self._is_complete():
+            (self.folder / DONE).unlink(missing_ok=True)  # of a damaged one
+        self.engine.barrier()
         teacher, _ = trained_model(self.run, "post-train", self.number)
         encoder = teacher.news_encoder.eval().requires_grad_(False).to(self.engine.device)
         with self.engine.autocast():
@@ -139,15 +143,18 @@ class _Cache:
                     left = True
                     break
                 stop = min(start + _PART[name], len(self.tables[name]))
-                if self._read(name, start) is None:
+                # Where another job has just completed it, the parts are gone.
+                if not (self.folder / DONE).is_file() and self._read(name, start) is None:
                     self._write(encoder, name, start, stop)
                 bar.advance(min((stop - start) * world, total - bar.done))
         # Together: a rank that has made all of its parts would else wait for the others.
         if self.engine.all_reduce(torch.tensor([float(left)], device=self.engine.device)).item():
             preemption.clear_request()
             raise Preempted("stage1: told to stop while it encoded the corpus; run it again to go on")
-        if rank == 0 and not self._is_complete():
-            self._join()
+        if rank == 0:
+            if not self._is_complete():
+                self._join()
+            shutil.rmtree(self.folder / "parts", ignore_errors=True)
 
     def _file(self, name: str, start: int) -> Path:
         return self.folder / "parts" / f"{name}-{start:09d}.safetensors"
@@ -198,4 +205,3 @@ class _Cache:
         write_sealed(self.folder / "cache.json", self.facts)
         files = describe(self.folder, ("cache.json", *(f"{name}.npy" for name in _TABLES)))
         write_sealed(self.folder / DONE, {"files": files})
-        shutil.rmtree(self.folder / "parts", ignore_errors=True)
