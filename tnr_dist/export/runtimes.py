@@ -6,9 +6,9 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from typing_extensions import override
@@ -145,7 +145,7 @@ class ProgramRuntime(Runtime):
         import torch
 
         with torch.inference_mode():
-            return self._users(torch.from_numpy(history), torch.from_numpy(mask)).numpy()  # type: ignore[no-any-return]
+            return self._users(torch.from_numpy(history), torch.from_numpy(mask)).numpy()
 
 
 class OnnxRuntime(Runtime):
@@ -166,7 +166,7 @@ class OnnxRuntime(Runtime):
 
     @override
     def users(self, history: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        return self._users.run(None, {"history": history, "mask": mask})[0]  # type: ignore[no-any-return]
+        return self._users.run(None, {"history": history, "mask": mask})[0]
 
 
 class UsersOnly(Runtime):
@@ -209,7 +209,7 @@ def padded_batches(
         yield rows, ids, mask.astype(np.int64)
 
 
-def _program(path: Path) -> Any:
+def _program(path: Path) -> Callable[..., torch.Tensor]:
     """A program's module. The file is trusted: torch evaluates the expressions in it. Pickled objects are still refused."""
     import torch
 
@@ -233,10 +233,18 @@ def _program(path: Path) -> Any:
             os.environ.pop(_SAFE_LOAD, None)
         else:
             os.environ[_SAFE_LOAD] = before
-    return program.module()
+    module: Callable[..., torch.Tensor] = program.module()
+    return module
 
 
-def _session(path: Path, threads: int) -> Any:
+class _Session(Protocol):
+    """An ONNX graph, loaded."""
+
+    def run(self, outputs: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """All outputs of the graph."""
+
+
+def _session(path: Path, threads: int) -> _Session:
     try:
         import onnxruntime
     except ImportError:
@@ -245,7 +253,8 @@ def _session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session: _Session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return session
     except Exception as error:  # onnxruntime's own types share no base of theirs
         raise InputError(f"{path}: not a readable ONNX graph ({_line(error)}); export it again") from None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,7 +24,7 @@ class AdditivePooling(nn.Module):
         self.project = nn.Linear(embedding_dimension, query_dimension)
         self.query = nn.Linear(query_dimension, 1, bias=False)
 
-    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Pool `token_embeddings` [B, L, d] under `attention_mask` [B, L] into `sentence_embedding` [B, d]."""
         x, mask = features["token_embeddings"], features["attention_mask"].bool()
         logits: Tensor = self.query(torch.tanh(self.project(x))).squeeze(-1).float()

@@ -3,8 +3,6 @@ the further pre-trained one, and the student of stage 1 without stage 2 (Fig. 4)
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from tnr_dist.config.schema import Config
@@ -48,7 +46,7 @@ def _settings(config: Config) -> tuple[str, ...]:
     )
 
 
-def _teacher_settings(config: Config, **finetune: Any) -> Config:
+def _teacher_settings(config: Config, **finetune: object) -> Config:
     """The configuration as `tnr finetune` would have to be told to make this one model: what its config.yaml says."""
     return FinetuneConfig.changed(config, **finetune)
 

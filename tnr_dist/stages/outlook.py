@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tnr_dist.config.schema import Config
 from tnr_dist.data.dataset import DataSet
@@ -86,11 +85,11 @@ def _earlier(output: Path) -> list[tuple[str, str, float]]:
     found = []
     for mark in [*output.glob("*/complete.json"), *output.glob("seed-*/*/complete.json")]:
         try:
-            done: Any = read_json(mark)
+            done = read_json(mark)
         except InputError:
             continue
-        if isinstance(done, dict) and isinstance(done.get("seconds"), int | float):
-            found.append((plain_name(mark.parent.name), str(done.get("stage")), float(done["seconds"])))
+        if isinstance(done, dict) and isinstance(seconds := done.get("seconds"), int | float):
+            found.append((plain_name(mark.parent.name), str(done.get("stage")), float(seconds)))
     return found
 
 
