@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from tnr_dist.models.plm import load_plm, to_published
-from tnr_dist.models.sources import find_folder
+from tnr_dist.models.sources import MODEL_FILE, find_folder
 from tnr_dist.models.tokenizer import Tokenizer, load_tokenizer
 from tnr_dist.models.transformer import Encoder
-from tnr_dist.models.weights import DIGEST, MODEL_FILE, save_tensors, tensors_digest
+from tnr_dist.models.weights import DIGEST, save_tensors, tensors_digest
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import atomic_path, write_json
 

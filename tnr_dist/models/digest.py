@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from tnr_dist.models.plm import config_file
-from tnr_dist.models.sources import find_folder
+from tnr_dist.models.sources import config_file, find_folder, weight_files
 from tnr_dist.models.tokenizer import TokenizerFiles
-from tnr_dist.models.weights import weight_files
 from tnr_dist.util.digests import digest
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tnr_dist.models import unilm
 from tnr_dist.models.published import check_published
-from tnr_dist.models.sources import find_folder, one_file
+from tnr_dist.models.sources import config_file, find_folder, weight_files
 from tnr_dist.models.tokenizer import Tokenizer, TokenizerFiles
 from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
-from tnr_dist.models.weights import check_number, load_state, load_strict, read_weights, save_model, weight_files
+from tnr_dist.models.weights import check_number, load_state, load_strict, read_weights, save_model
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json
 from tnr_dist.util.json_types import JsonObject
@@ -130,11 +130,6 @@ def load_plm(name: str, layers: int | None = None) -> tuple[Encoder, TokenizerFi
     wanted = {key: value for key, value in state.items() if _layer_of(key) < keep}
     load_strict(encoder, wanted, source)
     return encoder, tokenizer
-
-
-def config_file(folder: Path) -> Path | None:
-    """The configuration published with the weights; None where there is none."""
-    return one_file(folder, "config.json", "*-config.json")
 
 
 def read_config(folder: Path) -> EncoderConfig:

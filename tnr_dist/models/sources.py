@@ -7,6 +7,10 @@ import re
 from pathlib import Path
 
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.files import read_json
+
+#: File name of a model saved into a folder.
+MODEL_FILE = "model.safetensors"
 
 _TEXT_FILES = ["*.json", "*vocab.txt", "merges.txt"]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -81,3 +85,41 @@ def one_file(folder: Path, standard: str, pattern: str) -> Path | None:
         names = ", ".join(path.name for path in matches)
         raise InputError(f"{folder}: no {standard}, and several files could be it ({names}); keep one of them")
     return matches[0] if matches else None
+
+
+def config_file(folder: Path) -> Path | None:
+    """The configuration published with the weights; None where there is none."""
+    return one_file(folder, "config.json", "*-config.json")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that `read_weights` reads: one, or the index of shards and the shards that it names.
+
+    Raises:
+        InputError: none is there, or the index is none.
+    """
+    index = folder / f"{MODEL_FILE}.index.json"
+    if (folder / MODEL_FILE).is_file():
+        return [folder / MODEL_FILE]
+    if index.is_file():
+        return [index, *_shards_of(index)]
+    found = one_file(folder, "pytorch_model.bin", "*.bin")
+    if found is None:
+        raise InputError(f"{folder}: no weights; expected {MODEL_FILE}, {index.name} or pytorch_model.bin")
+    return [found]
+
+
+def _shards_of(index: Path) -> list[Path]:
+    content = read_json(index)
+    weights = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
+        raise InputError(f"{index}: no weight_map; not an index of safetensors shards")
+    names = sorted({str(name) for name in weights.values()})
+    if not names:
+        raise InputError(f"{index}: names no shards; not an index of safetensors shards")
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{index}: shard {name!r} lies outside the folder")
+        if not (index.parent / name).is_file():
+            raise InputError(f"{index.parent / name}: no such file; {index.name} names it")
+    return [index.parent / name for name in names]

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tnr_dist.models.sources import one_file
+from tnr_dist.models.sources import MODEL_FILE, weight_files
 from tnr_dist.util.errors import InputError
-from tnr_dist.util.files import atomic_path, read_json
+from tnr_dist.util.files import atomic_path
 from tnr_dist.util.json_types import JsonObject
 
 # What torch.load raises on content that is no checkpoint, or a cut one, besides UnpicklingError.
@@ -37,8 +37,6 @@ _NOT_A_CHECKPOINT = (
 
 _NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-#: File name of a model saved into a folder.
-MODEL_FILE = "model.safetensors"
 #: In a safetensors file's metadata: `tensors_digest` of what it holds.
 DIGEST = "tensors_sha256"
 
@@ -72,23 +70,6 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that `read_weights` reads: one, or the index of shards and the shards that it names.
-
-    Raises:
-        InputError: none is there, or the index is none.
-    """
-    index = folder / f"{MODEL_FILE}.index.json"
-    if (folder / MODEL_FILE).is_file():
-        return [folder / MODEL_FILE]
-    if index.is_file():
-        return [index, *_shards_of(index)]
-    found = one_file(folder, "pytorch_model.bin", "*.bin")
-    if found is None:
-        raise InputError(f"{folder}: no weights; expected {MODEL_FILE}, {index.name} or pytorch_model.bin")
-    return [found]
-
-
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of one safetensors file."""
     try:
@@ -99,22 +80,6 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: {why}") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
-
-
-def _shards_of(index: Path) -> list[Path]:
-    content = read_json(index)
-    weights = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weights, dict):
-        raise InputError(f"{index}: no weight_map; not an index of safetensors shards")
-    names = sorted({str(name) for name in weights.values()})
-    if not names:
-        raise InputError(f"{index}: names no shards; not an index of safetensors shards")
-    for name in names:
-        if Path(name).name != name:
-            raise InputError(f"{index}: shard {name!r} lies outside the folder")
-        if not (index.parent / name).is_file():
-            raise InputError(f"{index.parent / name}: no such file; {index.name} names it")
-    return [index.parent / name for name in names]
 
 
 def _read_bin(path: Path) -> dict[str, Tensor]:

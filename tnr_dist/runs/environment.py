@@ -6,11 +6,11 @@ import datetime
 import platform
 import shlex
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import torch
-import transformers
 
 from tnr_dist import __version__
 from tnr_dist.engines.base import Engine
@@ -30,7 +30,7 @@ def describe_environment(engine: Engine) -> dict[str, object]:
         "clean": not source.endswith("+") if source else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),  # importing it takes a second
         "ranks": environment.world_size,
         "ranks a node": environment.local_world_size,
         "threads": torch.get_num_threads(),

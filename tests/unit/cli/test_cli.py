@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -265,3 +267,14 @@ def test_data_commands(tnr, tmp_path, prepared):
     tnr("data", "synth", "--output", tmp_path / "t", "--news", 300, "--users", 50, "--impressions", 80)
     assert hashlib.sha256((tmp_path / "t" / "train" / "behaviors.tsv").read_bytes()).hexdigest() == first
     assert json.loads((tmp_path / "s" / "synth.json").read_text())["oracle"]
+
+
+def test_a_command_starts_without_what_it_does_not_need():
+    """torch takes two seconds of each process and transformers another: preparing data needs neither, training one."""
+    code = (
+        "import sys; import tnr_dist.cli.app, tnr_dist.data.prepare.prepare, tnr_dist.data.dataset\n"
+        "assert 'torch' not in sys.modules\n"
+        "import tnr_dist.stages.registry\n"
+        "assert 'torch' in sys.modules and not {'transformers', 'matplotlib', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

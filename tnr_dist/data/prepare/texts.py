@@ -16,6 +16,7 @@ from tnr_dist.data.prepare.news_ids import hash_strings
 from tnr_dist.data.prepare.raw import check_no_empty_line, check_text, chunks_of, parse_tsv
 from tnr_dist.data.prepare.raw_files import check_not_packed
 from tnr_dist.data.tokens import TableWriter, batched, gather_rows, join_rows, read_table, token_dtype
+from tnr_dist.models.sources import config_file
 from tnr_dist.models.tokenizer import TokenizerFiles
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.progress import Bar
@@ -262,7 +263,7 @@ def _without_first(values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray,
 
 def check_fits(files: TokenizerFiles) -> None:
     """Raise InputError when the tokenizer has ids that the model beside it, where there is one, does not know."""
-    from tnr_dist.models.plm import check_vocabulary, config_file, read_config  # only here: they bring torch
+    from tnr_dist.models.plm import check_vocabulary, read_config  # only here: they bring torch
 
     if config_file(files.folder) is not None:
         check_vocabulary(files, read_config(files.folder))
