@@ -21,15 +21,13 @@ Case = tuple[Any, dict[str, str], dict[str, Any], int, int]
 
 
 def _additive_pooling() -> list[Case]:
-    """Titles and bodies of MiniLM and BERT, histories of news."""
+    """Titles and bodies of MiniLM and BERT."""
     cases = []
-    for size, block, masked, dtype, kind in (
-        (384, 32, False, torch.bfloat16, "*bf16"),
-        (768, 64, False, torch.bfloat16, "*bf16"),
-        (384, 512, False, torch.bfloat16, "*bf16"),
-        (768, 512, False, torch.float32, "*fp32"),
-        (256, 64, True, torch.bfloat16, "*fp32"),  # under autocast: the vectors of clicked news are float32
-        (256, 64, True, torch.float32, "*fp32"),
+    for size, block, dtype, kind in (
+        (384, 32, torch.bfloat16, "*bf16"),
+        (768, 64, torch.bfloat16, "*bf16"),
+        (384, 512, torch.bfloat16, "*bf16"),
+        (768, 512, torch.float32, "*fp32"),
     ):
         constants = additive_pooling._constants(size, 200, block, dtype)
         product = "*bf16" if dtype == torch.bfloat16 else "*fp32"
@@ -42,7 +40,7 @@ def _additive_pooling() -> list[Case]:
                 additive_pooling.pool_kernel,
                 "sequence",
                 ("logits", "offsets", "weights", "out"),
-                {"x": kind, "mask": "*i1"},
+                {"x": kind},
             ),
             (
                 additive_pooling.softmax_gradient_kernel,
@@ -54,8 +52,6 @@ def _additive_pooling() -> list[Case]:
         ):
             signature = {name: flat[name] for name in names} | more
             fixed = constants[key] | ({"WIDEN": False} if "WIDEN" in constants[key] else {})
-            if kernel is additive_pooling.pool_kernel:
-                fixed["MASKED"] = masked
             if kernel is additive_pooling.softmax_gradient_kernel or kernel is additive_pooling.states_gradient_kernel:
                 signature["sequences"] = "*i32"
             warps, stages = fixed.pop("num_warps"), fixed.pop("num_stages")

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from tnr_dist.kernels.attention import (
     additive_pooling,
-    additive_pooling_padded,
-    additive_pooling_padded_reference,
     additive_pooling_reference,
 )
 from tnr_dist.models.packed import Packed
@@ -34,14 +32,6 @@ def ragged(lengths: list[int], size: int, queries: int, device: torch.device) ->
     x = torch.randn(sum(lengths), size, generator=torch.Generator().manual_seed(1))
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
     return {"x": x.to(device), "offsets": offsets.to(device), **parameters(size, queries, device)}
-
-
-def padded(batch: int, length: int, size: int, queries: int, device: torch.device) -> dict[str, Tensor]:
-    g = torch.Generator().manual_seed(2)
-    mask = torch.rand(batch, length, generator=g) < 0.6
-    mask[0] = False  # no click at all
-    x = torch.randn(batch, length, size, generator=g)
-    return {"x": x.to(device), "mask": mask.to(device), **parameters(size, queries, device)}
 
 
 def everything(form: Any, given: dict[str, Tensor], dtypes: dict[str, torch.dtype], **options: Any) -> list[Tensor]:
@@ -70,21 +60,6 @@ def test_ragged_equals_the_plain_form_in_float64(device: torch.device, size: int
     assert got[0].dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("batch", "length", "size", "queries"), [(7, 50, 256, 200), (5, 3, 20, 33), (1, 1, 16, 16), (4, 64, 40, 7)]
-)
-def test_padded_equals_the_plain_form_in_float64(
-    device: torch.device, batch: int, length: int, size: int, queries: int
-) -> None:
-    inputs = padded(batch, length, size, queries, device)
-    inputs["mask"][-1, -1] = True
-    got = everything(additive_pooling_padded, inputs, {"all": torch.float32}, kernels="triton")
-    close(got, everything(additive_pooling_padded_reference, inputs, {"all": torch.float64}), 3e-6)
-    assert got[1][~inputs["mask"]].eq(0).all()
-    if batch > 1:
-        assert got[0][0].eq(0).all()
-
-
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
 def test_bfloat16(device: torch.device, weights: torch.dtype) -> None:
     """Against float64 arithmetic on what bfloat16 holds: rounded are the products' operands and what is stored."""
@@ -96,11 +71,6 @@ def test_bfloat16(device: torch.device, weights: torch.dtype) -> None:
     wanted = everything(additive_pooling_reference, inputs, {"all": torch.float64})
     close(got, wanted, 2**-6)
     torch.testing.assert_close(got[0].double(), wanted[0], rtol=1e-5, atol=1e-5)
-    inputs = padded(5, 50, 256, 200, device)
-    inputs = {k: v.bfloat16().float() if v.is_floating_point() else v for k, v in inputs.items()}
-    got = everything(additive_pooling_padded, inputs, dtypes, kernels="triton")
-    assert got[0].dtype == torch.bfloat16
-    close(got, everything(additive_pooling_padded_reference, inputs, {"all": torch.float64}), 2**-6)
 
 
 def test_extreme_logits(device: torch.device) -> None:
@@ -122,9 +92,6 @@ def test_equals_the_model_s_pooling(device: torch.device) -> None:
     batch = Packed.pack(torch.zeros(sum(LENGTHS), dtype=torch.long, device=device), LENGTHS)
     got = additive_pooling(inputs["x"], offsets=inputs["offsets"], max_length=64, kernels="triton", **arguments)
     torch.testing.assert_close(got, module.forward_packed(inputs["x"], batch))
-    inputs = padded(6, 50, 48, 20, device)
-    got = additive_pooling_padded(inputs["x"], inputs["mask"], kernels="triton", **arguments)
-    torch.testing.assert_close(got, module(inputs["x"], inputs["mask"]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -136,17 +103,12 @@ def test_bodies(device: torch.device, dtype: torch.dtype) -> None:
     got = everything(additive_pooling, inputs, dtypes, max_length=512, kernels="triton")
     wanted = everything(additive_pooling_reference, inputs, {"all": torch.float64})
     close(got, wanted, 3e-6 if dtype == torch.float32 else 2**-6)
-    inputs = padded(3, 100, 40, 20, device)
-    got = everything(additive_pooling_padded, inputs, {"all": torch.float32}, kernels="triton")
-    close(got, everything(additive_pooling_padded_reference, inputs, {"all": torch.float64}), 3e-6)
 
 
 def test_longer_sequences_take_the_plain_form(device: torch.device) -> None:
     inputs = ragged([600, 3], 16, 16, device)
     got = additive_pooling(**inputs, max_length=600, kernels="triton")
     torch.testing.assert_close(got, additive_pooling_reference(**inputs))  # on CUDA sums of no fixed order
-    inputs = padded(2, 513, 16, 16, device)
-    assert torch.equal(additive_pooling_padded(**inputs, kernels="triton"), additive_pooling_padded_reference(**inputs))
 
 
 @pytest.mark.parametrize("lengths", [[], [0, 0]])
@@ -161,7 +123,7 @@ def test_nothing_to_pool(device: torch.device, lengths: list[int]) -> None:
 def test_registered_as_an_operator(device: torch.device) -> None:
     inputs = ragged([3, 9, 0, 2], 16, 16, device)
     leaves = [inputs[key].requires_grad_() for key in ("x", "weight", "bias", "query")]
-    arguments = (*leaves, inputs["offsets"], None, 16, torch.float32, torch.float32)
+    arguments = (*leaves, inputs["offsets"], 16, torch.float32)
     # Only the first output carries gradients: the operator's second one is for its own backward pass.
     utils = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(torch.ops.tnr_dist.additive_pooling.default, arguments, test_utils=utils)

@@ -22,7 +22,6 @@ from tnr_dist.bench.titles import random_bodies
 from tnr_dist.kernels.attention import (
     AttentionPlan,
     additive_pooling,
-    additive_pooling_padded,
     bucket_attention,
     ragged_attention,
 )
@@ -35,7 +34,7 @@ from tnr_dist.util.progress import say
 # Distinct titles of a batch of 128 samples of real MIND, and (by extrapolation) of 1,024; teachers, sizes of the model.
 _TITLES = {128: 2_490, 1024: 9_000}
 _SECONDS = 5.0  # of one form of one row, on a CPU; slow ones are timed fewer times
-_TEACHERS, _DIM, _QUERY, _HISTORY, _NEWS = 4, 256, 200, 50, 101_527
+_TEACHERS, _DIM, _QUERY, _NEWS = 4, 256, 200, 101_527
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,6 @@ def _cases(batch: int, device: torch.device) -> list[Case]:
         _distillation(batch, draw),
         *(_pooling(_lengths(_TITLES[batch]), width, draw, device) for width in (384, 768)),
         *(_pooling(random_bodies(batch // 4).lengths, width, draw, device) for width in (384, 768)),
-        _histories(batch, draw, device),
         *_attention(_lengths(_TITLES[batch]), draw),
         *_attention(random_bodies(batch // 4).lengths, draw),
         *([_varlen(random_bodies(batch // 4).lengths, draw)] if device.type == "cuda" else []),
@@ -217,17 +215,6 @@ def _pooling(lengths: np.ndarray, width: int, draw: Callable[..., Tensor], devic
 
     inputs = (draw(int(lengths.sum()), width, dtype=torch.bfloat16), *_pooling_weights(width, draw))
     return Case("additive_pooling", f"U={len(lengths)} T={lengths.sum()} d={width}", "bfloat16", inputs, call)
-
-
-def _histories(batch: int, draw: Callable[..., Tensor], device: torch.device) -> Case:
-    filled = np.random.default_rng(1).integers(0, _HISTORY + 1, batch)
-    mask = torch.from_numpy(np.arange(_HISTORY) < filled[:, None]).to(device)
-
-    def call(kernels: Choice, x: Tensor, weight: Tensor, bias: Tensor, query: Tensor) -> Tensor:
-        return additive_pooling_padded(x, mask, weight, bias, query, kernels)
-
-    inputs = (draw(batch, _HISTORY, _DIM), *_pooling_weights(_DIM, draw))
-    return Case("additive_pooling", f"B={batch} L={_HISTORY} d={_DIM}", "float32", inputs, call)
 
 
 def _varlen(lengths: np.ndarray, draw: Callable[..., Tensor]) -> Case:

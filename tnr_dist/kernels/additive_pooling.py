@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
-"""Masked additive attention pooling, sum_t softmax_t(q^T tanh(W x_t + b)) x_t, over ragged tokens and padded histories.
+"""Additive attention pooling, sum_t softmax_t(q^T tanh(W x_t + b)) x_t, over ragged tokens.
 
 The states of the query space [T, Q] exist in registers only in the forward pass, which saves its inputs and one weight
 per token. The backward pass computes them anew and holds their gradient once, for the product that gives W's.
@@ -80,11 +80,9 @@ def pool_kernel(
     x,  # [T, D]
     logits,  # [T]
     offsets,  # [U + 1]
-    mask,  # [T] bool, or None
     weights,  # [T] out, float32
     out,  # [U, D] out
     D: tl.constexpr,
-    MASKED: tl.constexpr,
     BL: tl.constexpr,
     BC: tl.constexpr,
     BD: tl.constexpr,
@@ -95,13 +93,10 @@ def pool_kernel(
     begin, end = tl.load(offsets + u).to(tl.int64), tl.load(offsets + u + 1).to(tl.int64)
     t = begin + tl.arange(0, BL)
     within = t < end
-    valid = within
-    if MASKED:
-        valid = within & (tl.load(mask + t, mask=within, other=0) != 0)
     # p_t = exp(a_t) / sum_s exp(a_s); a finite lowest number makes no NaN of an empty sequence
-    a = tl.where(valid, tl.load(logits + t, mask=within, other=0.0), -3.0e38)
+    a = tl.where(within, tl.load(logits + t, mask=within, other=0.0), -3.0e38)
     top = tl.max(a, axis=0)
-    p = tl.where(valid, tl.exp(a - top), 0.0)
+    p = tl.where(within, tl.exp(a - top), 0.0)
     total = tl.sum(p, axis=0)
     total = tl.where(total > 0, total, 1.0)
     tl.store(weights + t, p / total, mask=within & (tl.program_id(1) == 0))
@@ -109,8 +104,6 @@ def pool_kernel(
     for start in range(0, BL if BL == BC else end - begin, BC):  # one pass where a title is all there is
         r = begin + start + tl.arange(0, BC)
         live = r < end
-        if MASKED:
-            live = live & (tl.load(mask + r, mask=live, other=0) != 0)
         share = tl.where(live, tl.exp(tl.load(logits + r, mask=live, other=-3.0e38) - top), 0.0) / total
         here = tl.load(x + r[:, None] * D + d[None, :], mask=live[:, None] & (d < D)[None, :], other=0.0)
         pooled += tl.sum(share[:, None] * here.to(tl.float32), axis=0)  # sum_t p_t x_t
@@ -228,9 +221,7 @@ def fused_pooling(
     bias: Tensor,
     query: Tensor,
     offsets: Tensor,
-    mask: Tensor | None,
     block: int,
-    out_dtype: torch.dtype,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Pooled vectors [U, d] and the tokens' weights [T]."""
@@ -238,13 +229,12 @@ def fused_pooling(
     constants = _constants(size, len(query), block, dtype)
     x, weight = x.contiguous(), weight.to(dtype).contiguous()
     logits, weights = x.new_empty(tokens, dtype=torch.float32), x.new_empty(tokens, dtype=torch.float32)
-    out = x.new_empty(count, size, dtype=out_dtype)
+    out = x.new_empty(count, size, dtype=torch.float32)
     one = constants["forward"]
     logits_kernel[(-(-tokens // one["BT"]),)](x, weight, bias, query.contiguous(), logits, tokens, **one)
     one = constants["sequence"]
     grid = (count, -(-size // one["BD"]))
-    keep = None if mask is None else mask.contiguous()
-    pool_kernel[grid](x, logits, offsets, keep, weights, out, MASKED=mask is not None, **one)
+    pool_kernel[grid](x, logits, offsets, weights, out, **one)
     return out, weights
 
 
@@ -291,12 +281,10 @@ def _(
     bias: Tensor,
     query: Tensor,
     offsets: Tensor,
-    mask: Tensor | None,
     block: int,
-    out_dtype: torch.dtype,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    out = x.new_empty(offsets.shape[0] - 1, x.shape[1], dtype=out_dtype)
+    out = x.new_empty(offsets.shape[0] - 1, x.shape[1], dtype=torch.float32)
     return out, x.new_empty(x.shape[0], dtype=torch.float32)
 
 
@@ -309,14 +297,13 @@ def _(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, query: Tensor, 
 
 
 def _save(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, query, offsets, _, ctx.block, _, ctx.dtype = inputs
+    x, weight, bias, query, offsets, ctx.block, ctx.dtype = inputs
     ctx.save_for_backward(x, weight, bias, query, offsets, output[1])
 
 
 def _gradients(ctx: Context, grad_out: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    # A masked slot's weight is 0, and with it all its gradients: the mask itself is not needed.
     gradients = _pool_backward(grad_out, *ctx.saved_tensors, ctx.block, ctx.dtype)
-    return *gradients, None, None, None, None, None
+    return *gradients, None, None, None
 
 
 fused_pooling.register_autograd(_gradients, setup_context=_save)

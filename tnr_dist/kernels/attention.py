@@ -275,14 +275,6 @@ def additive_pooling_reference(x: Tensor, weight: Tensor, bias: Tensor, query: T
     return weights.new_zeros(count, x.shape[1]).index_add(0, sequences, weights.unsqueeze(1) * x)
 
 
-def additive_pooling_padded_reference(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, query: Tensor) -> Tensor:
-    """`additive_pooling_padded` in plain torch."""
-    logits = _logits_reference(x, weight, bias, query)
-    weights = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(-1)
-    weights = weights.masked_fill(~mask, 0.0).to(x.dtype)
-    return torch.bmm(weights.unsqueeze(1), x).squeeze(1)
-
-
 def additive_pooling(
     x: Tensor,
     weight: Tensor,
@@ -315,40 +307,26 @@ def additive_pooling(
     if not use_triton(kernels, x, "additive_pooling") or max_length > MAX_LENGTH:
         return additive_pooling_reference(x, weight, bias, query, offsets)
     block = power_of_two(max(max_length, 1))
-    vectors: Tensor = fused_pooling(
-        x, weight, bias, query, offsets, None, block, torch.float32, product_dtype(x, weight)
-    )[0]
+    vectors: Tensor = fused_pooling(x, weight, bias, query, offsets, block, product_dtype(x, weight))[0]
     return vectors
 
 
-def additive_pooling_padded(
-    x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, query: Tensor, kernels: Choice | None = None
-) -> Tensor:
-    """Pool the valid slots of each padded sequence.
+def additive_pooling_padded(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, query: Tensor) -> Tensor:
+    """Pool the valid slots of each padded sequence, in plain torch.
 
     Args:
-        x: [B, L, d]; what stands in the padding does not matter, as long as it is finite. L above `MAX_LENGTH` takes the
-            plain form.
+        x: [B, L, d]; what stands in the padding does not matter, as long as it is finite.
         mask: [B, L] bool, True = valid.
         weight: [Q, d].
         bias: [Q].
         query: [Q].
-        kernels: the form that runs; None: as `dispatch.use_kernels` says.
 
     Returns:
-        [B, d] in the dtype of x; a row with no valid slot gives zeros and has zero gradient. Gradients and products as
-        in `additive_pooling`.
-
-    Raises:
-        InputError: if that is 'triton' and Triton cannot run on these tensors.
+        [B, d] in the dtype of x; a row with no valid slot gives zeros and has zero gradient.
 
     Source: Tiny-NewsRec, "News Recommendation Model", the user encoder's attention over clicked news.
     """
-    batch, length, size = x.shape
-    if not use_triton(kernels, x, "additive_pooling_padded") or length > MAX_LENGTH:
-        return additive_pooling_padded_reference(x, mask, weight, bias, query)
-    offsets = torch.arange(batch + 1, device=x.device) * length
-    block, dtype = power_of_two(max(length, 1)), product_dtype(x, weight)
-    flat = x.reshape(batch * length, size)
-    vectors: Tensor = fused_pooling(flat, weight, bias, query, offsets, mask.reshape(-1), block, x.dtype, dtype)[0]
-    return vectors
+    logits = _logits_reference(x, weight, bias, query)
+    weights = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(-1)
+    weights = weights.masked_fill(~mask, 0.0).to(x.dtype)
+    return torch.bmm(weights.unsqueeze(1), x).squeeze(1)
