@@ -270,7 +270,7 @@ def test_data_commands(tnr, tmp_path, prepared):
 
 
 def test_a_command_starts_without_what_it_does_not_need():
-    """torch takes two seconds of each process and transformers another: preparing data needs neither, training one."""
+    """torch takes two seconds of each process and transformers another: the processes that read raw data need neither."""
     code = (
         "import sys; import tnr_dist.cli.app, tnr_dist.data.prepare.prepare, tnr_dist.data.dataset\n"
         "assert 'torch' not in sys.modules\n"
