@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from tnr_dist.losses.common import Omega, click_loss
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import ModelSpec, build_recommender
-from tnr_dist.models.transformer import EncoderConfig
 
 NEWS, SAMPLES, HISTORY, CANDIDATES = 40, 7, 4, 3
 _PLAIN = {"dropout": 0.0, "attention_dropout": 0.0}

@@ -17,9 +17,9 @@ from tests.fuzz.damage import anything, damaged, fuzzed, sound_or_refused
 from tnr_dist.data.prepare.raw import find_splits, read_news
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.evaluation.submission import check_prediction
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import ModelSpec, build_recommender, load_recommender, save_recommender
-from tnr_dist.models.transformer import EncoderConfig
 from tnr_dist.models.weights import read_safetensors, read_weights
 from tnr_dist.train.checkpoint import Checkpoints
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tnr_dist.bench import inference, kernels, matching
 from tnr_dist.kernels.dispatch import Choice, use_kernels, use_triton
-from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.models.encoder_config import EncoderConfig
+from tnr_dist.models.transformer import Encoder, encoder_from_config
 
 
 def _case(broken: str = "") -> kernels.Case:

@@ -16,8 +16,9 @@ from torch import Tensor
 from tests.click_batches import random_titles
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.kernels.dispatch import layer_norm, residual_norm, use_kernels
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.stage2 import Stage2Module
 from tnr_dist.stages.stage2_settings import Stage2Config

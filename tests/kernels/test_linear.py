@@ -10,8 +10,9 @@ from torch import Tensor
 from tnr_dist.kernels import dispatch
 from tnr_dist.kernels.dispatch import Choice, lay_out, linear, linear_gelu, linear_gelu_reference, use_kernels
 from tnr_dist.models import transformer
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.transformer import ACTIVATIONS, EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import ACTIVATIONS, encoder_from_config
 
 BF16 = torch.bfloat16
 CPU = torch.device("cpu")

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tnr_dist.kernels.dispatch import residual_norm, residual_norm_reference, use_kernels
 from tnr_dist.kernels.residual_norm import MAX_WIDTH
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed
-from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import Encoder, encoder_from_config
 
 FP32, BF16 = torch.float32, torch.bfloat16
 EPS = 1e-12

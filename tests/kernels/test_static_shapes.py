@@ -13,8 +13,9 @@ from tests.click_batches import WORDS, random_batch, random_titles
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.engines.graphs import StepGraphs
 from tnr_dist.kernels.dispatch import use_kernels
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.stages.parts.click_task import ClickTitles
 from tnr_dist.stages.parts.fill_batches import fill, fill_rows, most_tiles, next_size
 from tnr_dist.stages.parts.start_models import freeze

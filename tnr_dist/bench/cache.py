@@ -14,8 +14,9 @@ from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.shapes import NEWS, random_block
 from tnr_dist.data.shards import ShardInfo, read_shard, write_shard
 from tnr_dist.evaluation.scoring import UserVectors
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.stages.cache import write_side_shards
 from tnr_dist.stages.methods import Tree
 

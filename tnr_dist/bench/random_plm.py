@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.plm import to_published
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.util.errors import InputError
 
 _ROWS = 30_522  # BERT's and UniLMv2's

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from tnr_dist.data.tokens import RaggedTable
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.plm import load_plm, to_huggingface
-from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import Encoder, encoder_from_config
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.json_types import built
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from tnr_dist.export.description import Description
 from tnr_dist.export.source import Source
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.plm import load_plm, to_huggingface
 from tnr_dist.models.recommender import ModelSpec, NewsEncoder, Recommender, build_recommender
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.models.weights import load_strict, read_safetensors
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import write_json

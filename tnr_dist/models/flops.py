@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.recommender import NewsEncoder
-from tnr_dist.models.transformer import Encoder, EncoderConfig
+from tnr_dist.models.transformer import Encoder
 
 
 def layer_flops(config: EncoderConfig, lengths: np.ndarray) -> float:

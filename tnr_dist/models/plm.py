@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from tnr_dist.models import unilm
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.published import check_published
 from tnr_dist.models.sources import config_file, find_folder, weight_files
 from tnr_dist.models.tokenizer import Tokenizer, TokenizerFiles
-from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import Encoder, encoder_from_config
 from tnr_dist.models.weights import check_number, load_state, load_strict, read_weights, save_model
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import read_json

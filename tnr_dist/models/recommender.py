@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnr_dist.kernels.attention import additive_pooling, additive_pooling_padded
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed, recomputed
-from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import Encoder, encoder_from_config
 from tnr_dist.models.weights import load_state, load_strict, model_file, save_model
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.json_types import JsonObject, built

@@ -7,8 +7,7 @@ without activation memory together; `plm.py` fills it with published weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -18,9 +17,9 @@ from torch import Tensor, nn
 
 from tnr_dist.kernels.attention import attention_scores, ragged_attention, relative_buckets
 from tnr_dist.kernels.dispatch import chosen, lay_out, layer_norm, linear, linear_gelu, residual_norm
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Order, Packed
 from tnr_dist.util.errors import InputError
-from tnr_dist.util.json_types import JsonObject, built
 from tnr_dist.util.transfer import to_device
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -30,76 +29,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 # Without gradients a CPU runs this many tokens through all layers at a time: the activations stay in its cache.
 _CPU_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Architecture of an encoder.
-
-    Attributes:
-        position_offset: position of a sequence's first token: 0 in BERT, pad_id + 1 in RoBERTa and MPNet.
-        type_vocab_size: 0 where there are no token types; all tokens are of type 0.
-        relative_buckets: 0 = no relative position bias.
-        relative_max_distance: distance from which on all share the last bucket.
-    """
-
-    vocab_size: int
-    hidden: int
-    layers: int
-    heads: int
-    intermediate: int
-    max_positions: int
-    type_vocab_size: int = 2
-    layer_norm_eps: float = 1e-12
-    position_offset: int = 0
-    activation: str = "gelu"
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    relative_buckets: int = 0
-    relative_max_distance: int = 128
-    pad_id: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden", "layers", "heads", "intermediate", "max_positions"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"encoder configuration: {name} is {value!r}; it must be a positive integer")
-        for name in ("type_vocab_size", "position_offset", "relative_buckets", "relative_max_distance", "pad_id"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 0:
-                raise InputError(f"encoder configuration: {name} is {value!r}; it must be 0 or more")
-        eps = self.layer_norm_eps
-        if not isinstance(eps, float) or not 0 < eps < 1:
-            raise InputError(f"encoder configuration: layer_norm_eps is {eps!r}; it must be above 0 and below 1")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(
-                    f"encoder configuration: {name} is {getattr(self, name)!r}; it must be 0 or more, below 1"
-                )
-        if self.hidden % self.heads:
-            raise InputError(f"encoder configuration: hidden {self.hidden} is not a multiple of heads {self.heads}")
-        if self.activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise InputError(f"encoder configuration: activation {self.activation!r} is not one of {known}")
-        if self.relative_buckets and (self.relative_buckets < 4 or self.relative_buckets % 4):
-            raise InputError(f"encoder configuration: relative_buckets {self.relative_buckets} must divide by 4")
-
-    @property
-    def max_length(self) -> int:
-        """Longest sequence the position table allows."""
-        return self.max_positions - self.position_offset
-
-    def to_dict(self) -> JsonObject:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> EncoderConfig:
-        """Inverse of `to_dict`; an unknown or missing key is an `InputError`."""
-        try:
-            return built(cls, values)
-        except TypeError as error:
-            raise InputError(f"encoder configuration: {error}") from None
 
 
 class Weights(NamedTuple):
@@ -178,7 +107,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         d = config.hidden
-        self.config = config
+        self.config, self.max_length = config, config.max_length
         self.words = nn.Embedding(config.vocab_size, d)
         self.positions = nn.Embedding(config.max_positions, d)
         self.types = nn.Embedding(config.type_vocab_size, d) if config.type_vocab_size else None
@@ -296,9 +225,9 @@ class Encoder(nn.Module):
         if not 0 <= first <= last <= len(self.layers) or (first > 0 and hidden is None):
             raise ValueError(f"layers {first} to {last} of {len(self.layers)}, hidden given: {hidden is not None}")
         batch = order.batch
-        if batch.plan.longest > self.config.max_length:
+        if batch.plan.longest > self.max_length:
             raise InputError(
-                f"a sequence of {batch.plan.longest} tokens is longer than the encoder's {self.config.max_length}: "
+                f"a sequence of {batch.plan.longest} tokens is longer than the encoder's {self.max_length}: "
                 "lower the maximum length in tokens"
             )
         x = None if hidden is None else order.enter(hidden)

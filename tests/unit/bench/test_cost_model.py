@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tnr_dist.bench import work
 from tnr_dist.losses.stage2 import projection_mse
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.recommender import ModelSpec, build_recommender
-from tnr_dist.models.transformer import EncoderConfig
 
 ROOT = Path(__file__).parents[3]
 

@@ -4,7 +4,8 @@ import pytest
 
 from tnr_dist.bench import profile, step, tiers
 from tnr_dist.bench.profile import class_of
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.encoder_config import EncoderConfig
+from tnr_dist.models.transformer import encoder_from_config
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ from tnr_dist.bench import serve
 from tnr_dist.bench.common import NAMES
 from tnr_dist.export.runtimes import PackedRuntime, Runtime
 from tnr_dist.export.source import Source
-from tnr_dist.models.transformer import Encoder, EncoderConfig, encoder_from_config
+from tnr_dist.models.encoder_config import EncoderConfig
+from tnr_dist.models.transformer import Encoder, encoder_from_config
 from tnr_dist.util.errors import InputError
 
 

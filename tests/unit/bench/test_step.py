@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tnr_dist.bench import step, stock
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.encoder_config import EncoderConfig
+from tnr_dist.models.transformer import encoder_from_config
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from tnr_dist.bench import inference, teacher_pass, titles
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.encoder_config import EncoderConfig
+from tnr_dist.models.transformer import encoder_from_config
 
 
 @pytest.fixture

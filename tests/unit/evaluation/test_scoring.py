@@ -6,8 +6,9 @@ import torch
 
 from tnr_dist.data.batches.sample_windows import last_clicked
 from tnr_dist.evaluation.scoring import BlockRows, UserVectors, block_scores
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, NRMSUserEncoder, Recommender
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 
 NEWS, D = 50, 8
 

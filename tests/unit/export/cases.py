@@ -12,9 +12,10 @@ import torch
 from tests.lanes import missing
 from tnr_dist.config.schema import to_yaml
 from tnr_dist.export.source import Source
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.plm import load_plm
 from tnr_dist.models.recommender import ModelSpec, build_recommender, save_recommender
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.stages.methods import Tree
 from tnr_dist.util.files import write_json, write_text
 

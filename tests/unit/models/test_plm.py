@@ -11,11 +11,11 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertForMaskedLM, Ber
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.models import published
 from tnr_dist.models.convert import convert_plm
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import KINDS, encoder_from_config, load_plm, to_huggingface
 from tnr_dist.models.sources import find_folder
 from tnr_dist.models.tokenizer import TokenizerFiles, load_tokenizer
-from tnr_dist.models.transformer import EncoderConfig
 from tnr_dist.models.weights import load_state, load_strict, save_model
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import file_hash

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import (
     Matcher,
@@ -15,7 +16,6 @@ from tnr_dist.models.recommender import (
     load_recommender,
     save_recommender,
 )
-from tnr_dist.models.transformer import EncoderConfig
 from tnr_dist.models.weights import load_state, save_model
 from tnr_dist.util.errors import InputError
 

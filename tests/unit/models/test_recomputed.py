@@ -7,9 +7,10 @@ import torch.utils.checkpoint
 from torch.utils._pytree import tree_leaves
 
 from tnr_dist.models import packed
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.stages.parts.corpus_task import in_parts
 
 BUDGET = 20

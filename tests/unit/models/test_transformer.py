@@ -6,9 +6,10 @@ from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, Roberta
 
 from tnr_dist.kernels.attention import attention_scores, relative_buckets
 from tnr_dist.models import transformer
+from tnr_dist.models.encoder_config import ACTIVATION_NAMES, EncoderConfig
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.plm import load_plm
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import ACTIVATIONS, encoder_from_config
 from tnr_dist.util.errors import InputError
 
 SMALL = {
@@ -291,3 +292,7 @@ def test_config_round_trip_and_errors():
         encoder(heads=5)
     with pytest.raises(InputError, match="swish"):
         encoder(activation="swish")
+
+
+def test_every_activation_that_a_configuration_may_name_is_there():
+    assert tuple(ACTIVATIONS) == ACTIVATION_NAMES

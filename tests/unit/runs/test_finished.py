@@ -30,9 +30,10 @@ from tnr_dist.export.source import Source
 from tnr_dist.launch import warn
 from tnr_dist.models.convert import convert_plm
 from tnr_dist.models.digest import plm_digest
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import TokenRows
 from tnr_dist.models.plm import load_plm
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.report.read_runs import read_run
 from tnr_dist.stages import cache
 from tnr_dist.stages.evaluate import evaluate, read_impressions

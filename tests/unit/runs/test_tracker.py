@@ -13,10 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.kernels.dispatch import use_kernels
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.flops import news_encoder_flops
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.runs.tracker import MetricsFile, Tracker, read_metrics
 from tnr_dist.stages.parts.click_task import ClickInputs, ClickTask
 from tnr_dist.stages.parts.corpus_task import encoded_texts

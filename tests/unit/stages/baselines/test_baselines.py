@@ -15,9 +15,10 @@ from tnr_dist.data.batches.masking import Masking
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.kernels.dispatch import use_kernels
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import load_recommender
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.runs.folder import in_order
 from tnr_dist.runs.tracker import read_metrics
 from tnr_dist.stages import further_pretrain

@@ -8,8 +8,9 @@ import torch
 
 from tests.click_batches import random_titles
 from tnr_dist.engines.ddp import DDPEngine
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed, StatesInMemory, StatesOnDisk, TokenRows
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.stages.finetune_settings import FinetuneConfig
 from tnr_dist.stages.parts import frozen
 
