@@ -44,11 +44,12 @@ def open_engine(config: Config, command: str, *, stops: bool = True) -> Iterator
     from tnr_dist.kernels.dispatch import use_kernels
     from tnr_dist.stages.parts.terms import terms_of
     from tnr_dist.train.heartbeat import rank_lost_error
-    from tnr_dist.util import preemption
+    from tnr_dist.util import memory, preemption
 
     if stops:
         preemption.listen()
     core.TIMEOUT_SECONDS = config.timeout
+    memory.STATED_GIB = config.memory_gib
     terms = terms_of(config, command, preemption.stop_requested)
     engine = make_engine(config.engine, config.device, config.threads, config.deepspeed, config.horovod, terms)
     if engine.environment.rank == 0:

@@ -16,6 +16,7 @@ from tnr_dist.reproduce import STUDY_NAMES
 from tnr_dist.stages.method import Method
 from tnr_dist.stages.methods import METHODS
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.memory import TreePeak
 from tnr_dist.util.progress import say
 
 if TYPE_CHECKING:
@@ -122,12 +123,16 @@ def run(
             pipeline.report(resolved)
             return
         os.environ[_DATA_READY] = "1"
-        code = start_ranks(resolved)
+        with TreePeak() as peak:
+            code = start_ranks(resolved)
+            if code is None:
+                with open_engine(resolved, "run") as engine:
+                    pipeline.run_chain(resolved, engine, replace=replace)
         if code:
             raise typer.Exit(code)
-        if code == 0:
-            pipeline.report(resolved)
-            return
+        pipeline.report(resolved)
+        say(f"memory: at most {peak.gib:.1f} GiB at a time, all processes of this run together")
+        return
     elif not started_by_run:
         pipeline.ensure_data(resolved)
     with open_engine(resolved, "run") as engine:

@@ -236,7 +236,7 @@ def _type_error(key: str, value: object, expected: str, where: _Source) -> Input
 # What all rows share: the data, and the engine, which is started once.
 _NOT_OF_A_ROW = (
     *("output", "rows", "seed", "seeds", "folders", "data", "synth", "evaluate"),
-    *("engine", "ranks", "device", "kernels", "timeout", "threads", "deepspeed", "horovod"),
+    *("engine", "ranks", "device", "kernels", "timeout", "memory_gib", "threads", "deepspeed", "horovod"),
 )
 
 

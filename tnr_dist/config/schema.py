@@ -271,6 +271,11 @@ class HeadConfig:
         "auto", "fused kernels; auto: those measured to be faster on this device"
     )
     timeout: float = setting(600.0, "seconds that a rank waits for the others before it gives up", POSITIVE)
+    memory_gib: float = setting(
+        0.0,
+        "memory of this machine in GiB that the run plans with; 0: the limit of cgroup or Slurm, else the machine's",
+        NOT_NEGATIVE,
+    )
     threads: int = setting(0, "compute threads of a rank; 0: the machine's cores divided by its ranks", THREADS)
     synth: SynthConfig = field(default_factory=SynthConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -53,7 +53,11 @@ class TrainConfig:
         "dropout of this stage; -1: model.dropout",
         Limits(at_least=0, below=1, also=-1, says="at least 0 and below 1, or -1 (model.dropout)"),
     )
-    accumulate: int = setting(1, "micro-batches that a rank's share of a global batch is cut into", Limits(at_least=1))
+    accumulate: int = setting(
+        1,
+        "Micro-batches that a rank's share of a global batch is cut into; each encodes its own distinct titles.",
+        Limits(at_least=1),
+    )
     token_budget: int = setting(
         0,
         "Tokens whose activations a rank keeps at a time; beyond, they are computed twice. 0: by memory; -1: no bound.",

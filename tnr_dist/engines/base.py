@@ -112,5 +112,11 @@ class Engine(Protocol):
         `forward`, `step` and the optimiser's state are gone until the next `setup`.
         """
 
+    def forget(self) -> None:
+        """Hold nothing of an earlier stage's: its tables and states are as large as those that are about to come.
+
+        What was freed goes back to the system. Waits for no other rank.
+        """
+
     def close(self) -> None:
         """Leave the other ranks; also after an error, so it waits for none of them."""

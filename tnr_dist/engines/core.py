@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from tnr_dist.engines.allocator import keep_freed_memory
+from tnr_dist.engines.allocator import keep_freed_memory, release_freed_memory
 from tnr_dist.engines.base import Engine, OptimizerFactory, OptimizerState, Terms
 from tnr_dist.engines.collectives import GatherRows
 from tnr_dist.engines.devices import choose_device
@@ -76,8 +76,7 @@ class EngineCore(Engine):
         batch_size: int = 0,
         accumulate: int = 1,
     ) -> None:
-        self._release()
-        self._forget()
+        self.forget()
         self.module = module.to(self.device)
         self.use_precision(precision)
         self._clip = clip_norm
@@ -97,11 +96,14 @@ class EngineCore(Engine):
         """Undo `_take`, if there was one; waits for no other rank."""
         raise NotImplementedError
 
-    def _forget(self) -> None:
-        """Hold nothing of an earlier stage's: its tables and states are as large as those that are about to come."""
+    @override
+    def forget(self) -> None:
+        self._release()
         for name in ("module", "optimizer"):
             vars(self).pop(name, None)
         gc.collect()  # wrappers of modules refer to themselves
+        if self.device.type == "cpu":
+            release_freed_memory()
 
     @override
     def forward(self, *args: object) -> Any:

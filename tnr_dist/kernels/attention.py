@@ -28,7 +28,7 @@ LONG = 64
 PADDING = 0.12
 # Up to this length torch's CPU softmax and SDPA fall back to scalar code, 2 to 6 times slower than exp and sum; with a
 # gradient to compute SDPA is slower up to twice that (measured: 84 against 14 ms for 137 sequences of 21).
-_SHORT, _SHORT_WITH_GRADIENT = 20, 48
+_SHORT, SHORT_WITH_GRADIENT = 20, 48
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def bucket_attention(
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, dropout_p: float) -> Tensor:
     """Attention of [n, heads, L, head_dim] with an optional bias [heads, L, L] and key mask [n, 1, 1, L]."""
-    short = _SHORT_WITH_GRADIENT if q.requires_grad and torch.is_grad_enabled() else _SHORT
+    short = SHORT_WITH_GRADIENT if q.requires_grad and torch.is_grad_enabled() else _SHORT
     if mask is None and q.device.type == "cpu" and q.shape[2] <= short:
         return _dense_short(q, k, v, bias, dropout_p)
     attn_mask = mask

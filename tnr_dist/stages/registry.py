@@ -28,6 +28,7 @@ def make(run: RunFolder, engine: Engine, *, replace: bool = False) -> None:
     What is in its folder's place and was made otherwise is only replaced with `replace`; else that is an InputError.
     """
     STAGES[run.stage].make(run, engine, redo=replace)
+    engine.forget()
 
 
 def runs_of(command: str, config: Config, data: DataSet) -> list[RunFolder]:

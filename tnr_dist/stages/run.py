@@ -92,6 +92,7 @@ def train_model(
             return
         # Projections and whatever else a stage draws beside its models.
         torch.manual_seed(stream_seed(run.config.seed, run.stage))
+        engine.use_precision(run.config.precision)  # memory is planned for it
         # Bad data, models and settings are found here, before anything of an earlier run is given up.
         config, task = run.config, make_task()
         begin(run, engine, redo, alone)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tnr_dist.config.schema import Config
 from tnr_dist.config.training import TrainConfig
+from tnr_dist.engines.allocator import FreedMemory
 from tnr_dist.engines.base import Engine
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import count_parameters
@@ -184,8 +185,7 @@ def _train(
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,
     )
-    total = settings.epochs * task.loader.steps
-    total = min(total, settings.max_steps) if settings.max_steps else total
+    total = int(min(settings.epochs * task.loader.steps, settings.max_steps or math.inf))
     fingerprint = task.loader.fingerprint()
     checkpoints = Checkpoints(run.path / "checkpoints", engine, config.log.keep, config.log.keep_every)
     state = checkpoints.load_newest(fingerprint)
@@ -218,9 +218,8 @@ def _train(
     task.begin(engine)
     scorer = task.validation()
     engine.module.train()
-    throughput = Throughput(engine, peak)
-    batches = _inputs(task, _batches(task.loader, step, total), engine.device)
-    saved_at = time.monotonic()
+    throughput, freed = Throughput(engine, peak), FreedMemory(engine.device)
+    batches, saved_at = _inputs(task, _batches(task.loader, step, total), engine.device), time.monotonic()
     with (
         Bar(task.title, total, "steps", enabled=rank == 0) as bar,
         contextlib.closing(batches),
@@ -232,6 +231,7 @@ def _train(
             batch, pieces = next(batches)
             waited = time.monotonic() - asked
             parts, norm, texts = train_step(engine, task, pieces, step, total)
+            freed.after_step()
             slots = sum(batch[name].size for name in task.loader.text_columns)
             throughput.step(float(batch["count"]), slots, texts, waited)
             step += 1

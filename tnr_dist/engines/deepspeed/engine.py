@@ -184,10 +184,10 @@ class DeepSpeedEngine(ProcessGroupEngine):
             self._engine = None
 
     @override
-    def _forget(self) -> None:
+    def forget(self) -> None:
         for name in ("_factory", "_inner"):
             vars(self).pop(name, None)
-        super()._forget()
+        super().forget()
 
     def _partitions(self, group: int) -> list[Tensor]:
         """This rank's flat float32 partitions of a parameter group."""

@@ -19,6 +19,7 @@ from tnr_dist.data.held_out import HeldOut
 from tnr_dist.data.tokens import RaggedTable, check_ids
 from tnr_dist.engines.base import Engine
 from tnr_dist.engines.graphs import Recordable
+from tnr_dist.engines.precision import compute_dtype
 from tnr_dist.kernels.dispatch import use_triton
 from tnr_dist.kernels.launch import power_of_two
 from tnr_dist.kernels.tiles import block_rows
@@ -27,7 +28,7 @@ from tnr_dist.models.packed import Packed, TokenRows, TokenStates
 from tnr_dist.models.recommender import NewsEncoder, Recommender
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.stages.parts.fill_batches import StaticTables, fill, fill_rows
-from tnr_dist.stages.parts.frozen import compute_dtype, frozen_states
+from tnr_dist.stages.parts.frozen import frozen_states
 from tnr_dist.stages.parts.start_models import plm_parameters
 from tnr_dist.stages.parts.task import TrainsRecommender
 from tnr_dist.stages.parts.validation import Validation

@@ -18,6 +18,7 @@ from torch import Tensor
 from tnr_dist.config.training import ClickTrainConfig
 from tnr_dist.data.tokens import RaggedTable, gather_rows, positions_of
 from tnr_dist.engines.base import Engine
+from tnr_dist.engines.precision import compute_dtype
 from tnr_dist.evaluation.scoring import length_chunks
 from tnr_dist.models.packed import Packed, StatesInMemory, StatesOnDisk, TokenStates
 from tnr_dist.models.transformer import Encoder
@@ -51,13 +52,6 @@ def frozen_states(
     if where == "host" and engine.device.type == "cuda":
         states = states.cpu().pin_memory()
     return StatesInMemory(states, engine.device)
-
-
-def compute_dtype(engine: Engine) -> torch.dtype:
-    """What the encoder computes its states in."""
-    with engine.autocast():
-        on = torch.is_autocast_enabled(engine.device.type)
-        return torch.get_autocast_dtype(engine.device.type) if on else torch.float32
 
 
 @torch.no_grad()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
-import torch
 from torch import nn
 
 from tnr_dist.config.schema import Config
@@ -25,6 +23,7 @@ from tnr_dist.models.recommender import (
 from tnr_dist.models.transformer import Encoder
 from tnr_dist.runs.finished import check_file
 from tnr_dist.runs.folder import completed_id
+from tnr_dist.stages.parts.token_budget import token_budget
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.streams import drawn_from
 
@@ -87,20 +86,6 @@ def with_fresh_user_encoder(model: Recommender, spec: ModelSpec, seed: int, stag
     return model
 
 
-def token_budget(encoder: Encoder, train: TrainConfig, engine: Engine) -> int:
-    """Tokens whose activations fit into 40 % of a GPU's memory, or into a rank's share of a quarter of the machine's."""
-    if train.token_budget:
-        return max(train.token_budget, 0)
-    trained = len(encoder.layers) if train.trainable_layers < 0 else min(train.trainable_layers, len(encoder.layers))
-    # About 34 values of hidden size are kept a layer and token (Korthikanti et al. 2022, section 4), here in float32.
-    per_token = 34 * 4 * encoder.config.hidden * max(trained, 1)
-    if engine.device.type == "cuda":
-        room = 0.4 * torch.cuda.get_device_properties(engine.device).total_memory
-    else:
-        room = 0.25 * psutil.virtual_memory().total / engine.environment.local_world_size
-    return int(room / per_token)
-
-
 def freeze(news_encoder: NewsEncoder, train: TrainConfig, engine: Engine) -> None:
     """Let only the last `trainable_layers` train (-1: everything), within the stage's token budget and with its dropout.
 
@@ -109,7 +94,7 @@ def freeze(news_encoder: NewsEncoder, train: TrainConfig, engine: Engine) -> Non
     encoder = news_encoder.encoder
     if train.dropout >= 0:
         encoder.set_dropout(train.dropout)
-    news_encoder.token_budget = token_budget(encoder, train, engine)
+    news_encoder.token_budget = token_budget(news_encoder, train, engine)
     if train.trainable_layers < 0:
         encoder.requires_grad_(True)
     else:
