@@ -21,14 +21,17 @@ _SETTINGS = {  # mallopt's number -> value
     -1: (1 << 31) - 1,  # M_TRIM_THRESHOLD
     -2: 1 << 26,  # M_TOP_PAD
 }
-_GROWTH, _SLACK = 1.15, 64 << 20  # of the process since it was last trimmed, before it is trimmed again
+# torch and oneDNN each keep 1,024 compiled products, of 270 KiB, one for each shape: 540 MiB of shapes that packed batches do
+# not have again. What repeats is within a step, layer by layer: torch's 256 hold that.
+_COMPILED = {"LRU_CACHE_CAPACITY": "256", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
+_GROWTH, _SLACK = 1.12, 32 << 20  # of the process since it was last trimmed, before it is trimmed again
 _STEPS_BETWEEN = 8  # two trims: the pages that a step then touches first cost it a few percent of its time
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep the memory it frees; False where that cannot be set, or the user has set it otherwise."""
-    # oneDNN keeps 1,024 compiled products, 270 MiB, of shapes that packed batches never have again.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    for name, entries in _COMPILED.items():
+        os.environ.setdefault(name, entries)
     libc = _glibc()
     if libc is None:
         return False
@@ -46,7 +49,7 @@ def release_freed_memory() -> None:
 class FreedMemory:
     """The bound on freed memory while steps of about the same size repeat: `after_step` is called after each.
 
-    What the process holds after the first steps is taken as what it needs. When it has grown by a seventh over that, what
+    What the process holds after the first steps is taken as what it needs. When it has grown by an eighth over that, what
     lies free is given back, and the need is measured again. Where the steps run on a GPU nothing is done.
     """
 

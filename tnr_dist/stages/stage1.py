@@ -18,20 +18,12 @@ from tnr_dist.data.batches.clicks import Batch
 from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.engines.base import Engine
-<<<<<<< HEAD
-=======
-from tnr_dist.engines.precision import compute_dtype
-from tnr_dist.evaluation.scoring import encode_table
->>>>>>> 4bf62fb (Memory: freed memory is bounded and given back between stages, the run's peak is said, the token budget plans with the job's limits)
 from tnr_dist.losses.stage1 import multi_teacher_stage1_loss, stage1_loss
 from tnr_dist.models.projection import Projection
 from tnr_dist.models.recommender import Matcher, ModelSpec, Recommender
 from tnr_dist.runs.folder import RunFolder
 from tnr_dist.stages import post_train
-<<<<<<< HEAD
 from tnr_dist.stages.parts.matching_vectors import TeacherVectors
-=======
->>>>>>> 4bf62fb (Memory: freed memory is bounded and given back between stages, the run's peak is said, the token budget plans with the job's limits)
 from tnr_dist.stages.parts.recipes import MODEL_SETTINGS, recipe
 from tnr_dist.stages.parts.start_models import continued_model, freeze, fresh_model, plm_parameters, trained_model
 from tnr_dist.stages.parts.task import TrainsRecommender

@@ -27,12 +27,12 @@ from tnr_dist.data.batches.matching import MatchingLoader
 from tnr_dist.data.dataset import DataSet
 from tnr_dist.data.tokens import RaggedTable, check_ids, gather_rows
 from tnr_dist.engines.base import Engine
+from tnr_dist.engines.precision import compute_dtype
 from tnr_dist.evaluation.scoring import encode_rows, length_chunks
 from tnr_dist.models.recommender import NewsEncoder
 from tnr_dist.models.weights import DIGEST, read_safetensors, save_tensors, tensors_digest
 from tnr_dist.runs.finished import DONE
 from tnr_dist.runs.folder import completed_id
-from tnr_dist.stages.parts.frozen import compute_dtype
 from tnr_dist.stages.parts.start_models import trained_model
 from tnr_dist.util import preemption
 from tnr_dist.util.digests import describe, fault, read_sealed, write_sealed
