@@ -266,8 +266,9 @@ def test_the_same_run_twice_is_the_same_to_the_byte_and_has_the_users_permission
     finally:
         os.umask(before)
     first = Path(load_config(chain_yaml).output) / "seed-0"
-    again = [path for name in ("post-train", "stage1-1") for path in (seed / name).rglob("*.safetensors")]
-    assert len(again) == 7  # models, checkpoints with optimisers, the teacher's vectors
+    folders = [seed / name for name in ("post-train", "stage1-1")]
+    again = [path for one in folders for kind in ("*.safetensors", "*.npy") for path in one.rglob(kind)]
+    assert len(again) == 8  # models, checkpoints with optimisers, the teacher's vectors
     for path in again:
         assert path.read_bytes() == (first / path.relative_to(seed)).read_bytes(), path
     written = [path for name in ("post-train", "stage1-1") for path in (seed / name).rglob("*") if path.is_file()]
