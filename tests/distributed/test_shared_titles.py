@@ -12,7 +12,9 @@ from tnr_dist.engines.ddp import DDPEngine
 from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recommender
 from tnr_dist.models.transformer import encoder_from_config
+from tnr_dist.stages.parts import shared_table
 from tnr_dist.stages.parts.click_task import ClickTitles
+from tnr_dist.stages.parts.frozen import frozen_states
 from tnr_dist.stages.stage2 import Stage2Module
 from tnr_dist.stages.stage2_settings import Stage2Config
 
@@ -70,3 +72,32 @@ def test_loss_and_gradients_are_those_of_one_rank(alone, ranks, cache):
 def test_titles_that_are_not_shared_are_encoded_by_every_rank_that_has_them(alone):
     found = on_ranks(2, _step, "local", "none")
     assert sum(count for _, _, count in found) > alone[2]
+
+
+def _shared_states(together):
+    """This rank's frozen states, and the inode of the file that they are mapped from."""
+    engine = DDPEngine("cpu", 1)
+    torch.manual_seed(0)
+    titles = random_titles(np.random.default_rng(1), NEWS, 11)
+    encoder = encoder_from_config(EncoderConfig(WORDS, 16, 2, 2, 32, 16)).freeze_below(1)
+    if not together:  # as on two nodes
+        shared_table._node = lambda: str(engine.environment.rank)
+    found = frozen_states(encoder, titles, Stage2Config(frozen_cache="host"), engine, Path("unused"), "frozen")
+    address = found.states.data_ptr()
+    with Path("/proc/self/maps").open() as maps:
+        areas = [line.split() for line in maps]
+    inode = next(
+        area[4] for area in areas if int(area[0].split("-")[0], 16) <= address < int(area[0].split("-")[1], 16)
+    )
+    engine.close()
+    return found.states.numpy().copy(), inode
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_ranks_of_a_node_share_the_pages_of_frozen_states(together):
+    expected, _ = _shared_states(True)
+    found = on_ranks(3, _shared_states, together)
+    for states, _ in found:
+        np.testing.assert_allclose(states, expected, atol=1e-6)
+    assert len({inode for _, inode in found}) == (1 if together else 3)
+    assert not list(Path("/dev/shm").glob("tnr-*"))

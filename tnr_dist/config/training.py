@@ -75,10 +75,10 @@ class ClickTrainConfig(TrainConfig):
     )
     frozen_cache: Literal["auto", "device", "host", "disk", "none"] = setting(
         "auto",
-        "Where the frozen layers' output of every title is kept; auto: on the device up to `frozen_cache_gib`, "
-        "else on disk",
+        "Where the frozen layers' output of every title is kept. host: one copy a node, in /dev/shm; none: computed in each "
+        "step; auto: the fastest with room: on a GPU device, host, none; on a CPU memory, disk",
     )
-    frozen_cache_gib: float = setting(4.0, "GiB on the device that auto may take")
+    frozen_cache_gib: float = setting(4.0, "GiB on the device that auto may take, at most half of what is free")
     cuda_graphs: bool = setting(
         False,
         "Fill batches up to sizes that repeat and record the step as CUDA graphs (one GPU, engine=ddp, cached "

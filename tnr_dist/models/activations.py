@@ -6,7 +6,8 @@ import torch
 
 from tnr_dist.kernels.attention import SHORT_WITH_GRADIENT
 from tnr_dist.kernels.dispatch import use_triton
-from tnr_dist.models.transformer import Encoder, EncoderConfig
+from tnr_dist.models.encoder_config import EncoderConfig
+from tnr_dist.models.transformer import Encoder
 
 
 def layer_bytes(config: EncoderConfig, length: int, dtype: torch.dtype, device: torch.device) -> float:

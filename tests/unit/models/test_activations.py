@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tnr_dist.models.activations import layer_bytes
+from tnr_dist.models.encoder_config import EncoderConfig
 from tnr_dist.models.packed import Packed
 from tnr_dist.models.recommender import NewsEncoder
-from tnr_dist.models.transformer import EncoderConfig, encoder_from_config
+from tnr_dist.models.transformer import encoder_from_config
 
 
 def _kept(trained: int, length: int, dtype: torch.dtype, dropout: float, texts: int) -> int:
