@@ -114,7 +114,7 @@ take_stock() {
       say_why
       requeue "$code"
     fi
-    report "it was tried $(wc -l <"$logs/crashes") times without progress (TNR_MAX_CRASHES=$TNR_MAX_CRASHES); not put back into the queue" >&2
+    report "it was tried $(wc -l <"$logs/crashes") times without progress (TNR_MAX_CRASHES=$TNR_MAX_CRASHES); not requeued" >&2
   fi
   say_why
   exit "$code"
@@ -198,10 +198,10 @@ requeue() {
     exit "$1"
   fi
   if [[ $record =~ [[:space:]]Requeue=0 ]] && [ -z "${TNR_RESUBMIT:-}" ]; then
-    report "job $SLURM_JOB_ID is not put back into the queue (--no-requeue); submitted again, the same command goes on"
+    report "job $SLURM_JOB_ID is not requeued (--no-requeue); submit it again to resume"
     exit "$1"
   fi
-  report "job $SLURM_JOB_ID goes back into the queue and on from what is saved"
+  report "job $SLURM_JOB_ID is requeued and resumes from what is saved"
   put_back_into_the_queue || exit "$1"
   # Slurm now ends this script; should it not, the code still says what happened.
   if [ -z "$ended" ]; then

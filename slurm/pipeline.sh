@@ -13,7 +13,7 @@ options_and_arguments "slurm/pipeline.sh CONFIG [key=value…] [--dry-run] [--pr
 find_largest_array
 tasks=$TNR_CACHE_TASKS
 if [[ $tasks =~ ^[0-9]+$ ]] && [ "$tasks" -gt "$largest_array" ]; then
-  echo "TNR_CACHE_TASKS=$tasks: this cluster allows an array $largest_array tasks, so it has these" >&2
+  echo "TNR_CACHE_TASKS=$tasks: this cluster allows arrays of $largest_array tasks, so that number is used" >&2
   tasks=$largest_array
 fi
 # Fields end with a NUL, which no argument can hold: whatever stands in a setting is data here.

@@ -219,5 +219,5 @@ say_ignored() {
     case ${!name} in '' | "$found" | "$default" | *":$found") ;; *) ignored+=", $name=${!name} (the job: ${found:-none})" ;; esac
     default=''
   done
-  [ -z "$ignored" ] || echo "submitted by sbatch itself, so these settings do not count: ${ignored#, }; slurm/$script.sh … without sbatch submits itself with them" >&2
+  [ -z "$ignored" ] || echo "submitted by sbatch itself, so these settings are not used: ${ignored#, }; slurm/$script.sh … without sbatch uses them" >&2
 }

@@ -171,7 +171,7 @@ def test_nobody_promises_a_queue_to_a_job_without_one(job):
     process = job(first("Exited with exit code 75"), RECORD="Requeue=0 Restarts=0")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and not job.requeued()
-    assert "not put back into the queue (--no-requeue)" in out and "goes back" not in out
+    assert "not requeued (--no-requeue)" in out and "is requeued" not in out
 
 
 def test_when_slurm_ends_the_job_it_only_waits_for_the_ranks(job):

@@ -243,4 +243,4 @@ def test_a_job_whose_python_comes_from_a_module(cluster, export):
     record = cluster.wait(int(done.stdout))[0]
     said = (site.folder / "logs" / "plain.out").read_text()
     assert record["JobState"] == "COMPLETED", said
-    assert "these settings do not count: TNR_PARTITION=gpu (the job: main)" in said
+    assert "these settings are not used: TNR_PARTITION=gpu (the job: main)" in said

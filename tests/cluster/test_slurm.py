@@ -92,7 +92,7 @@ def test_a_warning_ends_with_75_and_a_requeue(cluster, config, uninterrupted, in
     cluster.run("scancel", "--signal=USR1", *(["--batch"] if target == "batch script" else []), job)
     assert cluster.succeed(job)["Restarts"] == "1"
     logs = cluster.logs(job)
-    assert "exit code 75" in logs and "goes back into the queue" in logs and "resuming at step" in logs
+    assert "exit code 75" in logs and "is requeued" in logs and "resuming at step" in logs
     assert_same_as(uninterrupted, output)
 
 

@@ -96,7 +96,7 @@ def test_gpus_of_a_task_stay_visible_to_the_others(submit):
 
 def test_arrays_keep_below_what_the_cluster_allows(submit):
     done = submit("pipeline.sh", "configs/demo.yaml", "--dry-run", largest=3, CACHE_TASKS=8)
-    assert jobs(done)["cache"][0]["array"] == "0-2" and "allows an array 3 tasks" in done.stderr
+    assert jobs(done)["cache"][0]["array"] == "0-2" and "allows arrays of 3 tasks" in done.stderr
     done = submit(
         "reproduce.sh", "fig3", "configs/demo.yaml", "seeds=4", "reproduce.teachers=[1]", "--dry-run", largest=3
     )

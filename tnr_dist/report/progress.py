@@ -32,7 +32,7 @@ def unfinished_section(groups: Sequence[Group], now: float) -> Section | None:
     if not rows:
         return None
     columns = ["Run", "Seed", "Stage", "Progress", "Last logged step", "Loss", "Last written", "Since"]
-    caption = "Begun and not complete: they are being made, or were stopped; the same command goes on with them."
+    caption = "Unfinished runs are still running, or were stopped; the same command resumes them."
     return Section("unfinished", "Unfinished runs", [Table(caption, columns, rows, words=3)])
 
 

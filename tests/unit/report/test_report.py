@@ -116,7 +116,7 @@ def test_results_are_the_runs(page, experiment):
 
 
 def test_an_unfinished_run_is_shown_as_such(page):
-    (row,) = page.table("Begun and not complete")[1:]
+    (row,) = page.table("Unfinished runs")[1:]
     assert row[:3] == ["Tiny-NewsRec-1", "1", "stage2"]
     assert row[3] == "50 % of 12 steps" and row[4] == "6" and row[7] == "2 h"
     assert row[6] == "2023-11-14 22:13 UTC"
