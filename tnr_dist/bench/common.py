@@ -18,7 +18,6 @@ from typing import Any
 
 import psutil
 
-from tnr_dist.engines.allocator import keep_freed_memory
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.hardware import cpu_name
 from tnr_dist.util.revision import commit
@@ -115,6 +114,8 @@ def read_settings(name: str, settings: Sequence[str]) -> dict[str, Any]:
 
 def run_benchmark(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """A benchmark's figures and the machine they were measured in; `values` are of `read_settings`."""
+    from tnr_dist.engines.allocator import keep_freed_memory  # brings torch: not for `tnr --help`
+
     run = run_of(name)
     where = describe_machine()
     keep_freed_memory()  # for all that is compared alike
