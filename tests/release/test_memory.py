@@ -39,6 +39,7 @@ def _run(*command: object, limit: float) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.timeout(1000)
 def test_no_stage_starts_with_more_than_the_first(tmp_path):
     said = _run(
         sys.executable, "-c", _STAGES, "run", "configs/demo.yaml", f"output={tmp_path}/run", f"data.dir={tmp_path}/data", *_SMALL,
@@ -49,10 +50,11 @@ def test_no_stage_starts_with_more_than_the_first(tmp_path):
     assert max(mebibytes for _, mebibytes in held) <= held[0][1] + 300, held
 
 
+@pytest.mark.timeout(2400)  # six minutes on two idle cores
 def test_the_demo_stays_below_four_gibibytes(tmp_path):
     said = _run(
         sys.executable, "-m", "tnr_dist.cli.app", "run", "configs/demo.yaml", f"output={tmp_path}/run",
-        f"data.dir={tmp_path}/data", limit=3600,
+        f"data.dir={tmp_path}/data", limit=2300,
     )  # fmt: skip
     found = re.search(r"memory: at most ([\d.]+) GiB", said)
     assert found and float(found[1]) < 4.0, said[-500:]
