@@ -31,7 +31,10 @@ def imported() -> dict[str, set[str]]:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module]
-            for name in {one.partition(".")[0] for one in names} - set(sys.stdlib_module_names) - {"tnr_dist"}:
+            # `_typeshed` is known to type checkers alone.
+            for name in (
+                {one.partition(".")[0] for one in names} - set(sys.stdlib_module_names) - {"tnr_dist", "_typeshed"}
+            ):
                 found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
     return found
 

@@ -82,9 +82,9 @@ def test_the_score_is_the_auc_of_an_evaluation(validated):
 @pytest.mark.parametrize("stop_at", [3, 5])
 def test_a_resumed_run_keeps_the_best_of_both_parts(validated, chain_yaml, tmp_path, stop_at, monkeypatch):
     config = settings(chain_yaml, tmp_path, "log.checkpoint_every=0")
-    asked = iter([False] * (stop_at - 1) + [True] * 10)
+    requested = iter([False] * (stop_at - 1) + [True] * 10)
     with monkeypatch.context() as patch:
-        patch.setattr(preemption, "asked", lambda: next(asked))
+        patch.setattr(preemption, "stop_requested", lambda: next(requested))
         with pytest.raises(Preempted):
             run_command("finetune", config, DDPEngine("cpu", 1))
     checkpoint = tmp_path / "finetune-1" / "checkpoints" / str(stop_at)
