@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.shapes import NEWS, random_block
 from tnr_dist.data.shards import ShardInfo, read_shard, write_shard
 from tnr_dist.evaluation.scoring import UserVectors
@@ -19,6 +18,7 @@ from tnr_dist.models.recommender import AttentionUserEncoder, NewsEncoder, Recom
 from tnr_dist.models.transformer import encoder_from_config
 from tnr_dist.stages.cache import write_side_shards
 from tnr_dist.stages.methods import Tree
+from tnr_dist.util.memory import TreePeak
 
 
 def run(impressions: int = 65_536, teachers: int = 4, history: int = 50) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def run(impressions: int = 65_536, teachers: int = 4, history: int = 50) -> dict
         out.mkdir()
         users = [UserVectors(model, vectors) for model, vectors in zip(models, news, strict=True)]
         memory_at: list[float] = []
-        with PeakMemory() as memory:
+        with TreePeak(every=0.05) as memory:
             began = time.perf_counter()
             jobs = [(folder / info.name, info, out / info.name) for info in infos]
             memory_at.extend(memory.gib for _ in write_side_shards(users, "", config, jobs))

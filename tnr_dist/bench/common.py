@@ -8,15 +8,11 @@ import inspect
 import math
 import os
 import platform
-import threading
 import time
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-
-import psutil
 
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.hardware import cpu_name
@@ -139,34 +135,3 @@ def describe_machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         where["gpu"] = torch.cuda.get_device_name()
     return where
-
-
-class PeakMemory:
-    """Peak resident memory of this process and all it starts, sampled every 50 ms; use as a context manager."""
-
-    def __init__(self) -> None:
-        self.gib = 0.0
-
-    def __enter__(self) -> PeakMemory:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
-
-    def _sample(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(0.05):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    # Unique pages only would miss what is shared by fork; resident counts file pages too: an upper bound.
-                    total += process.memory_info().rss
-                except psutil.Error:
-                    continue
-            self.gib = max(self.gib, total / 2**30)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()

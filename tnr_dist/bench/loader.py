@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.shuffle import shuffle_quality
 from tnr_dist.data.batches.clicks import ClickLoader, LoaderOptions, ReadTeachers
 from tnr_dist.data.shards import Block, SplitIndex, index_to_dict, pack_tar, read_index, write_shard
@@ -23,6 +22,7 @@ from tnr_dist.data.source import ShardSource
 from tnr_dist.data.teacher_cache import FORMAT_VERSION, TeacherCache, TeacherTables
 from tnr_dist.util.errors import InputError
 from tnr_dist.util.files import write_json
+from tnr_dist.util.memory import TreePeak
 from tnr_dist.util.progress import say
 
 _NEWS, _BLOCK, _BLOCKS = 101_527, 1024, 16  # MINDlarge's news; impressions of a block, blocks of a shard
@@ -63,7 +63,7 @@ def run(samples: int = 1_000_000, batch: int = 128, folder: Path | None = None) 
             return ClickLoader(index, source, LoaderOptions(size), workers=1, teachers=extra)
 
         rows = []
-        with PeakMemory() as peak:
+        with TreePeak(every=0.05) as peak:
             for form, columns in forms.items():
                 for size in sorted({64, batch, 1024}):
                     made = loader(size, columns)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.shapes import candidate_counts
 from tnr_dist.evaluation.metrics import impression_metrics
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.memory import TreePeak
 
 _DEV = 376_471  # MINDlarge dev impressions
 
@@ -33,7 +33,7 @@ def run(impressions: int = _DEV, sample: int = 4_000) -> dict[str, Any]:
     labels[offsets[:-1] + (rng.random(impressions) * counts).astype(np.int64)] = 1
     labels[rng.random(len(labels)) < 0.012] = 1
     best = float("inf")
-    with PeakMemory() as memory:
+    with TreePeak(every=0.05) as memory:
         for _ in range(3):
             began = time.perf_counter()
             metrics = impression_metrics(scores, labels, offsets)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from tnr_dist.bench import published
-from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.encoding import device, matmul_tflops
 from tnr_dist.bench.random_plm import write_random_plm
 from tnr_dist.bench.work import (
@@ -47,6 +46,7 @@ from tnr_dist.stages.stage1_settings import Stage1Config
 from tnr_dist.stages.stage2_settings import Stage2Config
 from tnr_dist.synth.generate import synthesize
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.memory import TreePeak
 from tnr_dist.util.progress import say
 
 # What MIND's own run would pass through each stage, the corpus being the paper's: an epoch's samples, pairs or news.
@@ -91,7 +91,7 @@ def run(
         )
         if layers >= _teacher_layers(config):
             raise InputError(f"tnr bench pipeline: layers={layers}: a student has fewer layers than {plm}")
-        with PeakMemory() as memory:
+        with TreePeak(every=0.05) as memory:
             began = time.time()
             _tnr_run(folder)
             ended = time.time()

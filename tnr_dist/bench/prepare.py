@@ -11,9 +11,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tnr_dist.bench.common import PeakMemory
 from tnr_dist.data.prepare.prepare import PrepareOptions, prepare
 from tnr_dist.synth.generate import synthesize
+from tnr_dist.util.memory import TreePeak
 
 # MINDlarge; a smaller scale has fewer users and impressions, but all of the news: their number does not grow with use.
 _NEWS, _USERS = 130_379, 711_222
@@ -40,7 +40,7 @@ def run(
             for split in {"train", "dev", "test"} - set(splits.split(",")):
                 shutil.rmtree(folder / "raw" / split)
         options = PrepareOptions(input=input or str(folder / "raw"))
-        with PeakMemory() as memory:
+        with TreePeak(every=0.05) as memory:
             start = time.perf_counter()
             manifest = prepare(options, folder / "prepared")
             seconds = time.perf_counter() - start
@@ -75,7 +75,7 @@ def _corpus(folder: Path, articles: int) -> dict[str, Any]:
         bodies=True, body_words=_BODY_WORDS,
     )  # fmt: skip
     options = PrepareOptions(corpus=str(folder / "articles" / "corpus.tsv"))
-    with PeakMemory() as memory:
+    with TreePeak(every=0.05) as memory:
         start = time.perf_counter()
         counts = prepare(options, folder / "corpus")["counts"]["corpus"]
         seconds = time.perf_counter() - start

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.encoding import matmul_tflops
 from tnr_dist.bench.shapes import click_batch
 from tnr_dist.bench.stock import PerSlot, distinct_step, per_slot_step
@@ -38,6 +37,7 @@ from tnr_dist.stages.parts.start_models import freeze
 from tnr_dist.stages.stage2 import Stage2Module
 from tnr_dist.stages.stage2_settings import Stage2Config
 from tnr_dist.util.errors import InputError
+from tnr_dist.util.memory import TreePeak
 from tnr_dist.util.transfer import prefetch
 
 _TEACHERS, _DIM, _HISTORY, _NEGATIVES = 4, 256, 50, 4
@@ -290,7 +290,7 @@ def run(
     batch, titles, engine = scene.batch, scene.titles, scene.engine
     on_gpu = engine.device.type == "cuda"
     results: dict[str, Any] = {}
-    with PeakMemory() as memory:
+    with TreePeak(every=0.05) as memory:
         ours = scene.ours()
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()

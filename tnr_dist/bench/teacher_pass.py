@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tnr_dist.bench.common import PeakMemory
 from tnr_dist.bench.encoding import matmul_tflops, packed_pass, transformers_pass
 from tnr_dist.bench.titles import best_seconds, encoder_of, random_titles
 from tnr_dist.models.flops import encoder_flops
+from tnr_dist.util.memory import TreePeak
 
 
 def run(news: int = 2048, width: int = 384, layers: int = 6, repeats: int = 3) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def run(news: int = 2048, width: int = 384, layers: int = 6, repeats: int = 3) -
     Best of `repeats` passes or more over `news` titles of 16 tokens on average, the forms in turn (`best_seconds`).
     """
     titles, encoder = random_titles(news), encoder_of(width, layers)
-    with PeakMemory() as memory:
+    with TreePeak(every=0.05) as memory:
         forms = {
             "ours": packed_pass(encoder, titles),
             "sorted": transformers_pass(encoder, titles, bf16=True, sort=True),

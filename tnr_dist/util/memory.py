@@ -17,7 +17,6 @@ GIB = 2**30
 STATED_GIB = 0.0  # the configuration's `memory_gib`
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _NO_LIMIT = 1 << 60  # from here on a number in a cgroup's file means none
-_EVERY = 1.0  # seconds between two looks at the processes
 
 
 class Limit(NamedTuple):
@@ -141,10 +140,13 @@ def _tree(root: int) -> Iterator[int]:
 
 
 class TreePeak:
-    """The most memory that this process and all it starts have held at a time, looked at every second; a context manager."""
+    """The most memory that this process and all it starts have held at a time; a context manager.
 
-    def __init__(self) -> None:
-        self.gib = 0.0
+    `every`: seconds between two looks.
+    """
+
+    def __init__(self, every: float = 1.0) -> None:
+        self.gib, self._every = 0.0, every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
 
@@ -153,7 +155,7 @@ class TreePeak:
         self.gib = max(self.gib, tree_bytes(os.getpid()) / GIB)
 
     def _run(self) -> None:
-        while not self._stop.wait(_EVERY):
+        while not self._stop.wait(self._every):
             self.look()
 
     def __enter__(self) -> TreePeak:
